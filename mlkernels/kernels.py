@@ -1,0 +1,250 @@
+"""The NTK and the NNGP: at infinite width from neural-tangents, at finite width from gradients in plain JAX."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import lru_cache, partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mlkernels.errors import bad_input
+from mlkernels.memory import require
+from mlkernels.networks import MLP, Conv4
+
+OUTPUTS = ("sum", "full", "trace")
+
+
+class Kernels(NamedTuple):
+    """The two infinite-width kernels between the same points, each `[N1, N2]`."""
+
+    nngp: Array
+    ntk: Array
+
+
+@lru_cache(maxsize=32)
+def _kernel_fn(network: MLP | Conv4) -> Callable[[Array, Array], Kernels]:
+    """The jitted kernel function of one architecture. Width does not enter, so any width may be given to stax."""
+    from mlkernels._neural_tangents import stax
+
+    if not isinstance(network, MLP | Conv4):
+        raise bad_input("network", "an MLP or a Conv4", type(network).__name__, "build it with mlkernels.networks")
+    if network.parametrization != "ntk":
+        raise bad_input(
+            "network.parametrization",
+            "'ntk'",
+            repr(network.parametrization),
+            "the NTK of the standard parametrisation grows with width: divide the empirical one by the width instead",
+        )
+    hidden = {"W_std": network.w_std, "b_std": network.b_std or None}
+    if isinstance(network, MLP):
+        layers = [stax.Flatten()] + [stax.Dense(1, **hidden), stax.Relu()] * network.depth
+    else:
+        block = [stax.Conv(1, (3, 3), padding="SAME", **hidden), stax.Relu(), stax.AvgPool((2, 2), (2, 2))]
+        layers = block * network.depth + [stax.Flatten()]
+    head = stax.Dense(1, W_std=network.last_w_std, b_std=network.b_std or None)
+    kernel_fn = stax.serial(*layers, head)[2]
+    return jax.jit(lambda x1, x2: Kernels(*kernel_fn(x1, x2, ("nngp", "ntk"))))
+
+
+def infinite_kernels(network: MLP | Conv4, x1: Array, x2: Array | None = None) -> Kernels:
+    r"""NNGP and NTK of a network whose widths go to infinity, in NTK parametrisation.
+
+    .. math:: \mathcal{K}(x, x') = \mathbb{E}[f(x) f(x')], \qquad
+              \Theta(x, x') = \mathbb{E}\big[\langle\partial_\theta f(x), \partial_\theta f(x')\rangle\big]
+
+    both for one output; several outputs are independent copies.
+
+    Args:
+        network: the architecture; its width and number of outputs do not matter.
+        x1: inputs `[N1, ...]`.
+        x2: inputs `[N2, ...]`; None means `x1`.
+
+    Returns:
+        `(nngp, ntk)`, each `[N1, N2]`. Compiled once per architecture and shape.
+
+    Raises:
+        InputError: an unknown network, the standard parametrisation, inputs of different shape.
+
+    Example:
+        >>> import jax
+        >>> x = jax.random.normal(jax.random.key(0), (4, 6))
+        >>> nngp, ntk = infinite_kernels(MLP(width=1), x)
+        >>> ntk.shape, bool((ntk.diagonal() > nngp.diagonal()).all())
+        ((4, 4), True)
+
+    Source: Lee et al. 2018 (NNGP), Jacot et al. 2018 (NTK); notebooks/01_derive_metantk.
+    """
+    kernel_fn = _kernel_fn(network)
+    if x2 is not None and x1.shape[1:] != x2.shape[1:]:
+        raise bad_input("x2", f"points of shape {x1.shape[1:]} as in x1", x2.shape[1:], "compare like with like")
+    return kernel_fn(x1, x1 if x2 is None else x2)
+
+
+def _jacobian(apply, params, x, outputs: str, part: str | None):
+    """Per-sample derivatives: a list of matrices `[N, k, parameters of one leaf]`, k = 1 for "sum"."""
+
+    def f(trained, one):
+        y = apply(trained if part is None else {**params, part: trained}, one[None])[0]
+        return y.sum(keepdims=True) if outputs == "sum" else y
+
+    trained = params if part is None else params[part]
+    jacobian = jax.vmap(jax.jacrev(f), (None, 0))(trained, x)
+    return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jacobian)]
+
+
+def gram(jacobian1: list[Array], jacobian2: list[Array], outputs: str) -> Array:
+    """The Gram matrix of two lists of `[N, k, p]` derivatives, leaf by leaf, in highest precision.
+
+    Args:
+        jacobian1, jacobian2: one `[N1, k, p]` and one `[N2, k, p]` array for each leaf of the parameters.
+        outputs: "sum" or "trace" (`[N1, N2]`; the mean over outputs for "trace"), or "full" (`[N1*k, N2*k]`).
+
+    Returns:
+        The Gram matrix.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> gram([jnp.ones((2, 1, 3))], [jnp.ones((4, 1, 3))], "sum").shape
+        (2, 4)
+    """
+    k = jacobian1[0].shape[1]
+    rows = (lambda a: a.reshape(-1, a.shape[-1])) if outputs == "full" else (lambda a: a.reshape(a.shape[0], -1))
+    total = sum(jnp.matmul(rows(a), rows(b).T, precision="highest") for a, b in zip(jacobian1, jacobian2, strict=True))
+    return total / k if outputs == "trace" else total
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def _block(apply, params, x1, x2, outputs, part):
+    first = _jacobian(apply, params, x1, outputs, part)
+    second = first if x2 is None else _jacobian(apply, params, x2, outputs, part)
+    return gram(first, second, outputs)
+
+
+def check_outputs(outputs: str) -> None:
+    """Raise an `InputError` unless `outputs` is one of the three ways to treat several outputs.
+
+    Example:
+        >>> check_outputs("full")
+    """
+    if outputs not in OUTPUTS:
+        raise bad_input("outputs", " or ".join(map(repr, OUTPUTS)), repr(outputs), "name one of them")
+
+
+def empirical_ntk(
+    apply: Callable,
+    params,
+    x1: Array,
+    x2: Array | None = None,
+    *,
+    outputs: str = "sum",
+    batch_size: int | None = None,
+    part: str | None = None,
+) -> Array:
+    r"""The NTK of a finite network at given parameters: inner products of its per-sample gradients.
+
+    .. math:: \hat\Theta(x, x') = \partial_\theta f(x)\, \partial_\theta f(x')^\top
+
+    Args:
+        apply: `apply(params, x) -> [N, k]`; hashable (a function, or a method of a frozen dataclass).
+        params: the parameters, any pytree.
+        x1: inputs `[N1, ...]`.
+        x2: inputs `[N2, ...]`; None means `x1`, at half the work.
+        outputs: "sum" takes the gradient of the sum of the k outputs; "full" keeps all outputs; "trace" averages the k
+            diagonal blocks of "full". At infinite width "full" is `ntk (x) I_k`, "trace" is `ntk`, "sum" is `k * ntk`.
+        batch_size: points a block; at most two blocks of gradients are held at once. None means all points at once.
+        part: the name of the one layer to differentiate, None for all.
+
+    Returns:
+        `[N1, N2]`; for "full" `[N1*k, N2*k]`, sample first, then output.
+
+    Raises:
+        InputError: unknown `outputs` or `part`, a batch size below 1, or more memory needed than there is (the message
+            says how many bytes).
+
+    Example:
+        >>> import jax
+        >>> network = MLP(width=32, outputs=3)
+        >>> params = network.init(jax.random.key(0), (6,))
+        >>> x = jax.random.normal(jax.random.key(1), (4, 6))
+        >>> empirical_ntk(network.apply, params, x, outputs="full").shape
+        (12, 12)
+
+    Source: Jacot et al. 2018; notebooks/01_derive_metantk.
+    """
+    check_outputs(outputs)
+    if part is not None and not (isinstance(params, dict) and part in params):
+        names = sorted(params) if isinstance(params, dict) else "no names"
+        raise bad_input("part", f"a layer among {names}", repr(part), "name a layer of params")
+    if batch_size is not None and batch_size < 1:
+        raise bad_input("batch_size", "at least 1", batch_size, "leave it out to take all points at once")
+    k = 1 if outputs == "sum" else jax.eval_shape(apply, params, x1[:1]).shape[-1]
+    leaves = jax.tree.leaves(params if part is None else params[part])
+    n1, n2 = len(x1), 0 if x2 is None else len(x2)
+    b1, b2 = min(n1, batch_size or n1), min(n2 or (n1 if batch_size else 0), batch_size or n2)
+    row_bytes = k * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
+    fewer = "pass a smaller batch_size" if (batch_size or n1) > 1 else "use a narrower network"
+    require((b1 + b2) * row_bytes, f"{b1 + b2} per-sample gradients of {row_bytes} bytes", fewer)
+    if batch_size is None:
+        return _block(apply, params, x1, x2, outputs, part)
+    return _blockwise(apply, params, x1, x2, outputs, part, batch_size)
+
+
+def _blockwise(apply, params, x1, x2, outputs, part, batch_size) -> Array:
+    """The same, one pair of blocks after the other; for `x2` None the lower blocks are the upper ones transposed."""
+    starts1 = range(0, len(x1), batch_size)
+    second = x1 if x2 is None else x2
+    starts2 = range(0, len(second), batch_size)
+    blocks: dict[tuple[int, int], np.ndarray] = {}
+    for i in starts1:
+        for j in starts2:
+            if x2 is None and j < i:
+                blocks[i, j] = blocks[j, i].T
+                continue
+            other = None if x2 is None and i == j else second[j : j + batch_size]
+            blocks[i, j] = np.asarray(_block(apply, params, x1[i : i + batch_size], other, outputs, part))
+    return jnp.asarray(np.block([[blocks[i, j] for j in starts2] for i in starts1]))
+
+
+def empirical_nngp(
+    apply: Callable,
+    params,
+    x1: Array,
+    x2: Array | None = None,
+    *,
+    head: str = "head",
+    outputs: str = "trace",
+    batch_size: int | None = None,
+) -> Array:
+    r"""The NNGP as a finite network sees it: the NTK of its last layer alone.
+
+    .. math:: \hat{\mathcal{K}}(x, x') = \partial_{head} f(x)\, \partial_{head} f(x')^\top
+              = \tfrac{\sigma_{last}^2}{n} \langle h(x), h(x')\rangle + \sigma_b^2
+
+    It is the kernel in which ANIL's inner loop moves, and tends to the NNGP of the output with width. (The product
+    `f(x) f(x')` has the same mean but does not settle down with width: it is one sample.)
+
+    Args:
+        apply, params, x1, x2, outputs, batch_size: as in `empirical_ntk`; here `outputs` is "trace" by default, which
+            tends to the NNGP itself.
+        head: the name of the last layer in `params`.
+
+    Returns:
+        `[N1, N2]`; for "full" `[N1*k, N2*k]`.
+
+    Raises:
+        InputError: as `empirical_ntk`.
+
+    Example:
+        >>> import jax
+        >>> network = MLP(width=32)
+        >>> params = network.init(jax.random.key(0), (6,))
+        >>> empirical_nngp(network.apply, params, jax.numpy.ones((4, 6))).shape
+        (4, 4)
+
+    Source: Lee et al. 2018; notebooks/01_derive_metantk.
+    """
+    return empirical_ntk(apply, params, x1, x2, outputs=outputs, batch_size=batch_size, part=head)

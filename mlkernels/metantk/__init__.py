@@ -1,0 +1,23 @@
+"""The Meta Neural Tangent Kernel: the inner loop as an operator, the composite kernel, its Jacobian definition.
+
+Everything here is for the half sum of squares, inside and outside: `1/2 ||f - Y||^2` over all points. A loss averaged
+over m points is the same with the rate divided by m.
+"""
+
+from mlkernels.metantk.analytic import adapted_outputs, analytic_metantk
+from mlkernels.metantk.empirical import adapt_parameters, empirical_metantk
+from mlkernels.metantk.operator import adaptation_operator
+from mlkernels.metantk.prediction import function_space_step, predict
+from mlkernels.metantk.spectrum import Condition, condition_number
+
+__all__ = [
+    "Condition",
+    "adapt_parameters",
+    "adaptation_operator",
+    "adapted_outputs",
+    "analytic_metantk",
+    "condition_number",
+    "empirical_metantk",
+    "function_space_step",
+    "predict",
+]

@@ -1,0 +1,147 @@
+"""The MetaNTK of a finite network by its definition: the Gram of a Jacobian through the inner loop."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mlkernels.errors import bad_input
+from mlkernels.kernels import check_outputs, gram
+from mlkernels.memory import require
+from mlkernels.metantk.analytic import check_tasks
+from mlkernels.metantk.operator import check_loop
+from mlkernels.tasks import TaskBatch
+
+
+def adapt_parameters(apply, params, support_x, support_y, *, inner_rate, inner_steps: int, adapt: str = "all"):
+    r"""The inner loop in parameter space: gradient descent from `params` on one task's support set.
+
+    .. math:: \theta \leftarrow \theta - \lambda\, \nabla_\theta \tfrac12 \|f(X'; \theta) - Y'\|^2
+
+    Args:
+        apply, params: as in `kernels.empirical_ntk`.
+        support_x: `[m, ...]`.
+        support_y: `[m, k]`.
+        inner_rate: step size; may be traced.
+        inner_steps: a whole number of at least 0. Differentiable in reverse, holding one step at a time.
+        adapt: "all" (MAML) or "head" (ANIL: only `params["head"]` moves).
+
+    Returns:
+        The adapted parameters, a pytree like `params`.
+
+    Example:
+        >>> import jax
+        >>> from mlkernels import networks
+        >>> network = networks.MLP(width=8)
+        >>> params = network.init(jax.random.key(0), (1,))
+        >>> x, y = jax.numpy.ones((2, 1)), jax.numpy.zeros((2, 1))
+        >>> adapted = adapt_parameters(network.apply, params, x, y, inner_rate=0.1, inner_steps=50)
+        >>> bool(abs(network.apply(adapted, x)).max() < 1e-3)
+        True
+
+    Source: Finn et al. 2017 (MAML), Raghu et al. 2020 (ANIL); notebooks/01_derive_metantk.
+    """
+    part = "head" if adapt == "head" else None
+
+    def merge(moving):
+        return moving if part is None else {**params, part: moving}
+
+    def loss(moving):
+        return 0.5 * jnp.sum((apply(merge(moving), support_x) - support_y) ** 2)
+
+    @jax.checkpoint
+    def step(moving, _):
+        return jax.tree.map(lambda p, g: p - inner_rate * g, moving, jax.grad(loss)(moving)), None
+
+    moving, _ = jax.lax.scan(step, params if part is None else params[part], length=inner_steps)
+    return merge(moving)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5, 6))
+def _meta_jacobian(apply, params, task: TaskBatch, rate, steps: int, adapt: str, outputs: str):
+    """d F / d theta of one task (a batch of one), row by row so that one backward pass is held: leaves `[n, k, p]`."""
+
+    def meta_output(params):
+        support = task.support_x[0], task.support_y[0]
+        adapted = adapt_parameters(apply, params, *support, inner_rate=rate, inner_steps=steps, adapt=adapt)
+        y = apply(adapted, task.query_x[0])
+        return y.sum(-1, keepdims=True) if outputs == "sum" else y
+
+    y, pullback = jax.vjp(meta_output, params)
+    basis = jnp.eye(y.size, dtype=y.dtype).reshape(y.size, *y.shape)
+    rows = jax.lax.map(lambda cotangent: pullback(cotangent)[0], basis)
+    return [leaf.reshape(*y.shape, -1) for leaf in jax.tree.leaves(rows)]
+
+
+def empirical_metantk(
+    apply: Callable,
+    params,
+    tasks: TaskBatch,
+    *,
+    inner_rate: float,
+    inner_steps: int,
+    adapt: str = "all",
+    outputs: str = "sum",
+) -> Array:
+    r"""The MetaNTK by its definition: the Gram of the Jacobian of the adapted outputs, through all inner steps.
+
+    .. math:: \hat\Phi = \frac{\partial F}{\partial\theta}\frac{\partial F}{\partial\theta}^\top, \qquad
+              F_\theta(X_i) = f(X_i;\ \theta_i'), \quad
+              \theta \mapsto \theta_i' \text{ by gradient descent on } \tfrac12\|f(X_i') - Y_i'\|^2
+
+    Second-order terms are in it. Tends to `analytic_metantk` with width, at about width^-1/2.
+
+    Args:
+        apply, params: as in `kernels.empirical_ntk`.
+        tasks: B tasks; unlike at infinite width their support labels do enter.
+        inner_rate: step size of the inner loop.
+        inner_steps: a whole number of at least 0.
+        adapt: "all" (MAML) or "head" (ANIL: the inner loop moves `params["head"]` alone).
+        outputs: "sum", "full" or "trace" as in `kernels.empirical_ntk`.
+
+    Returns:
+        `[B*n, B*n]`, or `[B*n*k, B*n*k]` for "full"; task by task, then query, then output.
+
+    Raises:
+        InputError: a setting out of its range, or more memory needed than there is.
+
+    Example:
+        >>> import jax
+        >>> from mlkernels import networks, tasks
+        >>> batch = tasks.sinusoid(tasks=2, support=4, queries=3, key=jax.random.key(0))
+        >>> network = networks.MLP(width=32)
+        >>> params = network.init(jax.random.key(1), (1,))
+        >>> empirical_metantk(network.apply, params, batch, inner_rate=0.01, inner_steps=3).shape
+        (6, 6)
+
+    Source: Wang et al. 2022, the definition of the MetaNTK; notebooks/01_derive_metantk.
+    """
+    check_tasks(tasks)
+    check_outputs(outputs)
+    if adapt not in ("all", "head"):
+        raise bad_input("adapt", "'all' or 'head'", repr(adapt), "name one of them")
+    if adapt == "head" and not (isinstance(params, dict) and "head" in params):
+        raise bad_input("params", 'a dictionary with an entry "head"', type(params).__name__, "name the last layer so")
+    if not isinstance(inner_steps, int) or inner_steps < 0:
+        raise bad_input(
+            "inner_steps", "a whole number of at least 0", inner_steps, "infinity is for the analytic kernel"
+        )
+    check_loop(inner_rate, inner_steps, 0.0, False, "inner")
+    B, n = tasks.query_x.shape[:2]
+    k = 1 if outputs == "sum" else tasks.query_y.shape[-1]
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
+    rows = B * n * k
+    require((rows + n * k + 4) * size, f"{rows} rows of the Jacobian, {size} bytes each", "take fewer tasks or queries")
+    jacobians = [
+        _meta_jacobian(apply, params, tasks[i : i + 1], inner_rate, inner_steps, adapt, outputs) for i in range(B)
+    ]
+    blocks = [[None] * B for _ in range(B)]
+    for i in range(B):
+        for j in range(i, B):
+            blocks[i][j] = gram(jacobians[i], jacobians[j], outputs)
+            blocks[j][i] = blocks[i][j].T
+    return jnp.block(blocks)

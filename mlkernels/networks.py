@@ -1,0 +1,222 @@
+"""The networks of the course as `(init, apply)`: a multilayer perceptron and Conv-4, in two parametrisations.
+
+A network is a frozen dataclass that holds its sizes; its parameters live outside it, in a dictionary with one entry a
+layer. The last layer is always called `"head"`: ANIL adapts that entry alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mlkernels.errors import bad_input
+
+PARAMETRIZATIONS = ("ntk", "standard")
+Params = dict[str, dict[str, Array]]
+
+
+def _check(network) -> None:
+    """Refuse sizes that make no network."""
+    for name in ("width", "channels", "depth", "outputs"):
+        value = getattr(network, name, 1)
+        if not isinstance(value, int) or value < 1:
+            raise bad_input(name, "a whole number of at least 1", value, "give the network a size")
+    for name in ("w_std", "b_std", "last_w_std"):
+        value = getattr(network, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise bad_input(
+                name, "a finite standard deviation of at least 0", value, "use the default or a positive one"
+            )
+    if network.parametrization not in PARAMETRIZATIONS:
+        raise bad_input(
+            "parametrization", " or ".join(PARAMETRIZATIONS), repr(network.parametrization), "name one of them"
+        )
+
+
+def _scales(fan_in: int, w_std: float, b_std: float, parametrization: str) -> tuple[float, float, float, float]:
+    """Standard deviations at the start, then factors in the forward pass, of weights and of biases."""
+    if parametrization == "ntk":
+        return 1.0, 1.0, w_std / math.sqrt(fan_in), b_std
+    return w_std / math.sqrt(fan_in), b_std, 1.0, 1.0
+
+
+def _init_layer(key: Array, shape: tuple[int, ...], w_std: float, b_std: float, parametrization: str, dtype) -> dict:
+    w_key, b_key = jax.random.split(key)
+    w_init, b_init, _, _ = _scales(math.prod(shape[:-1]), w_std, b_std, parametrization)
+    layer = {"w": w_init * jax.random.normal(w_key, shape, dtype)}
+    if b_std:
+        layer["b"] = b_init * jax.random.normal(b_key, shape[-1:], dtype)
+    return layer
+
+
+def _affine(product, layer: dict, x: Array, fan_in: int, w_std: float, b_std: float, parametrization: str) -> Array:
+    """`product(x, w)` scaled, plus the scaled bias."""
+    _, _, w_scale, b_scale = _scales(fan_in, w_std, b_std, parametrization)
+    y = w_scale * product(x, layer["w"])
+    if "b" in layer:
+        y = y + jnp.expand_dims(b_scale * layer["b"], tuple(range(y.ndim - 1)))
+    return y
+
+
+def _flat(x: Array) -> Array:
+    return x.reshape(x.shape[0], -1)
+
+
+@dataclass(frozen=True)
+class MLP:
+    r"""A multilayer perceptron with ReLU.
+
+    .. math:: h^0 = x,\quad h^{l+1} = \mathrm{relu}\Big(\frac{\sigma_w}{\sqrt{n_l}} W^l h^l + \sigma_b b^l\Big),\quad
+              f(x) = \frac{\sigma_{last}}{\sqrt{n}} W h^L + \sigma_b b
+
+    Args:
+        width: hidden units a layer, at least 1.
+        depth: hidden layers, at least 1.
+        outputs: outputs k.
+        w_std: sigma_w of the hidden layers; sqrt(2) keeps the size of the signal through ReLU.
+        b_std: sigma_b of all layers; 0 leaves the biases out.
+        last_w_std: sigma of the last layer's weights.
+        parametrization: "ntk" (the scales above are in the forward pass, all parameters start as standard normals) or
+            "standard" (the scales are in the initial values). The same functions at the start; other gradients.
+
+    Raises:
+        InputError: a size below 1, a negative standard deviation, an unknown parametrisation.
+
+    Example:
+        >>> import jax
+        >>> network = MLP(width=64, outputs=3)
+        >>> params = network.init(jax.random.key(0), (6,))
+        >>> network.apply(params, jax.numpy.ones((5, 6))).shape
+        (5, 3)
+
+    Source: Jacot et al. 2018 for the "ntk" parametrisation; notebooks/01_derive_metantk.
+    """
+
+    width: int
+    depth: int = 2
+    outputs: int = 1
+    w_std: float = math.sqrt(2.0)
+    b_std: float = 0.1
+    last_w_std: float = 1.0
+    parametrization: str = "ntk"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    def init(self, key: Array, input_shape: tuple[int, ...], dtype=None) -> Params:
+        """Draw parameters for inputs of `input_shape` (without the batch); `dtype` None is JAX's default float."""
+        sizes = [math.prod(input_shape)] + [self.width] * self.depth + [self.outputs]
+        stds = [self.w_std] * self.depth + [self.last_w_std]
+        keys = jax.random.split(key, self.depth + 1)
+        return {
+            name: _init_layer(k, (n, m), std, self.b_std, self.parametrization, dtype or float)
+            for name, k, n, m, std in zip(self.layers, keys, sizes[:-1], sizes[1:], stds, strict=True)
+        }
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, first to last."""
+        return (*(f"layer{i + 1}" for i in range(self.depth)), "head")
+
+    def apply(self, params: Params, x: Array) -> Array:
+        """Outputs `[N, k]` for inputs `[N, ...]`, which are flattened."""
+        h = _flat(x)
+        for name in self.layers[:-1]:
+            h = jax.nn.relu(
+                _affine(jnp.matmul, params[name], h, h.shape[-1], self.w_std, self.b_std, self.parametrization)
+            )
+        return _affine(
+            jnp.matmul, params["head"], h, h.shape[-1], self.last_w_std, self.b_std, self.parametrization
+        )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Conv4:
+    r"""Conv-4 without normalisation: four times 3x3 convolution, ReLU, 2x2 average pooling; then a linear head.
+
+    Average pooling and no normalisation, because then the infinite-width kernel exists in closed form. Each
+    convolution is im2col and one matrix product: that is much faster on a CPU than XLA's convolution gradients.
+
+    Args:
+        channels: channels a layer, at least 1.
+        depth: blocks; each halves height and width (rounded down), which must stay at least 1.
+        outputs: outputs k.
+        w_std, b_std, last_w_std, parametrization: as in `MLP`.
+
+    Raises:
+        InputError: as `MLP`; or images too small for `depth` halvings.
+
+    Example:
+        >>> import jax
+        >>> network = Conv4(channels=8, outputs=5)
+        >>> params = network.init(jax.random.key(0), (28, 28, 1))
+        >>> network.apply(params, jax.numpy.ones((2, 28, 28, 1))).shape
+        (2, 5)
+
+    Source: Vinyals et al. 2016 for the stack of four blocks (with other pooling and normalisation).
+    """
+
+    channels: int
+    depth: int = 4
+    outputs: int = 1
+    w_std: float = math.sqrt(2.0)
+    b_std: float = 0.1
+    last_w_std: float = 1.0
+    parametrization: str = "ntk"
+
+    def __post_init__(self) -> None:
+        _check(self)
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Names of the layers, first to last."""
+        return (*(f"conv{i + 1}" for i in range(self.depth)), "head")
+
+    def init(self, key: Array, input_shape: tuple[int, ...], dtype=None) -> Params:
+        """Draw parameters for images of shape `(height, width, channels)`."""
+        if len(input_shape) != 3:
+            raise bad_input("input_shape", "(height, width, channels)", input_shape, "add a channel axis to the images")
+        height, width, channels = input_shape
+        if min(height, width) < 2**self.depth:
+            raise bad_input(
+                "input_shape",
+                f"at least {2**self.depth} pixels a side for depth {self.depth}",
+                input_shape,
+                "lower the depth",
+            )
+        keys = jax.random.split(key, self.depth + 1)
+        params = {}
+        for name, k in zip(self.layers[:-1], keys[:-1], strict=True):
+            shape = (3, 3, channels, self.channels)
+            params[name] = _init_layer(k, shape, self.w_std, self.b_std, self.parametrization, dtype or float)
+            height, width, channels = height // 2, width // 2, self.channels
+        shape = (height * width * channels, self.outputs)
+        params["head"] = _init_layer(keys[-1], shape, self.last_w_std, self.b_std, self.parametrization, dtype or float)
+        return params
+
+    def apply(self, params: Params, x: Array) -> Array:
+        """Outputs `[N, k]` for images `[N, height, width, channels]`."""
+        for name in self.layers[:-1]:
+            x = _affine(_conv3x3, params[name], x, 9 * x.shape[-1], self.w_std, self.b_std, self.parametrization)
+            x = _average_pool(jax.nn.relu(x))
+        x = _flat(x)
+        return _affine(jnp.matmul, params["head"], x, x.shape[-1], self.last_w_std, self.b_std, self.parametrization)
+
+
+def _conv3x3(x: Array, w: Array) -> Array:
+    """3x3 convolution with zero padding, as shifted copies side by side and one matrix product."""
+    _, height, width, _ = x.shape
+    padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0)))
+    columns = [padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)]
+    return jnp.concatenate(columns, axis=-1) @ w.reshape(-1, w.shape[-1])
+
+
+def _average_pool(x: Array) -> Array:
+    """2x2 average pooling; an odd last row or column is dropped."""
+    n, height, width, channels = x.shape
+    x = x[:, : height // 2 * 2, : width // 2 * 2]
+    return x.reshape(n, height // 2, 2, width // 2, 2, channels).mean((2, 4))

@@ -1,0 +1,130 @@
+"""Kernels: against neural-tangents, against the definition, and their properties."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlkernels import kernels, memory
+from mlkernels._neural_tangents import nt
+from mlkernels.errors import InputError
+from mlkernels.networks import MLP, Conv4
+
+SHAPES = {MLP(24, 2, 3): (6,), Conv4(4, 2, 3): (8, 8, 1)}
+NETWORKS = list(SHAPES)
+
+
+def points(network, key, n):
+    return jax.random.normal(key, (n, *SHAPES[network]))
+
+
+def by_definition(network, params, x1, x2):
+    """The NTK from whole Jacobians, `[N1, k, N2, k]`."""
+    flat, unravel = jax.flatten_util.ravel_pytree(params)
+    J1, J2 = (jax.jacrev(lambda p, x=x: network.apply(unravel(p), x))(flat) for x in (x1, x2))
+    return jnp.einsum("nkp,mlp->nkml", J1, J2)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+@pytest.mark.parametrize("batch_size", [None, 2])
+@pytest.mark.parametrize("same", [True, False])
+def test_empirical_ntk_is_the_gram_of_the_jacobian(network, batch_size, same, key):
+    params = network.init(key, SHAPES[network])
+    x1 = points(network, key, 5)
+    x2 = None if same else points(network, jax.random.key(1), 3)
+    whole = by_definition(network, params, x1, x1 if same else x2)
+    n2 = 5 if same else 3
+    expected = {
+        "sum": whole.sum((1, 3)),
+        "full": whole.reshape(15, n2 * 3),
+        "trace": jnp.einsum("nkmk->nm", whole) / 3,
+    }
+    for outputs, wanted in expected.items():
+        got = kernels.empirical_ntk(network.apply, params, x1, x2, outputs=outputs, batch_size=batch_size)
+        np.testing.assert_allclose(got, wanted, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.filterwarnings("ignore:size requires ndarray:DeprecationWarning")
+@pytest.mark.parametrize("network", NETWORKS)
+def test_empirical_ntk_is_that_of_neural_tangents(network, key):
+    params = network.init(key, SHAPES[network])
+    x = points(network, key, 4)
+    flipped = lambda p, inputs: network.apply(p, inputs)  # noqa: E731
+    for axes, outputs in (((-1,), "trace"), ((), "full")):
+        theirs = nt.empirical_ntk_fn(flipped, trace_axes=axes, implementation=1)(x, None, params)
+        if outputs == "full":
+            theirs = theirs.transpose(0, 2, 1, 3).reshape(12, 12)
+        ours = kernels.empirical_ntk(network.apply, params, x, outputs=outputs)
+        np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_empirical_ntk_tends_to_the_infinite_one(key):
+    x = jax.random.normal(key, (6, 6))
+    nngp, ntk = kernels.infinite_kernels(MLP(1), x)
+    errors = {}
+    for width in (64, 1024):
+        network = MLP(width)
+        params = [network.init(k, (6,)) for k in jax.random.split(key, 4)]
+        kinds = (kernels.empirical_ntk, ntk), (kernels.empirical_nngp, nngp)
+        for kind, limit in kinds:
+            found = [jnp.linalg.norm(kind(network.apply, p, x) - limit) / jnp.linalg.norm(limit) for p in params]
+            errors[width, kind.__name__] = float(np.mean(found))
+    for name in ("empirical_ntk", "empirical_nngp"):
+        assert errors[1024, name] < 0.1
+        assert errors[1024, name] < errors[64, name] / 2  # width^-1/2 would be a quarter
+
+
+def test_empirical_nngp_is_the_inner_product_of_features(key):
+    network = MLP(32)
+    params = network.init(key, (6,))
+    x = jax.random.normal(key, (4, 6))
+    h = x
+    for name in ("layer1", "layer2"):
+        h = jax.nn.relu(2**0.5 / h.shape[1] ** 0.5 * h @ params[name]["w"] + 0.1 * params[name]["b"])
+    expected = h @ h.T / 32 + 0.1**2
+    np.testing.assert_allclose(kernels.empirical_nngp(network.apply, params, x), expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_infinite_kernels_are_symmetric_and_positive_semidefinite(network, key):
+    x = points(network, key, 5)
+    for kernel in kernels.infinite_kernels(network, x):
+        np.testing.assert_allclose(kernel, kernel.T, rtol=1e-12)
+        assert np.linalg.eigvalsh(kernel)[0] > -1e-9
+
+
+def test_infinite_kernels_do_not_depend_on_width_and_work_across_sets(key):
+    x1, x2 = jax.random.normal(key, (3, 6)), jax.random.normal(jax.random.key(1), (4, 6))
+    wide = kernels.infinite_kernels(MLP(4096), jnp.concatenate([x1, x2])).ntk
+    np.testing.assert_allclose(kernels.infinite_kernels(MLP(1), x1, x2).ntk, wide[:3, 3:], rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("call", "said"),
+    [
+        (lambda a, p, x: kernels.empirical_ntk(a, p, x, outputs="all"), "outputs: expected 'sum' or 'full' or 'trace'"),
+        (lambda a, p, x: kernels.empirical_ntk(a, p, x, part="hed"), "['head', 'layer1', 'layer2']"),
+        (lambda a, p, x: kernels.empirical_ntk(a, p, x, batch_size=0), "batch_size: expected at least 1, got 0"),
+        (lambda a, p, x: kernels.infinite_kernels(MLP(8, parametrization="standard"), x), "'standard'"),
+        (lambda a, p, x: kernels.infinite_kernels("mlp", x), "MLP or a Conv4"),
+        (lambda a, p, x: kernels.infinite_kernels(MLP(8), x, x[:, :2]), "points of shape (6,)"),
+    ],
+)
+def test_refusals_say_what_was_expected(call, said, key):
+    network = MLP(8)
+    params = network.init(key, (6,))
+    with pytest.raises(InputError) as raised:
+        call(network.apply, params, jnp.ones((2, 6)))
+    assert said in str(raised.value)
+
+
+def test_a_kernel_that_would_not_fit_says_its_bytes(monkeypatch, key):
+    network = MLP(64)
+    params = network.init(key, (6,))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    with pytest.raises(InputError, match=f"{4 * size} bytes.*smaller batch_size"):
+        kernels.empirical_ntk(network.apply, params, jnp.ones((4, 6)))
+    kernels.empirical_ntk(network.apply, params, jnp.ones((4, 6)), batch_size=1)

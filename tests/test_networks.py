@@ -1,0 +1,73 @@
+"""Networks: shapes, the two parametrisations, agreement with stax, refusals."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlkernels._neural_tangents import stax
+from mlkernels.errors import InputError
+from mlkernels.networks import MLP, Conv4
+
+
+@pytest.mark.parametrize(
+    ("network", "shape"), [(MLP(16, 3, 2), (5,)), (MLP(16), (4, 4, 1)), (Conv4(4, 2, 3), (9, 8, 1))]
+)
+def test_shapes_and_dtypes(network, shape, key):
+    params = network.init(key, shape, jnp.float32)
+    assert tuple(params) == network.layers
+    assert network.layers[-1] == "head"
+    y = network.apply(params, jnp.ones((7, *shape), jnp.float32))
+    assert y.shape == (7, network.outputs)
+    assert y.dtype == jnp.float32
+
+
+def test_both_parametrisations_are_the_same_function_at_the_start(key):
+    x = jax.random.normal(key, (4, 6))
+    ntk, standard = MLP(32), MLP(32, parametrization="standard")
+    a, b = ntk.init(key, (6,)), standard.init(key, (6,))
+    np.testing.assert_allclose(ntk.apply(a, x), standard.apply(b, x), rtol=1e-12)
+
+
+def test_mlp_is_the_stax_network(key):
+    x = jax.random.normal(key, (4, 6))
+    network = MLP(32, depth=1, b_std=0.3)
+    params = network.init(key, (6,))
+    _, apply, _ = stax.serial(stax.Dense(32, W_std=2**0.5, b_std=0.3), stax.Relu(), stax.Dense(1, W_std=1.0, b_std=0.3))
+    theirs = [(params["layer1"]["w"], params["layer1"]["b"]), (), (params["head"]["w"], params["head"]["b"])]
+    np.testing.assert_allclose(network.apply(params, x), apply(theirs, x), rtol=1e-12)
+
+
+def test_conv4_is_the_stax_network(key):
+    x = jax.random.normal(key, (3, 8, 8, 2))
+    network = Conv4(4, depth=1, b_std=0.3)
+    params = network.init(key, (8, 8, 2))
+    conv = stax.Conv(4, (3, 3), padding="SAME", W_std=2**0.5, b_std=0.3)
+    pool = stax.AvgPool((2, 2), (2, 2))
+    _, apply, _ = stax.serial(conv, stax.Relu(), pool, stax.Flatten(), stax.Dense(1, W_std=1.0, b_std=0.3))
+    theirs = [
+        (params["conv1"]["w"], params["conv1"]["b"][None, None, None]),
+        (),
+        (),
+        (),
+        tuple(params["head"].values()),
+    ]
+    np.testing.assert_allclose(network.apply(params, x), apply(theirs, x), rtol=1e-10)
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: MLP(0), "width: expected a whole number of at least 1, got 0"),
+        (lambda: MLP(8, w_std=-1.0), "w_std: expected"),
+        (lambda: MLP(8, parametrization="mup"), "'mup'"),
+        (lambda: Conv4(4).init(jax.random.key(0), (8, 8, 1)), "at least 16 pixels"),
+        (lambda: Conv4(4).init(jax.random.key(0), (64,)), "(height, width, channels)"),
+    ],
+)
+def test_refusals_say_what_was_expected(make, said):
+    with pytest.raises(InputError) as raised:
+        make()
+    assert said in str(raised.value)
