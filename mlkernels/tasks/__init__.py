@@ -1,0 +1,22 @@
+"""Batches of few-shot tasks, and the samplers that make them."""
+
+from mlkernels.tasks._batch import TaskBatch, concatenate
+from mlkernels.tasks._episodes import episodes
+from mlkernels.tasks._synthetic import (
+    SinusoidTasks,
+    random_labels,
+    sinusoid,
+    sinusoid_value,
+    sinusoid_with_parameters,
+)
+
+__all__ = [
+    "SinusoidTasks",
+    "TaskBatch",
+    "concatenate",
+    "episodes",
+    "random_labels",
+    "sinusoid",
+    "sinusoid_value",
+    "sinusoid_with_parameters",
+]

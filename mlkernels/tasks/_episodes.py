@@ -1,0 +1,108 @@
+"""Classification tasks from a dataset: way, shot, queries."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mlkernels.errors import bad_input
+from mlkernels.tasks._batch import TaskBatch
+from mlkernels.tasks._checks import choice, float_type, one_key, whole
+
+if TYPE_CHECKING:
+    from mlkernels.datasets import Dataset
+
+
+def episodes(
+    dataset: Dataset,
+    split: str,
+    way: int,
+    shot: int,
+    queries: int,
+    tasks: int,
+    key: Array,
+    *,
+    one_hot: str = "centred",
+    normalise: str = "none",
+    dtype=None,
+) -> TaskBatch:
+    """Sample classification tasks: `way` classes of a split, `shot` support and `queries` query images of each.
+
+    Classes and images are drawn without replacement within an episode, so support and queries share no image. Both
+    are ordered by class, then image; which class comes first is random. The key seeds a NumPy generator, so the same
+    key gives the same episodes on every device.
+
+    Args:
+        dataset: from `datasets.load`.
+        split: one of its splits.
+        way: classes of an episode, at least 1.
+        shot: support images of a class, at least 1.
+        queries: query images of a class, at least 1.
+        tasks: B episodes, at least 1.
+        key: JAX key.
+        one_hot: "plain" labels are 0 and 1; "centred" ones have 1/way subtracted, so that they sum to 0.
+        normalise: "none" leaves pixels in [0, 1]; "unit" then gives each image Euclidean norm 1 (an empty one stays 0);
+            "dataset" subtracts the training split's mean and divides by its standard deviation.
+        dtype: of the arrays; None is JAX's default float.
+
+    Returns:
+        A `TaskBatch`: x `[B, way*shot, H, W, C]` and `[B, way*queries, H, W, C]`, y `[..., way]`.
+
+    Raises:
+        InputError: more classes or images than there are (with the numbers), an unknown split or option.
+
+    Example:
+        >>> from mlkernels import datasets
+        >>> glyphs = datasets.load("glyphs")
+        >>> batch = episodes(glyphs, "test", way=5, shot=1, queries=3, tasks=2, key=jax.random.key(0))
+        >>> batch.support_x.shape, batch.query_y.shape
+        ((2, 5, 28, 28, 1), (2, 15, 5))
+        >>> batch.query_y[0, 3:6].argmax(axis=-1).tolist()
+        [1, 1, 1]
+    """
+    whole(way=way, shot=shot, queries=queries, tasks=tasks)
+    choice("one_hot", one_hot, ("centred", "plain"))
+    choice("normalise", normalise, ("none", "unit", "dataset"))
+    one_key(key)
+    dtype = float_type(dtype)
+    rows = _episode_rows(dataset, split, way, shot + queries, tasks, key)
+
+    pixels = np.asarray(dataset.images[rows.ravel()], dtype=dtype) / np.asarray(255, dtype)
+    if normalise == "unit":
+        norms = np.sqrt((pixels * pixels).sum(axis=(1, 2, 3), keepdims=True))
+        pixels = pixels / np.where(norms > 0, norms, 1)
+    elif normalise == "dataset":
+        pixels = (pixels - dataset.mean.astype(dtype)) / dataset.std.astype(dtype)
+    pixels = pixels.reshape(*rows.shape, *pixels.shape[1:])
+    labels = np.eye(way, dtype=dtype) - (np.asarray(1 / way, dtype) if one_hot == "centred" else 0)
+
+    def points(start: int, stop: int) -> tuple[Array, Array]:
+        x = pixels[:, :, start:stop].reshape(tasks, -1, *pixels.shape[3:])
+        y = np.broadcast_to(np.repeat(labels, stop - start, axis=0), (tasks, x.shape[1], way))
+        return jnp.asarray(x, dtype), jnp.asarray(y, dtype)
+
+    return TaskBatch(*points(0, shot), *points(shot, shot + queries))
+
+
+def _episode_rows(dataset: Dataset, split: str, way: int, images: int, tasks: int, key: Array) -> np.ndarray:
+    """Rows of `dataset.images` for each episode, int `[tasks, way, images]`."""
+    classes = dataset.classes(split)
+    if way > len(classes):
+        do = f"ask for {len(classes)} or fewer"
+        raise bad_input("way", f"at most the {len(classes)} classes of {dataset.name}'s {split} split", way, do)
+    rows_of = [dataset.rows_of(class_id) for class_id in classes]
+    counts = np.array([len(rows) for rows in rows_of])
+    if images > counts.min():
+        least = dataset.class_names[classes[counts.argmin()]]
+        do = "lower shot or queries"
+        raise bad_input("shot + queries", f"at most the {counts.min()} images of class {least}", images, do)
+    random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
+    out = np.empty((tasks, way, images), dtype=np.int64)
+    for task in range(tasks):
+        for place, index in enumerate(random.permutation(len(classes))[:way]):
+            out[task, place] = rows_of[index][random.permutation(counts[index])[:images]]
+    return out
