@@ -1,0 +1,1 @@
+"""One module a notebook: numbers drawn as a figure, by pure functions of the settings."""

@@ -1,0 +1,242 @@
+"""What a demo is: settings -> numbers -> a figure whose frame stays while its content moves. No widgets here."""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mlkernels.errors import bad_input
+from mlkernels.plots import DPI, STYLE, check_alt
+
+_ON_TOP = 100  # added to the z-order of what moves, so that drawing it last is drawing it in order
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control of a demo: explicit stops and never a continuum, so that each can be compiled and tested.
+
+    Args:
+        kind: "steps" for a slider, "choice" for buttons.
+        name: the setting, a keyword of the demo's `compute`.
+        label: what the reader sees, with the symbol of the text.
+        options: (text, value) for each stop.
+        default: one of the values.
+        help: a sentence on what it does.
+    """
+
+    kind: str
+    name: str
+    label: str
+    options: tuple[tuple[str, Any], ...]
+    default: Any
+    help: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("steps", "choice"):
+            raise bad_input(f"control {self.name}, kind", "steps or choice", repr(self.kind), "choose one")
+        texts = [text for text, _ in self.options]
+        if len(texts) < 2 or len(set(texts)) < len(texts):
+            raise bad_input(
+                f"control {self.name}, options", "two or more, each with its own text", texts, "rename them"
+            )
+        if self.default not in self.values:
+            raise bad_input(f"control {self.name}, default", f"one of {self.values}", repr(self.default), "choose one")
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return tuple(value for _, value in self.options)
+
+    def text(self, value: Any) -> str:
+        """The text of a value, also of one between the stops."""
+        return next((text for text, stop in self.options if stop == value), written(value))
+
+
+def written(value: Any) -> str:
+    """A value as a label: infinity as its sign, numbers short.
+
+    Example:
+        >>> written(math.inf), written(0.1), written(64)
+        ('∞', '0.1', '64')
+    """
+    if isinstance(value, float):
+        return "∞" if value == math.inf else f"{value:g}"
+    return str(value)
+
+
+def steps(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
+    """A slider over these values."""
+    return Control("steps", name, label, tuple((written(v), v) for v in values), default, help)
+
+
+def choice(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
+    """Buttons for these values."""
+    return Control("choice", name, label, tuple((written(v), v) for v in values), default, help)
+
+
+class Stage:
+    """A figure whose frame (axes, ticks, labels) is drawn once, while its moving artists are drawn anew for each frame.
+
+    A whole 3-panel figure takes matplotlib about 100 ms, nearly all of it for ticks and text; the moving artists take a
+    few. When something else than they has changed, as an axis limit, the frame is drawn again by itself.
+
+    Args:
+        figure: with fixed axes (`plots.figure(..., boxes=...)`).
+        moving: name -> an artist, or a list of artists, that `move` will change.
+    """
+
+    def __init__(self, figure: Figure, **moving: Artist | Iterable[Artist]) -> None:
+        self.figure = figure
+        self._moving = moving
+        artists = [a for item in moving.values() for a in (list(item) if isinstance(item, list | tuple) else [item])]
+        for artist in artists:
+            artist.set_animated(True)
+            artist.set_zorder(artist.get_zorder() + _ON_TOP)
+        self._artists = sorted(artists, key=Artist.get_zorder)
+        self._frame = None
+        figure.set_dpi(DPI)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._moving[name]
+
+    def pixels(self) -> np.ndarray:
+        """The picture as it is now, `[height, width, 4]` uint8; a view that the next call overwrites."""
+        canvas = self.figure.canvas
+        if self._frame is None or self.figure.stale:  # what moves is `animated` and makes nothing stale
+            canvas.draw()
+            self._frame = canvas.copy_from_bbox(self.figure.bbox)
+        else:
+            canvas.restore_region(self._frame)
+        renderer = canvas.get_renderer()
+        for artist in self._artists:
+            artist.draw(renderer)
+        return np.asarray(canvas.buffer_rgba())
+
+    def png(self) -> bytes:
+        """The picture as PNG."""
+        file = io.BytesIO()
+        Image.fromarray(self.pixels()).convert("RGB").save(file, "png", compress_level=1)
+        return file.getvalue()
+
+
+class Frame(NamedTuple):
+    """One answer of a demo: the picture, its alt text, a line with the numbers, the picture's size in inches."""
+
+    png: bytes
+    alt: str
+    readout: str
+    size: tuple[float, float]
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo as pure functions: the same settings give the same picture, on a new stage and on a used one.
+
+    Args:
+        name: short, for messages and benchmarks.
+        question: what the reader should think about before moving anything.
+        controls: two to five.
+        compute: (**settings) -> numbers, of any type; raises InputError for settings that have no answer.
+        stage: () -> `Stage`: the figure with all that stays, and placeholders for what moves.
+        move: (stage, numbers): put the numbers into the stage's artists; every moving artist, every time.
+        describe: (numbers) -> the alt text of this picture.
+        twin: three to six settings (those not named are the defaults) for the static picture.
+        readout: (numbers) -> the line above the figure.
+        warm: () -> None: compile whatever the controls can ask for.
+
+    Raises:
+        InputError: two controls for one setting, a twin of another length or with an unknown setting.
+
+    Example:
+        >>> from mlkernels import plots
+        >>> def stage():
+        ...     fig, (ax,) = plots.figure(4, 3, boxes=[(0.15, 0.2, 0.8, 0.7)])
+        ...     ax.set(xlim=(0, 1), ylim=(0, 1))
+        ...     return Stage(fig, line=ax.plot([], [])[0])
+        >>> x = np.linspace(0, 1, 50)
+        >>> power = Demo(
+        ...     name="power", question="Which power bends most?", controls=(steps("p", "power p", (1, 2, 4), 2),),
+        ...     compute=lambda p: x**p, stage=stage, move=lambda stage, y: stage["line"].set_data(x, y),
+        ...     describe=lambda y: f"A power function, {y[25]:.2f} at one half.", twin=({"p": 1}, {}, {"p": 4}),
+        ... )
+        >>> power.alt(p=2), power.draw(p=2).axes[0].get_xlim()[1].item()
+        ('A power function, 0.26 at one half.', 1.0)
+    """
+
+    name: str
+    question: str
+    controls: tuple[Control, ...]
+    compute: Callable[..., Any]
+    stage: Callable[[], Stage]
+    move: Callable[[Stage, Any], None]
+    describe: Callable[[Any], str]
+    twin: tuple[Mapping[str, Any], ...]
+    readout: Callable[[Any], str] = lambda numbers: ""
+    warm: Callable[[], None] = lambda: None
+
+    def __post_init__(self) -> None:
+        names = [control.name for control in self.controls]
+        if len(set(names)) < len(names):
+            raise bad_input(f"demo {self.name}, controls", "one a setting", ", ".join(names), "rename one")
+        if not 3 <= len(self.twin) <= 6:
+            raise bad_input(f"demo {self.name}, twin", "three to six settings", len(self.twin), "add or drop some")
+        for values in self.twin:
+            self.settings(**values)
+
+    def settings(self, **values: Any) -> dict[str, Any]:
+        """These values, with the controls' defaults for those not named. An unknown name is an InputError."""
+        defaults = {control.name: control.default for control in self.controls}
+        if unknown := sorted(set(values) - set(defaults)):
+            raise bad_input(
+                f"demo {self.name}", f"settings {', '.join(defaults)}", ", ".join(unknown), "use one of these"
+            )
+        return defaults | values
+
+    def ends(self) -> Iterator[dict[str, Any]]:
+        """Settings worth testing: the defaults, all first and all last stops, and each control at its ends (a choice
+        at all of its options) with the others at their defaults."""
+        yield self.settings()
+        yield {control.name: control.values[0] for control in self.controls}
+        yield {control.name: control.values[-1] for control in self.controls}
+        for control in self.controls:
+            stops = control.values if control.kind == "choice" else (control.values[0], control.values[-1])
+            yield from (self.settings(**{control.name: value}) for value in stops)
+
+    def caption(self, **values: Any) -> str:
+        """The settings in words, as in "width 64, inner steps ∞"."""
+        values = self.settings(**values)
+        return ", ".join(f"{control.label} {control.text(values[control.name])}" for control in self.controls)
+
+    def build(self) -> Stage:
+        """A new stage in the course's look, whatever the notebook has set."""
+        with matplotlib.rc_context(STYLE):
+            return self.stage()
+
+    def frame(self, stage: Stage, **values: Any) -> Frame:
+        """The answer to these settings, drawn on this stage."""
+        numbers = self.compute(**self.settings(**values))
+        with matplotlib.rc_context(STYLE):
+            self.move(stage, numbers)
+            png = stage.png()
+        size = tuple(float(inches) for inches in stage.figure.get_size_inches())
+        return Frame(png, check_alt(self.describe(numbers)), self.readout(numbers), size)
+
+    def draw(self, **values: Any) -> Figure:
+        """The figure for these settings, on a stage of its own: for `plots.show` and for `savefig`."""
+        stage = self.build()
+        numbers = self.compute(**self.settings(**values))
+        with matplotlib.rc_context(STYLE):
+            self.move(stage, numbers)
+        return stage.figure
+
+    def alt(self, **values: Any) -> str:
+        """The alt text for these settings."""
+        return check_alt(self.describe(self.compute(**self.settings(**values))))

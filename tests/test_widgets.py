@@ -1,0 +1,286 @@
+"""The demo machinery without a browser: same settings same pixels, controls that move one image, errors in words."""
+
+from __future__ import annotations
+
+import base64
+import io
+import math
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from mlkernels import plots, widgets
+from mlkernels.demos._base import Control, Demo, Stage, choice, steps
+from mlkernels.errors import InputError, bad_input
+
+X = np.linspace(-5, 5, 200)
+
+
+def _compute(width, inner_steps, ridge, adapt):
+    if ridge < 0:
+        raise bad_input("ridge", "0 or more", ridge, "raise it <now>")
+    rng = np.random.default_rng(int(width))
+    half = rng.normal(size=(24, 24)) * (1 if adapt == "MAML" else 0.3)
+    decay = 0.0 if inner_steps == math.inf else 1 / (1 + inner_steps)
+    matrix = half @ half.T / 24 + (decay + ridge) * np.eye(24)
+    points = np.linspace(-4, 4, 8)
+    values = np.linalg.eigvalsh(matrix)[::-1]
+    return {"matrix": matrix, "values": values, "curve": np.sin(X + decay), "points": (points, np.sin(points))}
+
+
+def _stage():
+    boxes = [(0.02, 0.14, 0.27, 0.74), (0.46, 0.17, 0.2, 0.71), (0.75, 0.17, 0.23, 0.71)]
+    fig, (left, middle, right) = plots.figure(11, 3.6, boxes=boxes)
+    heat = plots.heatmap(left, np.zeros((24, 24)), blocks=8, limits=(-1, 3))
+    left.set_title("Composite kernel Φ")
+    spectrum = plots.spectrum(middle, np.ones(24))
+    middle.set(ylim=(1e-6, 1e2), title="Spectrum")
+    note = middle.text(0.97, 0.95, "", transform=middle.transAxes, ha="right", va="top")
+    (curve,) = right.plot(X, X, color=plots.COLOURS["MetaNTK"])
+    (dots,) = right.plot([], [], "o", color="black")
+    right.set(xlim=(-5, 5), ylim=(-3, 3), title="Adapted prediction", xlabel="x", ylabel="y")
+    return Stage(fig, heat=[heat.image, heat.lines], spectrum=spectrum, note=note, curve=curve, dots=dots)
+
+
+def _move(stage, numbers):
+    stage["heat"][0].set_data(numbers["matrix"])
+    stage["spectrum"].set_ydata(numbers["values"])
+    stage["note"].set_text(f"κ = {numbers['values'][0] / numbers['values'][-1]:.2g}")
+    stage["curve"].set_ydata(numbers["curve"])
+    stage["dots"].set_data(*numbers["points"])
+
+
+def make_demo(**changes):
+    fields = {
+        "name": "sample",
+        "question": "What happens to the spectrum as the width grows?",
+        "controls": (
+            steps("width", "width", [2**k for k in range(4, 13)], 256, "units a layer"),
+            steps("inner_steps", "inner steps τ", [0, 1, 2, 4, 16, 64, 256, math.inf], 1),
+            steps("ridge", "ridge", [-1.0, 0.0, 1e-3, 1e-2, 0.1], 1e-3),
+            choice("adapt", "adapts", ["MAML", "ANIL"], "MAML"),
+        ),
+        "compute": _compute,
+        "stage": _stage,
+        "move": _move,
+        "describe": lambda n: f'Largest eigenvalue {n["values"][0]:.3g}, drawn as "heat map" & spectrum.',
+        "readout": lambda n: f"condition number {n['values'][0] / n['values'][-1]:.3g}",
+        "twin": ({"width": 16}, {"width": 256}, {"width": 4096, "inner_steps": math.inf}),
+    }
+    return Demo(**{**fields, **changes})
+
+
+@pytest.fixture
+def demo():
+    return make_demo()
+
+
+def picture(view):
+    """The image that the explorer shows, as pixels."""
+    data = re.search(r'src="data:image/png;base64,([^"]+)"', view.figure.value)
+    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data[1]))))
+
+
+def test_same_settings_same_pixels_on_a_new_and_on_a_used_stage(demo):
+    used = demo.build()
+    for values in ({"width": 16}, {"inner_steps": math.inf, "adapt": "ANIL"}, {"width": 4096}):
+        demo.frame(used, **values)
+    again = demo.frame(used, width=64)
+    new = demo.frame(demo.build(), width=64)
+    assert again.png == new.png
+    assert again.png != demo.frame(used, width=128).png
+
+
+def test_stage_and_savefig_draw_the_same_picture(demo):
+    figure = demo.draw(width=64)
+    saved = np.asarray(Image.open(io.BytesIO(plots.to_png(figure, figure.dpi))).convert("RGB"))
+    staged = np.asarray(Image.open(io.BytesIO(demo.frame(demo.build(), width=64).png)))
+    np.testing.assert_array_equal(saved, staged)
+
+
+def test_the_notebooks_style_does_not_change_a_demo(demo):
+    import matplotlib
+
+    before = demo.frame(demo.build()).png
+    with matplotlib.rc_context({"font.size": 20, "lines.linewidth": 9, "axes.grid": False, "savefig.facecolor": "red"}):
+        assert demo.frame(demo.build()).png == before
+
+
+def test_a_changed_axis_limit_redraws_the_frame():
+    def move(stage, numbers):
+        _move(stage, numbers)
+        stage.figure.axes[1].set_ylim(1e-6, 10 * numbers["values"][0])
+
+    demo = make_demo(move=move)
+    used = demo.build()
+    demo.frame(used, adapt="ANIL")
+    assert demo.frame(used, adapt="MAML").png == demo.frame(demo.build(), adapt="MAML").png
+
+
+def test_the_frame_is_kept_while_only_moving_artists_change(demo):
+    stage = demo.build()
+    demo.frame(stage, width=16)
+    kept = stage._frame
+    demo.frame(stage, width=64)
+    assert stage._frame is kept
+
+
+def test_ends_visit_both_ends_of_every_slider(demo):
+    ends = list(demo.ends())
+    for control in demo.controls:
+        seen = {values[control.name] for values in ends}
+        assert {control.values[0], control.values[-1], control.default} <= seen
+    assert all(set(values) == {"width", "inner_steps", "ridge", "adapt"} for values in ends)
+
+
+def test_alt_caption_and_draw(demo):
+    assert demo.alt(width=64).startswith("Largest eigenvalue")
+    assert demo.caption(inner_steps=math.inf) == "width 256, inner steps τ ∞, ridge 0.001, adapts MAML"
+    with pytest.raises(InputError, match="settings width, inner_steps, ridge, adapt"):
+        demo.draw(depth=3)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"twin": ({}, {})}, "three to six"),
+        ({"twin": ({}, {}, {"depth": 1})}, "depth"),
+        ({"controls": (steps("a", "a", (1, 2), 1), steps("a", "a", (1, 2), 1))}, "one a setting"),
+    ],
+)
+def test_a_demo_that_cannot_work_is_refused(change, message):
+    with pytest.raises(InputError, match=message):
+        make_demo(**change)
+
+
+@pytest.mark.parametrize(
+    "control",
+    [
+        {"kind": "knob", "options": (("1", 1), ("2", 2)), "default": 1},
+        {"kind": "steps", "options": (("1", 1),), "default": 1},
+        {"kind": "steps", "options": (("1", 1), ("1", 2)), "default": 1},
+        {"kind": "steps", "options": (("1", 1), ("2", 2)), "default": 3},
+    ],
+)
+def test_a_control_that_cannot_work_is_refused(control):
+    with pytest.raises(InputError):
+        Control(name="a", label="a", **control)
+
+
+def test_explore_shows_an_image_with_alt_text_and_fixed_size(demo):
+    view = widgets.explore(demo)
+    assert 'alt="Largest eigenvalue' in view.figure.value
+    assert "&quot;heat map&quot; &amp; spectrum" in view.figure.value
+    assert 'width="1056" height="346"' in view.figure.value
+    assert "condition number" in view.readout.value
+    assert picture(view).shape == (576, 1760, 3)
+
+
+def test_moving_a_control_changes_the_image_and_back_restores_it(demo):
+    view = widgets.explore(demo)
+    first = view.figure.value
+    view.controls["width"].value = 1024
+    assert view.figure.value != first
+    view.controls["width"].value = 256
+    assert view.figure.value == first
+
+
+def test_an_error_is_shown_in_words_and_the_widget_lives_on(demo):
+    view = widgets.explore(demo)
+    first = view.figure.value
+    view.controls["ridge"].value = -1.0
+    assert isinstance(view.error, InputError)
+    assert "ridge: expected 0 or more, got -1.0; raise it &lt;now&gt;" in view.figure.value
+    assert "<img" not in view.figure.value
+    assert "min-height:346px" in view.figure.value
+    view.reset.click()
+    assert view.error is None
+    assert view.figure.value == first
+
+
+def test_an_error_that_is_a_bug_names_its_kind():
+    def broken(**values):
+        raise ZeroDivisionError("by nothing")
+
+    view = widgets.explore(make_demo(compute=broken))
+    assert "ZeroDivisionError: by nothing" in view.figure.value
+
+
+def test_reset_and_set_draw_once(demo):
+    calls = []
+
+    def compute(**values):
+        calls.append(values)
+        return _compute(**values)
+
+    view = widgets.explore(make_demo(compute=compute))
+    view.set(width=16, inner_steps=64, adapt="ANIL")
+    assert view.values == {"width": 16, "inner_steps": 64, "ridge": 1e-3, "adapt": "ANIL"}
+    view.reset.click()
+    assert view.values == demo.settings()
+    assert len(calls) == 3
+    with pytest.raises(InputError, match="width: expected one of"):
+        view.set(width=17)
+
+
+def test_controls_are_plain_keyboard_widgets_with_fixed_widths(demo):
+    view = widgets.explore(demo)
+    kinds = {name: type(widget).__name__ for name, widget in view.controls.items()}
+    assert kinds == {
+        "width": "SelectionSlider",
+        "inner_steps": "SelectionSlider",
+        "ridge": "SelectionSlider",
+        "adapt": "ToggleButtons",
+    }
+    slider = view.controls["width"]
+    assert (slider.continuous_update, slider.layout.width) == (True, "420px")
+    assert slider.style.description_width == "initial"
+    many = Control("choice", "a", "a", tuple((str(i), i) for i in range(5)), 0)
+    assert type(widgets._widget(many)).__name__ == "Dropdown"
+
+
+def test_warm_is_called_before_the_first_picture():
+    order = []
+
+    def compute(**values):
+        order.append("compute")
+        return _compute(**values)
+
+    widgets.explore(make_demo(compute=compute, warm=lambda: order.append("warm")))
+    assert order == ["warm", "compute"]
+
+
+def test_twin_stacks_the_demos_own_pictures(demo, monkeypatch):
+    shown = []
+    monkeypatch.setattr(widgets, "show_png", lambda png, alt, width: shown.append((png, alt, width)))
+    widgets.twin(demo)
+    ((png, alt, width),) = shown
+    sheet = np.asarray(Image.open(io.BytesIO(png)))
+    assert width == 11
+    assert sheet.shape[1] == 1760
+    assert sheet.shape[0] == 3 * (576 + round(0.34 * plots.DPI))
+    assert alt.startswith("3 pictures. width 16, inner steps τ 1")
+    first = np.asarray(Image.open(io.BytesIO(demo.frame(demo.build(), width=16).png)))
+    head = round(0.34 * plots.DPI)
+    np.testing.assert_array_equal(sheet[head : head + 576], first)
+    assert sheet[:head].min() < 128  # a caption is written there
+
+
+def test_narrow_twins_stand_in_two_columns():
+    pictures = [(str(i), Image.new("RGB", (20, 10), "red")) for i in range(3)]
+    assert widgets.compose(pictures, 2, dpi=50).size == (40, 2 * (10 + 17))
+
+
+def test_latency_goes_through_the_widget_and_reports(demo):
+    calm = make_demo(controls=tuple(c for c in demo.controls if c.name != "ridge"), twin=({}, {}, {}),
+                     compute=lambda **v: _compute(ridge=0.01, **v))  # fmt: skip
+    result = widgets.latency(calm, repeats=3)
+    assert result["changes"] == 9
+    assert set(result["by_control_ms"]) == {"width", "inner_steps", "adapt"}
+    assert 0 < result["min_ms"] <= result["median_ms"] <= result["max_ms"]
+    with pytest.raises(InputError, match="at least 1"):
+        widgets.latency(calm, repeats=0)
+    with pytest.raises(InputError, match="ridge"):
+        widgets.latency(demo, repeats=20)
