@@ -84,6 +84,15 @@ def infinite_kernels(network: MLP | Conv4, x1: Array, x2: Array | None = None) -
     return kernel_fn(x1, x1 if x2 is None else x2)
 
 
+def _trained_leaves(params, part: str | None) -> list:
+    return jax.tree.leaves(params if part is None else params[part])
+
+
+def _rows(apply, params, x, outputs: str) -> int:
+    """k: gradients a point."""
+    return 1 if outputs == "sum" else jax.eval_shape(apply, params, x[:1]).shape[-1]
+
+
 def _jacobian(apply, params, x, outputs: str, part: str | None):
     """Per-sample derivatives: a list of matrices `[N, k, parameters of one leaf]`, k = 1 for "sum"."""
 
@@ -117,8 +126,53 @@ def gram(jacobian1: list[Array], jacobian2: list[Array], outputs: str) -> Array:
     return total / k if outputs == "trace" else total
 
 
+def _once_a_point(leaves: list, k: int) -> bool:
+    """Whether pushing gradients forward is cheaper than their Gram: with dense layers, not with convolutions.
+
+    A dense layer's weights, of two axes at most, meet a point once; a convolution's meet it at every pixel. It decides
+    time and memory alone, never the result. With one output the Gram costs fewest operations.
+    """
+    return k > 1 and all(leaf.ndim <= 2 for leaf in leaves)
+
+
+def _pushed(apply, params, x1, x2, outputs: str, part: str | None) -> Array:
+    """The Gram matrix one point of `x2` at a time: its k gradients, pushed forward through the linearisation at `x1`.
+
+    It holds the gradients of one point where the Gram holds those of all, and a "full" kernel costs no more than a
+    "trace". About twice as fast as the Gram for an MLP of width 512 (`benchmarks/empirical_ntk.py`).
+    """
+    trained = params if part is None else params[part]
+
+    def at(x):
+        return lambda moving: apply(moving if part is None else {**params, part: moving}, x)
+
+    with jax.default_matmul_precision("highest"):
+        y, push = jax.linearize(at(x1), trained)
+        k = y.shape[-1]
+        directions = jnp.ones((1, k), y.dtype) if outputs == "sum" else jnp.eye(k, dtype=y.dtype)
+
+        def column(point):
+            _, pull = jax.vjp(at(point[None]), trained)
+
+            def along(direction):
+                moved = push(*pull(direction[None]))
+                return moved if outputs == "full" else moved @ direction
+
+            return jax.vmap(along)(directions)
+
+        columns = jax.lax.map(column, x1 if x2 is None else x2)  # [N2, k or 1, N1], and [.., k] for "full"
+    if outputs == "full":
+        total = columns.transpose(2, 3, 0, 1).reshape(len(x1) * k, -1)
+    else:
+        total = columns.sum(1).T / len(directions)
+    return (total + total.T) / 2 if x2 is None else total
+
+
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def _block(apply, params, x1, x2, outputs, part):
+    leaves, k = _trained_leaves(params, part), _rows(apply, params, x1, outputs)
+    if _once_a_point(leaves, k):
+        return _pushed(apply, params, x1, x2, outputs, part)
     first = _jacobian(apply, params, x1, outputs, part)
     second = first if x2 is None else _jacobian(apply, params, x2, outputs, part)
     return gram(first, second, outputs)
@@ -152,10 +206,11 @@ def empirical_ntk(
         apply: `apply(params, x) -> [N, k]`; hashable (a function, or a method of a frozen dataclass).
         params: the parameters, any pytree.
         x1: inputs `[N1, ...]`.
-        x2: inputs `[N2, ...]`; None means `x1`, at half the work.
+        x2: inputs `[N2, ...]`; None means `x1`.
         outputs: "sum" takes the gradient of the sum of the k outputs; "full" keeps all outputs; "trace" averages the k
             diagonal blocks of "full". At infinite width "full" is `ntk (x) I_k`, "trace" is `ntk`, "sum" is `k * ntk`.
-        batch_size: points a block; at most two blocks of gradients are held at once. None means all points at once.
+        batch_size: points a block; at most two blocks of gradients are held at once (one point's, where all layers are
+            dense and there are several outputs). None means all points at once.
         part: the name of the one layer to differentiate, None for all.
 
     Returns:
@@ -181,13 +236,13 @@ def empirical_ntk(
         raise bad_input("part", f"a layer among {names}", repr(part), "name a layer of params")
     if batch_size is not None and batch_size < 1:
         raise bad_input("batch_size", "at least 1", batch_size, "leave it out to take all points at once")
-    k = 1 if outputs == "sum" else jax.eval_shape(apply, params, x1[:1]).shape[-1]
-    leaves = jax.tree.leaves(params if part is None else params[part])
+    k, leaves = _rows(apply, params, x1, outputs), _trained_leaves(params, part)
     n1, n2 = len(x1), 0 if x2 is None else len(x2)
     b1, b2 = min(n1, batch_size or n1), min(n2 or (n1 if batch_size else 0), batch_size or n2)
     row_bytes = k * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    fewer = "pass a smaller batch_size" if (batch_size or n1) > 1 else "use a narrower network"
-    require((b1 + b2) * row_bytes, f"{b1 + b2} per-sample gradients of {row_bytes} bytes", fewer)
+    held = 1 if _once_a_point(leaves, k) else b1 + b2
+    fewer = "pass a smaller batch_size" if held > 1 and (batch_size or n1) > 1 else "use a narrower network"
+    require(held * row_bytes, f"{held} per-sample gradients of {row_bytes} bytes", fewer)
     if batch_size is None:
         return _block(apply, params, x1, x2, outputs, part)
     return _blockwise(apply, params, x1, x2, outputs, part, batch_size)

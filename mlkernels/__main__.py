@@ -1,0 +1,6 @@
+"""python -m mlkernels: the command line."""
+
+from mlkernels.cli import main
+
+if __name__ == "__main__":
+    main()

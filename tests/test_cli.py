@@ -1,0 +1,262 @@
+"""The command line without kernels: usage, what is refused and how, lab, check, readme."""
+
+from __future__ import annotations
+
+import json
+import math
+import subprocess
+import sys
+
+import nbformat
+import pytest
+from nbformat.v4 import new_code_cell, new_notebook
+
+import mlkernels
+from mlkernels import check, cli, parameters, provenance, runner
+from mlkernels.errors import InputError
+from mlkernels.parameters import Parameter
+
+PARAMETERS = """preset: str = "quick"  # quick | class | full
+seed: int = 0  # what every key comes from
+width: int | None = None  # units in a layer; a == b
+rate: float = 0.1
+flow: bool = False  # gradient flow
+name: "str" = "sine"
+steps = 5
+limit = math.inf
+"""
+
+
+def write(folder, name, *sources, parameters=PARAMETERS):
+    cells = [new_code_cell(source) for source in sources]
+    if parameters:
+        cells.insert(0, new_code_cell(parameters, metadata={"tags": ["parameters"]}))
+    folder.mkdir(exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+
+
+@pytest.fixture
+def folder(tmp_path):
+    write(tmp_path / "notebooks", "00_start")
+    write(tmp_path / "notebooks", "01_derive", parameters=PARAMETERS + "tasks: int = 3\n")
+    write(tmp_path / "notebooks", "02_plain", parameters="")
+    return tmp_path / "notebooks"
+
+
+def status_of(*arguments):
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([str(argument) for argument in arguments])
+    return leaving.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["7"], ["00_start, 01_derive, 02_plain", "'7'"]),
+        (["--preset", "huge"], ["quick, class, full", "'huge'"]),
+        (["--set", "widht=3"], ["'widht'", "preset: str = 'quick'", "width: int | None = None", "tasks: int = 3"]),
+        (["00", "--set", "tasks=3"], ["'tasks'", "seed: int = 0"]),
+        (["02", "--set", "seed=3"], ["they have: none"]),
+        (["--set", "seed"], ["key=value"]),
+        (["--set", "=3"], ["key=value"]),
+        (["--set", "preset=full"], ["use --preset full"]),
+        (["--set", "seed=1.5"], ["--set seed: expected int (default 0), got '1.5'"]),
+        (["--set", "seed=none"], ["expected int"]),
+        (["--set", "width=wide"], ["int | None".replace("|", "or"), "'wide'"]),
+        (["--set", "rate=fast"], ["expected float", "'fast'"]),
+        (["--set", "rate=nan"], ["expected float"]),
+        (["--set", "flow=maybe"], ["expected bool"]),
+        (["--jobs", "0"], ["--jobs"]),
+        (["--timeout-cell", "soon"], ["--timeout-cell"]),
+        (["--no-such-option"], ["--no-such-option"]),
+    ],
+)
+def test_what_is_refused_gets_one_line_and_status_2(folder, tmp_path, capsys, arguments, said):
+    out = tmp_path / "out"
+    assert status_of("run", *arguments, "--notebooks", folder, "--out", out) == 2
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.count("\n") == 1
+    for words in said:
+        assert words in shown.err
+    assert not out.exists()
+
+
+def test_no_notebooks_is_said_with_the_folder(tmp_path, capsys):
+    assert status_of("run", "--notebooks", tmp_path) == 2
+    assert str(tmp_path) in capsys.readouterr().err
+
+
+def test_a_broken_notebook_file_is_named(folder, capsys):
+    (folder / "01_derive.ipynb").write_text('{"cells": [')
+    assert status_of("run", "--notebooks", folder) == 2
+    shown = capsys.readouterr().err
+    assert "01_derive.ipynb" in shown
+    assert shown.count("\n") == 1
+
+
+def test_executed_notebooks_may_not_replace_the_sources(folder, capsys):
+    assert status_of("run", "--notebooks", folder, "--out", folder) == 2
+    assert "replace the sources" in capsys.readouterr().err
+
+
+def test_parameters_are_read_with_types_defaults_and_help(folder):
+    known = parameters.parameters_of(parameters.read_notebook(folder / "00_start.ipynb"))
+    assert list(known) == ["preset", "seed", "width", "rate", "flow", "name", "steps", "limit"]
+    assert known["width"] == Parameter("width", ("int", "None"), "None", "units in a layer; a == b")
+    assert known["name"].types == ("str",)
+    assert known["steps"].types == ("int",)
+    assert known["limit"].types == ("float",)
+    assert parameters.parameters_of({"cells": []}) == {}
+
+
+@pytest.mark.parametrize(
+    ("types", "text", "value"),
+    [
+        (("int",), "-3", -3),
+        (("float",), "inf", math.inf),
+        (("float",), "1e-3", 1e-3),
+        (("float",), "2", 2.0),
+        (("str",), "a=b, c", "a=b, c"),
+        (("bool",), "True", True),
+        (("bool",), "0", False),
+        (("int", "None"), "none", None),
+        (("None", "float", "int"), "3", 3),
+        (("float", "int"), "3.5", 3.5),
+        (parameters._types("Optional[int]"), "None", None),
+    ],
+)
+def test_values_get_their_type(types, text, value):
+    converted = parameters.convert(Parameter("x", types, "0"), text)
+    assert converted == value
+    assert type(converted) is type(value)
+
+
+def test_a_type_that_no_text_has_is_refused():
+    with pytest.raises(InputError, match="expected list"):
+        parameters.convert(Parameter("x", ("list",), "[]"), "[1]")
+
+
+def test_settings_go_to_the_notebooks_that_have_them(folder):
+    jobs, out = runner.plan(folder, [], None, "class", ["tasks=4", "seed=2"])
+    assert out == folder.parent / "build" / "class"
+    assert [job.parameters for job in jobs] == [
+        {"preset": "class", "seed": 2},
+        {"preset": "class", "tasks": 4, "seed": 2},
+        {},
+    ]
+    assert [job.seed for job in jobs] == [0, 0, None]
+
+
+def test_names_are_prefixes_or_paths_in_the_courses_order(folder):
+    found = parameters.find_notebooks(folder)
+    assert list(parameters.choose_notebooks(found, ["01", "00_st"])) == ["00_start", "01_derive"]
+    assert list(parameters.choose_notebooks(found, ["notebooks/02_plain.ipynb", "02"])) == ["02_plain"]
+
+
+def test_the_fingerprint_follows_all_that_a_result_depends_on(folder, tmp_path, monkeypatch):
+    notebook = parameters.read_notebook(folder / "00_start.ipynb")
+    package = tmp_path / "package"
+    package.mkdir()
+    (package / "a.py").write_text("x = 1")
+
+    def now(**values):
+        return provenance.fingerprint(notebook, values, provenance.package_hash(package))
+
+    marks = [now(), now(seed=1), now(seed=2), now(seed=2.0)]
+    (package / "a.py").write_text("x = 2")
+    marks.append(now())
+    monkeypatch.setenv("MLKERNELS_DATA", "/somewhere")
+    marks.append(now())
+    notebook["cells"][0]["source"] += "\n"
+    marks.append(now())
+    monkeypatch.setattr(provenance, "versions", lambda: {"jax": "9"})
+    marks.append(now())
+    assert len(set(marks)) == len(marks)
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
+    notebook["cells"][0]["outputs"] = ["new"]
+    assert now() == marks[-1]
+
+
+def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path, monkeypatch):
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
+    environment = runner.kernel_environment(tmp_path)
+    assert environment["JAX_COMPILATION_CACHE_DIR"].startswith(str(tmp_path / "build" / "jax_cache"))
+    assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in environment
+    assert runner.kernel_environment(tmp_path, 2)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
+    assert runner.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "mine"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "name", "extra"),
+    [
+        ([], "00_start", []),
+        (["01"], "01_derive", []),
+        (["01", "--", "--no-browser", "--port=1"], "01_derive", ["--no-browser", "--port=1"]),
+        (["--", "--no-browser"], "00_start", ["--no-browser"]),
+    ],
+)
+def test_lab_opens_jupyterlab_of_this_interpreter(folder, monkeypatch, arguments, name, extra):
+    called = []
+    monkeypatch.setattr(cli.os, "execv", lambda *call: called.append(call))
+    assert status_of("lab", "--notebooks", folder, *arguments) == 0
+    command = [sys.executable, "-m", "jupyterlab", str(folder / f"{name}.ipynb"), *extra]
+    assert called == [(sys.executable, command)]
+
+
+def test_lab_with_an_unknown_name(folder, capsys):
+    assert status_of("lab", "9", "--notebooks", folder) == 2
+    assert "00_start, 01_derive" in capsys.readouterr().err
+
+
+def test_check_prints_remedies_and_status(monkeypatch, capsys):
+    monkeypatch.setattr(check, "check", lambda: [check.Finding("a", "1")])
+    assert status_of("check") == 0
+    assert "all is well" in capsys.readouterr().out
+    monkeypatch.setattr(check, "check", lambda: [check.Finding("a", "1"), check.Finding("b", "2", False, "do this")])
+    assert status_of("check") == 1
+    shown = capsys.readouterr()
+    assert shown.err == "b: do this\n"
+    assert "WRONG b" in shown.out
+
+
+def test_readme_is_written_and_checked(tmp_path, capsys):
+    path, claims = tmp_path / "README.md", tmp_path / "claims.json"
+    path.write_text("# T\n<!-- claims:begin -->\n<!-- claims:end -->\n")
+    result = {"claims": [], "preset": "quick", "created": "2025-01-01", "device": {}, "versions": {}}
+    claims.write_text(json.dumps(result))
+    options = ["readme", "--claims", claims, "--readme", path]
+    assert status_of(*options, "--check") == 1
+    assert "differs from" in capsys.readouterr().err
+    assert "No claims" not in path.read_text()
+    assert status_of(*options) == 0
+    assert "No claims have been measured yet." in path.read_text()
+    assert status_of(*options, "--check") == 0
+    claims.write_text("[]")
+    assert status_of(*options) == 2
+    assert status_of("readme", "--claims", tmp_path / "none.json", "--readme", path) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+def test_version_and_help(capsys):
+    assert status_of("--version") == 0
+    assert mlkernels.__version__ in capsys.readouterr().out
+    assert status_of("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(command in shown for command in ("run", "lab", "check", "readme"))
+    assert "..." not in shown.split("Commands:")[1]
+    assert status_of() == 2
+
+
+def test_the_command_line_starts_without_anything_heavy():
+    heavy = ("jax", "numpy", "papermill", "nbconvert", "nbformat", "IPython", "ipywidgets", "matplotlib", "jinja2")
+    script = f"import sys, mlkernels.cli, mlkernels.runner; print([name for name in {heavy} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_python_m_mlkernels():
+    done = subprocess.run([sys.executable, "-m", "mlkernels", "--version"], capture_output=True, text=True, check=True)
+    assert mlkernels.__version__ in done.stdout
