@@ -7,7 +7,7 @@ once for all settings.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 import jax
@@ -19,21 +19,23 @@ from mlkernels.demos._base import Demo, Stage, choice, steps
 from mlkernels.errors import bad_input
 from mlkernels.networks import MLP
 
-B, SUPPORT, QUERIES, GRID = 3, 6, 6, 61
+B, SUPPORT, QUERIES, GRID = 3, 6, 6, 60
 REACH = 4.0  # inputs lie in [-4, 4]
 WIDTHS = (16, 32, 64, 128, 256, 512, 1024, math.inf)
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 1000, math.inf)
-RATES = (0.001, 0.003, 0.01, 0.02)
+RATES = (0.0003, 0.001, 0.003, 0.01)
 RIDGES = (0.0, 0.001, 0.01, 0.1, 1.0)
 EMPTY = np.zeros((B * QUERIES, B * QUERIES))
 
 
 @lru_cache
 def problem() -> tasks.SinusoidTasks:
-    """The three sinusoid tasks of the demo, always the same ones."""
-    return tasks.sinusoid_with_parameters(
+    """The three sinusoid tasks of the demo, always the same ones, each with its queries from left to right."""
+    found = tasks.sinusoid_with_parameters(
         tasks=B, support=SUPPORT, queries=QUERIES, key=jax.random.key(3), amplitude=(0.6, 1.2), x_range=(-REACH, REACH)
     )
+    query_x = jnp.sort(found.batch.query_x, axis=1)
+    return replace(found, batch=replace(found.batch, query_x=query_x, query_y=found.value(query_x)))
 
 
 def _indices() -> tuple[tasks.TaskBatch, tasks.TaskBatch]:
@@ -48,7 +50,7 @@ def _indices() -> tuple[tasks.TaskBatch, tasks.TaskBatch]:
 
 @lru_cache(maxsize=len(WIDTHS))
 def tables(width: float) -> tuple[jax.Array, jax.Array]:
-    """NTK and NNGP between all points of the demo, `[N, N]` each: of one network of this width, or of infinite width."""
+    """NTK and NNGP between all points of the demo, `[N, N]` each, of one network of this width."""
     batch = problem().batch
     grid = jnp.linspace(-REACH, REACH, GRID)[:, None]
     points = jnp.concatenate([batch.support_x.reshape(-1, 1), batch.query_x.reshape(-1, 1), grid])
@@ -56,11 +58,9 @@ def tables(width: float) -> tuple[jax.Array, jax.Array]:
         nngp, ntk = kernels.infinite_kernels(MLP(1, b_std=1.0), points)
         return ntk, nngp
     network = MLP(int(width), b_std=1.0)
-    params = network.init(jax.random.key(0), (1,), jnp.float32)
-    points = points.astype(jnp.float32)
-    ntk = kernels.empirical_ntk(network.apply, params, points, batch_size=None if width < 512 else 49)
-    nngp = kernels.empirical_nngp(network.apply, params, points)
-    return ntk.astype(jnp.float64), nngp.astype(jnp.float64)
+    params = network.init(jax.random.key(0), (1,))
+    ntk = kernels.empirical_ntk(network.apply, params, points, batch_size=None if width < 512 else 32)
+    return ntk, kernels.empirical_nngp(network.apply, params, points)
 
 
 @jax.jit
@@ -83,7 +83,7 @@ class Numbers:
     phi: np.ndarray
     eigenvalues: np.ndarray
     prediction: np.ndarray
-    condition: metantk.Condition | None
+    condition: metantk.Condition
     distance: float
     adapts: str
 
@@ -130,16 +130,18 @@ def numbers(width: float, inner_steps: float, inner_rate: float, ridge: float, a
 
 def _stage() -> Stage:
     fig, (left, middle, right) = plots.figure(
-        10.5, 3.5, boxes=[(0.02, 0.12, 0.27, 0.76), (0.43, 0.17, 0.21, 0.70), (0.72, 0.17, 0.27, 0.70)]
+        10.5, 3.5, boxes=[(0.02, 0.12, 0.27, 0.76), (0.41, 0.17, 0.22, 0.70), (0.70, 0.17, 0.29, 0.70)]
     )
-    heat = plots.heatmap(left, EMPTY, blocks=QUERIES, limits=(-1, 1), centre=0.0, label="Φ / largest entry")
-    left.set_title("MetaNTK Φ, 3 tasks of 6 queries")
+    heat = plots.heatmap(left, EMPTY, blocks=QUERIES, limits=(-1, 1), centre=0.0, label="")
+    heat.colorbar.set_ticks([-1, 0, 1])
+    left.set_title("Φ / its largest entry, 3 tasks")
     line = plots.spectrum(middle, np.ones(len(EMPTY)))
     middle.set(ylim=(1e-8, 1e3), title="spectrum of Φ")
     note = middle.text(0.97, 0.95, "", transform=middle.transAxes, ha="right", va="top")
     found, batch = problem(), problem().batch
     grid = np.linspace(-REACH, REACH, GRID)
-    right.plot(grid, np.asarray(found.value(jnp.asarray(grid)[None, :, None]))[0, :, 0], color="#888888", label="truth")
+    truth = tasks.sinusoid_value(jnp.asarray(grid)[None, :, None], found.amplitude[:1], found.phase[:1])
+    right.plot(grid, truth[0, :, 0], color="#888888", label="truth")
     right.plot(batch.support_x[0, :, 0], batch.support_y[0, :, 0], "ko", markersize=5, label="support")
     (curve,) = right.plot(grid, 0 * grid, color=plots.COLOURS["MAML"], label="adapted")
     right.set(xlim=(-REACH, REACH), ylim=(-2.2, 2.2), xlabel="x", title="task 1 after the inner loop")
@@ -165,8 +167,8 @@ def _readout(n: Numbers) -> str:
 
 def _describe(n: Numbers) -> str:
     return (
-        f"Heat map of the {n.adapts} MetaNTK of three sinusoid tasks, its spectrum with condition number {n.condition}, "
-        f"and the adapted prediction of task 1, which runs from {n.prediction.min():.2f} to {n.prediction.max():.2f}."
+        f"Heat map of the {n.adapts} MetaNTK of three sinusoid tasks, its spectrum with condition number "
+        f"{n.condition}, and the adapted prediction of task 1, from {n.prediction.min():.2f} to {n.prediction.max():.2f}."
     )
 
 
@@ -178,7 +180,7 @@ def _warm() -> None:
 
 DEMO = Demo(
     name="derive_metantk",
-    question="More inner steps fit the support set better. Why then do the eigenvalues of Φ sink, and which sink first?",
+    question="More inner steps fit the support set better. Why then do the eigenvalues of Φ sink, the largest first?",
     controls=(
         steps("width", "width", WIDTHS, math.inf, "of the network whose NTK is used; ∞ is the analytic kernel"),
         steps("inner_steps", "inner steps τ", STEPS, 10, "steps of gradient descent on the support set"),
@@ -191,6 +193,12 @@ DEMO = Demo(
     move=_move,
     describe=_describe,
     readout=_readout,
-    twin=({"inner_steps": 0}, {}, {"inner_steps": math.inf}, {"adapts": "ANIL", "inner_steps": math.inf}, {"width": 64}),
+    twin=(
+        {"inner_steps": 0},
+        {},
+        {"inner_steps": math.inf},
+        {"adapts": "ANIL", "inner_steps": math.inf},
+        {"width": 64},
+    ),
     warm=_warm,
 )

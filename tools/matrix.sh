@@ -1,0 +1,82 @@
+#!/bin/bash
+# The core's tests under every Python 3.11 to 3.13 that is found and is not .venv's own, then the bridge's and the
+# kernels' tests under JAX 0.11.2 on Python 3.12. Environments are kept in build/venvs and made from the same lock.
+# bash tools/matrix.sh [PYTEST ARGUMENT...]; JUnit reports go to $REPORTS if that is set.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+unset PYTHONPATH PYTHONHOME # set-up cares for pip
+failed=()
+core="not notebook and not browser and not slow"
+
+# Prints the first interpreter of a minor version that really runs: a pyenv shim may be there and refuse.
+find_python() {
+    local candidate
+    for candidate in "python3.$1" $(ls -d "${PYENV_ROOT:-$HOME/.pyenv}"/versions/3."$1".*/bin/python 2>/dev/null | sort -rV); do
+        if [ "$("$candidate" -c 'import sys, venv, ensurepip; print(sys.version_info[1])' 2>/dev/null)" = "$1" ]; then
+            echo "$candidate"
+            return
+        fi
+    done
+}
+
+# check NAME COMMAND...: runs it, says how long it took, remembers whether it failed.
+check() {
+    local name=$1 start=$SECONDS
+    shift
+    echo "== $name: $*"
+    if "$@"; then
+        echo "== $name: passed in $((SECONDS - start)) s"
+    else
+        failed+=("$name")
+        echo "== $name: FAILED after $((SECONDS - start)) s"
+    fi
+}
+
+set_up() {
+    local start=$SECONDS
+    echo "== Python 3.$1 ($2)"
+    sh tools/setup.sh "$2" "build/venvs/3.$1" || return
+    echo "== Python 3.$1: set up in $((SECONDS - start)) s"
+}
+
+report() { [ -z "${REPORTS:-}" ] || echo "--junitxml=$REPORTS/$1.xml"; }
+
+own=$(.venv/bin/python -c 'import sys; print(sys.version_info[1])' 2>/dev/null || true)
+mkdir -p build/venvs
+for minor in 11 12 13; do
+    [ "$minor" != "$own" ] || continue
+    python=$(find_python "$minor")
+    if [ -z "$python" ]; then
+        echo "== Python 3.$minor: not found, left out"
+        continue
+    fi
+    set_up "$minor" "$python" || { failed+=("set-up of 3.$minor") && continue; }
+    check "core on 3.$minor" "build/venvs/3.$minor/bin/python" -m pytest -q -m "$core" \
+        $(report "core-3.$minor") "$@"
+done
+
+# JAX 0.11.2 lies before the locked JAX on the path; everything else is the lock's.
+python=build/venvs/3.12/bin/python
+[ "$own" != 12 ] || python=.venv/bin/python
+overlay=$PWD/build/venvs/3.12-jax-0.11.2
+tests=()
+for file in tests/test_neural_tangents.py tests/test_kernels.py tests/test_metantk.py; do
+    [ ! -f "$file" ] || tests+=("$file")
+done
+if [ -x "$python" ] && [ ${#tests[@]} -gt 0 ]; then
+    if [ ! -f "$overlay/.installed" ]; then
+        rm -rf "$overlay"
+        "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$overlay" jax==0.11.2 jaxlib==0.11.2 &&
+            touch "$overlay/.installed" || failed+=("set-up of JAX 0.11.2")
+    fi
+    if [ -f "$overlay/.installed" ]; then
+        check "bridge and kernels on JAX 0.11.2" env PYTHONPATH="$overlay" "$python" -m pytest -q -m "$core" \
+            $(report jax-0.11.2) "$@" "${tests[@]}"
+    fi
+fi
+
+if [ ${#failed[@]} -gt 0 ]; then
+    echo "== failed: ${failed[*]}"
+    exit 1
+fi
