@@ -21,7 +21,7 @@ from mlkernels.networks import MLP
 
 B, SUPPORT, QUERIES, GRID = 3, 6, 6, 60
 REACH = 4.0  # inputs lie in [-4, 4]
-WIDTHS = (16, 32, 64, 128, 256, 512, 1024, math.inf)
+WIDTHS = (16, 64, 256, 1024, math.inf)
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 1000, math.inf)
 RATES = (0.0003, 0.001, 0.003, 0.01)
 RIDGES = (0.0, 0.001, 0.01, 0.1, 1.0)
@@ -168,7 +168,8 @@ def _readout(n: Numbers) -> str:
 def _describe(n: Numbers) -> str:
     return (
         f"Heat map of the {n.adapts} MetaNTK of three sinusoid tasks, its spectrum with condition number "
-        f"{n.condition}, and the adapted prediction of task 1, from {n.prediction.min():.2f} to {n.prediction.max():.2f}."
+        f"{n.condition}, and the adapted prediction of task 1, between {n.prediction.min():.2f} and "
+        f"{n.prediction.max():.2f}."
     )
 
 

@@ -1,0 +1,41 @@
+"""Run the benchmarks: `python -m benchmarks.run [NAME...] [--write]`, which is what `make bench` calls."""
+
+from __future__ import annotations
+
+import argparse
+from importlib import import_module
+
+NAMES = ("metantk", "sliders", "empirical_ntk")
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Measure, print tables, write `bench_NAME.json` into build/bench, or into data/results with --write."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.run", description=__doc__)
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(NAMES)}; all if none is named")
+    parser.add_argument("--write", action="store_true", help="into data/results, the results that the course quotes")
+    parser.add_argument("--seed", type=int, default=0)
+    chosen = parser.parse_args(arguments)
+    if unknown := sorted(set(chosen.names) - set(NAMES)):
+        parser.error(f"unknown {', '.join(unknown)}: expected {', '.join(NAMES)}")
+
+    import jax
+
+    from benchmarks._measure import ROOT, load, origin, write
+
+    jax.config.update("jax_enable_x64", True)
+    folder = ROOT / "data" / "results" if chosen.write else ROOT / "build" / "bench"
+    for name in chosen.names or NAMES:
+        words = ["python -m benchmarks.run", name, *(["--write"] if chosen.write else [])]
+        words += [f"--seed {chosen.seed}"] if chosen.seed else []
+        where = origin(name, chosen.seed, " ".join(words))
+        busy = where["load_before"][0]
+        print(f"\n== {name} ({where['device']['platform']}, {where['device']['cores']} cores, load {busy})", flush=True)
+        benchmark = import_module(f"benchmarks.{name}")
+        result = {"provenance": where, **benchmark.measure(seed=chosen.seed)}
+        where["load_after"] = load()
+        print(benchmark.report(result))
+        print(f"written: {write(result, folder / f'bench_{name}.json').relative_to(ROOT)}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,116 @@
+"""The benchmarks compare equal things, and write what they promise. Nothing here is timed against a limit."""
+
+from __future__ import annotations
+
+import json
+import types
+
+import numpy as np
+import pytest
+
+from benchmarks import _measure, empirical_ntk, metantk, run, sliders
+from mlkernels.networks import MLP, Conv4
+from mlkernels.tasks import sinusoid
+
+TINY = {"mlp": empirical_ntk.Case(MLP(8, outputs=3), (4,), 3), "conv": empirical_ntk.Case(Conv4(4, 2, 2), (8, 8, 1), 3)}
+
+
+def test_all_ways_to_the_analytic_metantk_agree(key):
+    tasks = sinusoid(tasks=3, support=4, queries=2, key=key)
+    assert metantk.double_loop(tasks).shape == (6, 6)
+    assert metantk.difference(tasks) < 1e-10
+
+
+@pytest.mark.parametrize("case", TINY)
+@pytest.mark.parametrize("outputs", empirical_ntk.OUTPUTS)
+def test_our_empirical_ntk_is_theirs(case, outputs):
+    params, x = TINY[case].data(0)
+    size = 3 if outputs == "trace" else 3 * TINY[case].network.outputs
+    for name in (empirical_ntk.OURS, *empirical_ntk.THEIRS):
+        kernel = empirical_ntk.variant(TINY[case], outputs, name)(params, x)
+        assert (kernel.shape, kernel.dtype) == ((size, size), np.float32)
+    assert empirical_ntk.difference(TINY[case], outputs) < 1e-5
+
+
+def test_peak_memory_counts_what_a_call_holds():
+    size = 64 * 2**20
+    found = _measure.peak_of(lambda: np.ones(size // 8).sum())
+    assert found["peak_bytes"] > size / 2 or found["at_most"]
+    here = empirical_ntk.peak_here(TINY["mlp"], "trace", empirical_ntk.OURS)
+    assert here["peak_bytes"] >= 0
+    assert set(here) == {"peak_bytes", "at_most", "xla_temporary_bytes"}
+
+
+def test_demos_are_found_by_their_attribute(tmp_path, monkeypatch):
+    (tmp_path / "coursedemos").mkdir()
+    for name, text in {"__init__": "", "_base": "DEMO = 1", "a": "DEMO = 2", "b": "DEMOS = (3, 4)", "c": ""}.items():
+        (tmp_path / "coursedemos" / f"{name}.py").write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    import coursedemos
+
+    assert sliders.demos(coursedemos) == [2, 3, 4]
+    assert sliders.report({"demos": []}) == "no demos found"
+
+
+def test_variants_take_turns():
+    calls = []
+    _measure.alternate({name: lambda name=name: calls.append(name) for name in "ab"}, {"a": 2, "b": 1})
+    assert calls == ["a", "a", "b", "b", "a", "a"]  # once to warm up, once timed
+
+
+def fields(result):
+    where = result["provenance"]
+    for name in ("date", "command", "seed", "versions", "device", "load_before", "load_after", "commit", "machine"):
+        assert name in where
+    assert {"python", "jax", "jaxlib", "neural-tangents", "numpy"} <= set(where["versions"])
+    assert where["device"]["cores"] >= 1
+
+
+def test_a_run_writes_its_numbers_with_provenance(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_measure, "ROOT", tmp_path)
+    whole = metantk.measure
+    small = lambda seed: whole(seed, sizes=(2, 3), points=2, runs=2, loop_runs=lambda tasks: 1)  # noqa: E731
+    monkeypatch.setattr(metantk, "measure", small)
+    monkeypatch.setattr(sliders, "demos", list)
+    run.main(["metantk", "sliders"])
+    result = json.loads((tmp_path / "build" / "bench" / "bench_metantk.json").read_text())
+    fields(result)
+    for count in ("2", "3"):
+        found = result["by_tasks"][count]
+        assert {"min_s", "median_s", "runs"} == set(found["times"][metantk.OURS])
+        assert found["max_relative_difference"] < 1e-10
+        assert {"min", "median"} == set(found["times_faster"][f"{metantk.OURS} against {metantk.LOOPED}"])
+    assert "goal" in result
+    fields(json.loads((tmp_path / "build" / "bench" / "bench_sliders.json").read_text()))
+    assert not list(tmp_path.rglob("*.partial"))
+    assert "times faster" in capsys.readouterr().out
+
+
+def test_the_empirical_ntk_result_has_its_ratios(monkeypatch):
+    monkeypatch.setattr(empirical_ntk, "CASES", {"tiny": TINY["mlp"]})
+    memory = {"peak_bytes": 4096, "at_most": False, "xla_temporary_bytes": 100}
+    monkeypatch.setattr(empirical_ntk, "peak", lambda *which: memory)
+    result = empirical_ntk.measure(runs=1)
+    for found in result["cases"].values():
+        assert set(found["times"]) == {empirical_ntk.OURS, *empirical_ntk.THEIRS} == set(found["memory"])
+        assert {"than", "min", "median"} == set(found["times_faster"])
+        assert found["times_leaner"]["peak_bytes"]["ratio"] == 1.0
+    assert "times our memory" in empirical_ntk.report(result)
+
+
+def test_a_demo_below_the_goal_is_said_so(monkeypatch):
+    from mlkernels import widgets
+
+    answer = {"demo": "d", "median_ms": 9.0, "min_ms": 1.0, "max_ms": 200.0, "first_ms": 500.0, "by_control_ms": {}}
+    monkeypatch.setattr(sliders, "demos", lambda: [types.SimpleNamespace(), types.SimpleNamespace()])
+    controls = iter(({"width": 99.0}, {"width": 101.0}))
+    monkeypatch.setattr(widgets, "latency", lambda demo, repeats: {**answer, "by_control_ms": next(controls)})
+    result = sliders.measure()
+    assert [found["met"] for found in result["demos"]] == [True, False]
+    assert "NO" in sliders.report(result)
+
+
+def test_an_unknown_benchmark_is_refused(capsys):
+    with pytest.raises(SystemExit):
+        run.main(["kernel"])
+    assert "metantk, sliders, empirical_ntk" in capsys.readouterr().err
