@@ -121,10 +121,19 @@ def test_refusals_say_what_was_expected(call, said, key):
 
 
 def test_a_kernel_that_would_not_fit_says_its_bytes(monkeypatch, key):
+    """A convolutional network holds two blocks of gradients, a dense one those of a single point."""
+    network = Conv4(8, depth=1)
+    params = network.init(key, (8, 8, 1))
+    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 3 * size)
+    x = jnp.ones((4, 8, 8, 1))
+    with pytest.raises(InputError, match=f"{4 * size} bytes.*smaller batch_size"):
+        kernels.empirical_ntk(network.apply, params, x)
+    kernels.empirical_ntk(network.apply, params, x, batch_size=1)
+
     network = MLP(64)
     params = network.init(key, (6,))
-    monkeypatch.setattr(memory, "available_bytes", lambda: 100_000)
     size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    with pytest.raises(InputError, match=f"{4 * size} bytes.*smaller batch_size"):
+    monkeypatch.setattr(memory, "available_bytes", lambda: size - 1)
+    with pytest.raises(InputError, match=f"{size} bytes.*narrower network"):
         kernels.empirical_ntk(network.apply, params, jnp.ones((4, 6)))
-    kernels.empirical_ntk(network.apply, params, jnp.ones((4, 6)), batch_size=1)

@@ -22,7 +22,7 @@ ALT = "Map of the course. " + " ".join(
     f"Notebook {b} {NOTEBOOKS[b][2]} ({NOTEBOOKS[b][3]}{'' if NOTEBOOKS[b][4] else ', to come'}) follows {a}."
     for a, b in ARROWS
 )
-WIDTH, HEIGHT = 0.21, 0.22  # of a box, in fractions of the figure
+WIDTH, HEIGHT = 0.226, 0.22  # of a box, in fractions of the figure
 
 
 def draw() -> Figure:
@@ -38,7 +38,7 @@ def draw() -> Figure:
     fig, (ax,) = plots.figure(9.5, 3.3, boxes=[(0, 0, 1, 1)])
     ax.set(xlim=(0, 1), ylim=(0, 1))
     ax.set_axis_off()
-    corner = {n: (0.015 + 0.2535 * c, 0.72 - 0.335 * r) for n, (c, r, *_) in NOTEBOOKS.items()}
+    corner = {n: (0.008 + 0.2525 * c, 0.72 - 0.335 * r) for n, (c, r, *_) in NOTEBOOKS.items()}
     for name, (_, _, title, subtitle, ready) in NOTEBOOKS.items():
         x, y = corner[name]
         ink = plots.COLOURS["MAML"] if ready else "#777777"
@@ -46,8 +46,8 @@ def draw() -> Figure:
         box.set(facecolor="#EAF3FA" if ready else "white", edgecolor=ink, linestyle="-" if ready else "--")
         box.set_linewidth(1.6 if ready else 1.0)
         ax.add_patch(box)
-        ax.text(x + 0.012, y + HEIGHT * 0.66, f"{name}  {title}", va="center", fontsize=10, fontweight="bold")
-        ax.text(x + 0.012, y + HEIGHT * 0.3, subtitle, va="center", fontsize=9.5, color="#444444")
+        ax.text(x + 0.012, y + HEIGHT * 0.66, f"{name}  {title}", va="center", fontsize=9.5, fontweight="bold")
+        ax.text(x + 0.012, y + HEIGHT * 0.3, subtitle, va="center", fontsize=9, color="#444444")
     for a, b in ARROWS:
         start = (corner[a][0] + WIDTH, corner[a][1] + HEIGHT / 2)
         end = (corner[b][0], corner[b][1] + HEIGHT / 2)

@@ -59,7 +59,7 @@ def tables(width: float) -> tuple[jax.Array, jax.Array]:
         return ntk, nngp
     network = MLP(int(width), b_std=1.0)
     params = network.init(jax.random.key(0), (1,))
-    ntk = kernels.empirical_ntk(network.apply, params, points, batch_size=None if width < 512 else 32)
+    ntk = kernels.empirical_ntk(network.apply, params, points)
     return ntk, kernels.empirical_nngp(network.apply, params, points)
 
 

@@ -93,7 +93,7 @@ def _stage() -> Stage:
     (decay,) = right.plot([], [], **plots.look("theory"))
     (now,) = right.plot([], [], "o", color=plots.COLOURS["MAML"], markersize=8)
     right.set_xscale("symlog", linthresh=1)
-    right.set(xlim=(-0.1, 1e5), ylim=(1e-6, 2e1), yscale="log", xlabel="inner step τ", title="loss on the support set")
+    right.set(xlim=(-0.2, 3e5), ylim=(3e-7, 2e1), yscale="log", xlabel="inner step τ", title="loss on the support set")
     return Stage(fig, truth=truth, points=points, curve=curve, decay=decay, now=now)
 
 

@@ -1,10 +1,9 @@
-"""The NTK and the NNGP: at infinite width from neural-tangents, at finite width from gradients in plain JAX."""
+"""The NTK and the NNGP of a finite network, from gradients in plain JAX."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache, partial
-from typing import NamedTuple
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -13,75 +12,8 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.memory import require
-from mlkernels.networks import MLP, Conv4
 
 OUTPUTS = ("sum", "full", "trace")
-
-
-class Kernels(NamedTuple):
-    """The two infinite-width kernels between the same points, each `[N1, N2]`."""
-
-    nngp: Array
-    ntk: Array
-
-
-@lru_cache(maxsize=32)
-def _kernel_fn(network: MLP | Conv4) -> Callable[[Array, Array], Kernels]:
-    """The jitted kernel function of one architecture. Width does not enter, so any width may be given to stax."""
-    from mlkernels._neural_tangents import stax
-
-    if not isinstance(network, MLP | Conv4):
-        raise bad_input("network", "an MLP or a Conv4", type(network).__name__, "build it with mlkernels.networks")
-    if network.parametrization != "ntk":
-        raise bad_input(
-            "network.parametrization",
-            "'ntk'",
-            repr(network.parametrization),
-            "the NTK of the standard parametrisation grows with width: divide the empirical one by the width instead",
-        )
-    hidden = {"W_std": network.w_std, "b_std": network.b_std or None}
-    if isinstance(network, MLP):
-        layers = [stax.Flatten()] + [stax.Dense(1, **hidden), stax.Relu()] * network.depth
-    else:
-        block = [stax.Conv(1, (3, 3), padding="SAME", **hidden), stax.Relu(), stax.AvgPool((2, 2), (2, 2))]
-        layers = block * network.depth + [stax.Flatten()]
-    head = stax.Dense(1, W_std=network.last_w_std, b_std=network.b_std or None)
-    kernel_fn = stax.serial(*layers, head)[2]
-    return jax.jit(lambda x1, x2: Kernels(*kernel_fn(x1, x2, ("nngp", "ntk"))))
-
-
-def infinite_kernels(network: MLP | Conv4, x1: Array, x2: Array | None = None) -> Kernels:
-    r"""NNGP and NTK of a network whose widths go to infinity, in NTK parametrisation.
-
-    .. math:: \mathcal{K}(x, x') = \mathbb{E}[f(x) f(x')], \qquad
-              \Theta(x, x') = \mathbb{E}\big[\langle\partial_\theta f(x), \partial_\theta f(x')\rangle\big]
-
-    both for one output; several outputs are independent copies.
-
-    Args:
-        network: the architecture; its width and number of outputs do not matter.
-        x1: inputs `[N1, ...]`.
-        x2: inputs `[N2, ...]`; None means `x1`.
-
-    Returns:
-        `(nngp, ntk)`, each `[N1, N2]`. Compiled once per architecture and shape.
-
-    Raises:
-        InputError: an unknown network, the standard parametrisation, inputs of different shape.
-
-    Example:
-        >>> import jax
-        >>> x = jax.random.normal(jax.random.key(0), (4, 6))
-        >>> nngp, ntk = infinite_kernels(MLP(width=1), x)
-        >>> ntk.shape, bool((ntk.diagonal() > nngp.diagonal()).all())
-        ((4, 4), True)
-
-    Source: Lee et al. 2018 (NNGP), Jacot et al. 2018 (NTK); notebooks/01_derive_metantk.
-    """
-    kernel_fn = _kernel_fn(network)
-    if x2 is not None and x1.shape[1:] != x2.shape[1:]:
-        raise bad_input("x2", f"points of shape {x1.shape[1:]} as in x1", x2.shape[1:], "compare like with like")
-    return kernel_fn(x1, x1 if x2 is None else x2)
 
 
 def _trained_leaves(params, part: str | None) -> list:
@@ -126,13 +58,13 @@ def gram(jacobian1: list[Array], jacobian2: list[Array], outputs: str) -> Array:
     return total / k if outputs == "trace" else total
 
 
-def _once_a_point(leaves: list, k: int) -> bool:
+def _once_a_point(leaves: list) -> bool:
     """Whether pushing gradients forward is cheaper than their Gram: with dense layers, not with convolutions.
 
     A dense layer's weights, of two axes at most, meet a point once; a convolution's meet it at every pixel. It decides
-    time and memory alone, never the result. With one output the Gram costs fewest operations.
+    time and memory alone, never the result.
     """
-    return k > 1 and all(leaf.ndim <= 2 for leaf in leaves)
+    return all(leaf.ndim <= 2 for leaf in leaves)
 
 
 def _pushed(apply, params, x1, x2, outputs: str, part: str | None) -> Array:
@@ -170,8 +102,7 @@ def _pushed(apply, params, x1, x2, outputs: str, part: str | None) -> Array:
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def _block(apply, params, x1, x2, outputs, part):
-    leaves, k = _trained_leaves(params, part), _rows(apply, params, x1, outputs)
-    if _once_a_point(leaves, k):
+    if _once_a_point(_trained_leaves(params, part)):
         return _pushed(apply, params, x1, x2, outputs, part)
     first = _jacobian(apply, params, x1, outputs, part)
     second = first if x2 is None else _jacobian(apply, params, x2, outputs, part)
@@ -210,7 +141,7 @@ def empirical_ntk(
         outputs: "sum" takes the gradient of the sum of the k outputs; "full" keeps all outputs; "trace" averages the k
             diagonal blocks of "full". At infinite width "full" is `ntk (x) I_k`, "trace" is `ntk`, "sum" is `k * ntk`.
         batch_size: points a block; at most two blocks of gradients are held at once (one point's, where all layers are
-            dense and there are several outputs). None means all points at once.
+            dense). None means all points at once.
         part: the name of the one layer to differentiate, None for all.
 
     Returns:
@@ -222,6 +153,7 @@ def empirical_ntk(
 
     Example:
         >>> import jax
+        >>> from mlkernels.networks import MLP
         >>> network = MLP(width=32, outputs=3)
         >>> params = network.init(jax.random.key(0), (6,))
         >>> x = jax.random.normal(jax.random.key(1), (4, 6))
@@ -240,7 +172,7 @@ def empirical_ntk(
     n1, n2 = len(x1), 0 if x2 is None else len(x2)
     b1, b2 = min(n1, batch_size or n1), min(n2 or (n1 if batch_size else 0), batch_size or n2)
     row_bytes = k * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    held = 1 if _once_a_point(leaves, k) else b1 + b2
+    held = 1 if _once_a_point(leaves) else b1 + b2
     fewer = "pass a smaller batch_size" if held > 1 and (batch_size or n1) > 1 else "use a narrower network"
     require(held * row_bytes, f"{held} per-sample gradients of {row_bytes} bytes", fewer)
     if batch_size is None:
@@ -295,6 +227,7 @@ def empirical_nngp(
 
     Example:
         >>> import jax
+        >>> from mlkernels.networks import MLP
         >>> network = MLP(width=32)
         >>> params = network.init(jax.random.key(0), (6,))
         >>> empirical_nngp(network.apply, params, jax.numpy.ones((4, 6))).shape

@@ -1,0 +1,133 @@
+"""JupyterLab as a reader has it, driven through Chromium: for test_browser.py."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from playwright.sync_api import Page, TimeoutError, sync_playwright
+
+from mlkernels.worker import kernel_environment
+
+ROOT = Path(__file__).resolve().parent.parent
+TOKEN = "course"
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+# what a browser in a container needs, and what keeps it from asking the network for anything
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run")
+FLAGS += ("--disable-component-update", "--disable-sync")
+QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no dialog over the notebook, no request to the network
+# a running or waiting cell shows [*]; one that was never run shows [ ]
+ALL_RUN = """() => {
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
+    const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt')?.textContent.trim() ?? '');
+    const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') !== null;
+    const waiting = prompts.filter(prompt => !/^\\[\\d+\\]:$/.test(prompt)).length;
+    return cells.length > 0 && (failed || waiting === 0);
+}"""
+
+
+def chromium() -> str | None:
+    """The browser's path, or None."""
+    return next(filter(None, map(shutil.which, BROWSERS)), None)
+
+
+@contextlib.contextmanager
+def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
+    """JupyterLab on `folder`, with settings of its own in `home`: gives its address, stops it and its kernels."""
+    settings = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
+    settings.parent.mkdir(parents=True)
+    settings.write_text(json.dumps(QUIET), encoding="utf-8")
+    environment = {
+        **{name: value for name, value in kernel_environment(ROOT).items() if not name.startswith("JUPYTER")},
+        "IPYTHONDIR": str(home / "ipython"),
+        "JUPYTER_CONFIG_DIR": str(home / "config"),
+        "JUPYTER_DATA_DIR": str(home / "data"),
+        "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
+        "JUPYTERLAB_SETTINGS_DIR": str(home / "settings"),
+        "JUPYTERLAB_WORKSPACES_DIR": str(home / "workspaces"),
+        "JUPYTER_PREFER_ENV_PATH": "1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+    command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"]
+    command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"]
+    said = home / "jupyterlab.log"
+    with said.open("w", encoding="utf-8") as log:
+        server = subprocess.Popen(
+            command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, env=environment, start_new_session=True
+        )
+        try:
+            yield _address(server, home / "runtime", said)
+        finally:
+            server.send_signal(signal.SIGTERM)  # it shuts its kernels down first
+            try:
+                server.wait(60)
+            except subprocess.TimeoutExpired:
+                os.killpg(server.pid, signal.SIGKILL)  # kernels see that their parent is gone
+                server.wait()
+
+
+def _address(server: subprocess.Popen, runtime: Path, said: Path, patience: float = 180.0) -> str:
+    """Where the server listens, as it writes it down once it does."""
+    end = time.monotonic() + patience
+    while time.monotonic() < end and server.poll() is None:
+        for path in runtime.glob("jpserver-*.json"):
+            with contextlib.suppress(ValueError, KeyError):  # half written
+                return json.loads(path.read_text(encoding="utf-8"))["url"]
+        time.sleep(0.2)
+    raise AssertionError(f"JupyterLab did not start:\n{said.read_text(encoding='utf-8')[-3000:]}")
+
+
+@contextlib.contextmanager
+def browser_page(path: str) -> Iterator[tuple[Page, list[str]]]:
+    """A page of a headless Chromium, and the list that its uncaught errors are put into."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
+        try:
+            page = browser.new_page(viewport={"width": 1280, "height": 1000})
+            page.set_default_timeout(120_000)
+            errors: list[str] = []
+            page.on("pageerror", lambda error: errors.append(str(error)))
+            yield page, errors
+        finally:
+            browser.close()
+
+
+def open_notebook(page: Page, address: str, name: str) -> None:
+    """Open a notebook and wait until its kernel is there."""
+    page.goto(f"{address}lab/tree/{name}?token={TOKEN}")
+    page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for()
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+
+
+def run_all(page: Page, minutes: float) -> None:
+    """Run > Run All Cells, and wait until every code cell has run or one has failed."""
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    try:
+        page.wait_for_function(ALL_RUN, timeout=60_000 * minutes, polling=1000)
+    except TimeoutError:
+        prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
+        raise AssertionError(f"not all cells have run after {minutes} minutes: {prompts}") from None
+    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+
+
+def troubles(page: Page) -> list[str]:
+    """What a reader would see as broken: error outputs, warnings, and widgets without a picture."""
+    shown = page.locator(
+        '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"], '
+        '.jp-OutputArea-output [role="alert"]'
+    )
+    found = [text.strip()[:2000] for text in shown.all_inner_texts()]
+    outputs = page.locator(".jp-OutputArea").all_inner_texts()
+    for words in ("Error displaying widget", "model not found", "Loading widget...", "Javascript Error"):
+        found += [words] * any(words.lower() in text.lower() for text in outputs)
+    return found

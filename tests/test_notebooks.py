@@ -1,0 +1,354 @@
+"""The course's notebooks: their frame, and what a run of all of them leaves, without data and without a network."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import io
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import nbformat
+import pytest
+from bs4 import BeautifulSoup
+from PIL import Image
+
+from mlkernels.exercises import OPEN, RIGHT
+from mlkernels.report import CLAIM_MIME, VERDICTS, broken, claims_of
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+LINES = 25  # of a code cell
+ALT = 20  # characters that say what a picture shows
+NOWHERE = "http://127.0.0.1:9"  # a proxy that refuses: whoever asks for the network fails at once
+SECTIONS = ("In practice", "Claims of this notebook", "References")
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+each_lesson = pytest.mark.parametrize(
+    "path", [path for path in NOTEBOOKS if not path.stem.startswith("00")], ids=lambda path: path.stem
+)
+
+
+def read(path):
+    return nbformat.read(path, as_version=4)
+
+
+def tags(cell):
+    return cell.metadata.get("tags", [])
+
+
+def code_cells(notebook):
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def headings(text):
+    """(level, text) of the headings in Markdown; what is fenced as code has none."""
+    plain = re.sub(r"^(```|~~~).*?^\1", "", text, flags=re.M | re.S)
+    return [(len(mark), title.strip()) for mark, title in re.findall(r"^(#{1,6})\s+(.+?)\s*#*$", plain, re.M)]
+
+
+def sections(notebook):
+    """(level, text) of all headings, in order."""
+    return [found for cell in notebook.cells if cell.cell_type == "markdown" for found in headings(cell.source)]
+
+
+# --- the frame --------------------------------------------------------------------------------------------------------
+
+
+def test_there_are_notebooks():
+    assert NOTEBOOKS
+
+
+@each_notebook
+def test_one_title_at_the_top_and_headings_in_order(path):
+    notebook = read(path)
+    found = sections(notebook)
+    titles = [title for level, title in found if level == 1]
+    assert len(titles) == 1, f"H1 headings: {titles}"
+    assert notebook.cells[0].cell_type == "markdown"
+    assert headings(notebook.cells[0].source)[:1] == [(1, titles[0])], "the H1 opens the first cell"
+    for (level, title), (deeper, below) in itertools.pairwise(found):
+        assert deeper <= level + 1, f"from H{level} {title!r} to H{deeper} {below!r}"
+
+
+@each_notebook
+def test_the_start_says_what_it_is_for(path):
+    """What you will do, learn and need, and how long it takes, before the parameters."""
+    cells = read(path).cells
+    start = next(index for index, cell in enumerate(cells) if "parameters" in tags(cell))
+    text = " ".join(cell.source for cell in cells[:start]).lower()
+    missing = [word for word in ("you will do", "you will learn", "you need", "minute") if word not in text]
+    assert not missing
+
+
+@each_notebook
+def test_parameters_are_annotated_and_explained(path):
+    (cell,) = [cell for cell in read(path).cells if "parameters" in tags(cell)]
+    lines = cell.source.splitlines()
+    nodes = ast.parse(cell.source).body
+    assert all(isinstance(node, ast.AnnAssign) and node.value is not None for node in nodes), cell.source
+    assert {"preset", "seed"} <= {node.target.id for node in nodes}
+    uncommented = [node.target.id for node in nodes if not re.search(r"#\s*\w", lines[node.end_lineno - 1])]
+    assert not uncommented, "papermill shows the comment as help"
+
+
+@each_notebook
+def test_code_cells_are_short(path):
+    long = {
+        f"cell {index}, {cell.source.splitlines()[0]!r}": lines
+        for index, cell in enumerate(read(path).cells, 1)
+        if cell.cell_type == "code" and (lines := len(cell.source.splitlines())) > LINES
+    }
+    assert not long
+
+
+@each_notebook
+def test_each_widget_is_followed_by_its_static_twin(path):
+    cells = code_cells(read(path))
+    shows = re.compile(r"widgets\.explore\((.+)\)")
+    for index, cell in enumerate(cells):
+        if "widget" in tags(cell):
+            demo = shows.search(cell.source)
+            assert demo, f"tagged widget, but shows no demo: {cell.source}"
+            assert index + 1 < len(cells), f"no cell after {cell.source}"
+            assert f"widgets.twin({demo[1]})" in cells[index + 1].source, f"after {cell.source}"
+        else:
+            assert not shows.search(cell.source), f"shows a demo and is not tagged widget: {cell.source}"
+
+
+@each_lesson
+def test_exercises_have_a_check_and_a_solution(path):
+    cells = code_cells(read(path))
+    marked = [kind for cell in cells for kind in ("exercise", "solution") if kind in tags(cell)]
+    assert len(marked) >= 8, f"four exercises or more, each with its solution: {marked}"
+    assert marked == ["exercise", "solution"] * (len(marked) // 2), "each exercise is followed by its solution"
+    for stub, solution in itertools.pairwise(cells):
+        if "exercise" in tags(stub):
+            assert "solution" in tags(solution), f"the next code cell is no solution of {stub.source[:80]}"
+            assert checks(stub), f"no check in {stub.source[:80]}"
+            assert checks(stub) == checks(solution), "stub and solution are checked alike"
+            functions = [node for node in ast.parse(stub.source).body if isinstance(node, ast.FunctionDef)]
+            assert all(ast.get_docstring(function) for function in functions), "a stub's docstring gives the shapes"
+
+
+def checks(cell):
+    """The calls of exercises.check in a cell, as source."""
+    calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
+    return [ast.unparse(call) for call in calls if ast.unparse(call.func) == "exercises.check"]
+
+
+@each_lesson
+def test_the_last_sections_are_there(path):
+    titles = [title for level, title in sections(read(path)) if level == 2]
+    assert [title for title in titles if title in SECTIONS] == list(SECTIONS), titles
+    assert any(title.startswith("Exercises") for title in titles), titles
+
+
+# --- what a run leaves ------------------------------------------------------------------------------------------------
+
+
+def environment(**more):
+    """This process's environment, without data and with a network that refuses."""
+    proxies = {f"{kind}_proxy": NOWHERE for kind in ("http", "https", "ftp", "all")}
+    proxies |= {name.upper(): value for name, value in proxies.items()} | {"no_proxy": "", "NO_PROXY": ""}
+    return {name: value for name, value in os.environ.items() if name != "MLKERNELS_DATA"} | proxies | more
+
+
+def run(out, *arguments, **more):
+    command = [sys.executable, "-m", "mlkernels", "run", *arguments, "--preset", "quick", "--out", str(out)]
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=1800, check=False, env=environment(**more), cwd=out.parent
+    )
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory):
+    """All notebooks in the quick preset: the finished process and the folder that it wrote."""
+    out = tmp_path_factory.mktemp("course") / "quick"
+    return run(out), out
+
+
+@pytest.fixture(params=[path.stem for path in NOTEBOOKS])
+def name(request):
+    return request.param
+
+
+def executed(out, name):
+    """An executed notebook, and that it is there."""
+    path = out / f"{name}.ipynb"
+    assert path.exists(), f"{name} was not executed"
+    return read(path)
+
+
+def outputs(notebook):
+    """(number of the cell, output) for all outputs."""
+    return [(index, output) for index, cell in enumerate(notebook.cells, 1) for output in cell.get("outputs", [])]
+
+
+def said(cell):
+    """The first words that the check in an executed cell showed."""
+    texts = ["".join(output.data["text/plain"]) for output in cell.outputs if "text/plain" in output.get("data", {})]
+    return [text.partition(":")[0].partition(" ")[2] for text in texts]
+
+
+@pytest.mark.notebook
+def test_the_run_ends_well(ran):
+    done, out = ran
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    assert [path.stem for path in sorted(out.glob("*.ipynb"))] == [path.stem for path in NOTEBOOKS]
+
+
+@pytest.mark.notebook
+def test_no_cell_warns_or_fails(ran, name):
+    notebook = executed(ran[1], name)
+    noise = [
+        f"cell {index}: {output.get('text') or output.get('evalue')}"
+        for index, output in outputs(notebook)
+        if output.output_type == "error" or output.get("name") == "stderr"
+    ]
+    assert not noise
+    unrun = [cell.source[:80] for cell in code_cells(notebook) if cell.source and cell.execution_count is None]
+    assert not unrun
+
+
+@pytest.mark.notebook
+def test_every_picture_has_alt_text(ran, name):
+    pictures, silent = 0, []
+    for index, output in outputs(executed(ran[1], name)):
+        for mime in output.get("data", {}):
+            if mime.startswith("image/"):
+                pictures += 1
+                alt = output.metadata.get(mime, {}).get("alt", "")
+                if len(alt.strip()) <= ALT:
+                    silent.append(f"cell {index}, {mime}: {alt!r}")
+    assert pictures, "no picture at all"
+    assert not silent
+
+
+@pytest.mark.notebook
+def test_a_picture_stands_before_the_first_section(ran, name):
+    for cell in executed(ran[1], name).cells:
+        if cell.cell_type == "markdown":
+            assert not any(level == 2 for level, _ in headings(cell.source)), "the first picture comes too late"
+        if any(mime.startswith("image/") for output in cell.get("outputs", []) for mime in output.get("data", {})):
+            return
+    pytest.fail("no picture")
+
+
+@pytest.mark.notebook
+def test_the_record_says_how_it_was_made(ran, name):
+    notebook = executed(ran[1], name)
+    record = notebook.metadata["mlkernels"]
+    assert record["status"] == "finished"
+    assert (record["preset"], record["failure"]) == ("quick", None)
+    config = record["config"]
+    assert config.get("notebook") == name, f"presets.choose(notebook=...) in {name} says {config.get('notebook')!r}"
+    assert (config["preset"], config["seed"]) == ("quick", record["seed"])
+    assert config["settings"]
+    assert {"python", "jax", "neural-tangents", "numpy", "mlkernels"} <= set(record["versions"])
+    assert record["device"]["platform"] not in ("unknown", "none")
+    assert record["wall_seconds"] > 0
+
+
+@pytest.mark.notebook
+def test_claims_hold_and_are_gathered(ran):
+    out = ran[1]
+    result = json.loads((out / "claims.json").read_text(encoding="utf-8"))
+    shown = {(path.stem, claim["id"]) for path in NOTEBOOKS for claim in claims_of(executed(out, path.stem))}
+    assert {(claim["notebook"], claim["id"]) for claim in result["claims"]} == shown
+    for claim in result["claims"]:
+        assert claim["verdict"] in VERDICTS
+        assert claim["measured"], claim["id"]
+    bad = [f"{c['id']}: expected {c['expected']}, measured {c['measured']}" for c in broken(result["claims"])]
+    assert not bad
+    assert {path.stem for path in NOTEBOOKS[1:]} <= {claim["notebook"] for claim in result["claims"]}
+
+
+@pytest.mark.notebook
+def test_every_claim_that_is_made_is_displayed(ran, name):
+    """A claim that is computed and never shown would escape claims.json."""
+    notebook = executed(ran[1], name)
+    source = "\n".join(cell.source for cell in code_cells(notebook))
+    calls = [node for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Call)]
+    made = {
+        ast.literal_eval(call.args[0])
+        for call in calls
+        if ast.unparse(call.func) in ("claims.claim", "claim") and isinstance(call.args[0], ast.Constant)
+    }
+    shown = {o.data[CLAIM_MIME]["id"] for _, o in outputs(notebook) if CLAIM_MIME in o.get("data", {})}
+    assert made <= shown, f"made and not displayed: {sorted(made - shown)}"
+
+
+@pytest.mark.notebook
+def test_solutions_are_right_and_stubs_are_open(ran, name):
+    for cell in code_cells(executed(ran[1], name)):
+        if "exercise" in tags(cell):
+            assert said(cell)[-1:] == [OPEN], f"the stub's check says {said(cell)}:\n{cell.source}"
+        if "solution" in tags(cell):
+            assert said(cell)[-1:] == [RIGHT], f"the solution's check says {said(cell)}:\n{cell.source}"
+
+
+@pytest.mark.notebook
+def test_pages_need_no_network_and_show_their_pictures(ran, name):
+    page = BeautifulSoup((ran[1] / f"{name}.html").read_text(encoding="utf-8"), "html.parser")
+    assert len(page.find_all("h1")) == 1, [title.get_text() for title in page.find_all("h1")]
+    assert not [note.get_text() for note in page.find_all(role="alert")]
+    loaded = [tag.get("src") or tag.get("href") for tag in page.find_all(["script", "link", "iframe", "img"])]
+    outside = [address for address in filter(None, loaded) if urlsplit(address).scheme not in ("", "data")]
+    outside += re.findall(r"@import[^;]*https?:[^;]*|url\(['\"]?https?:[^)]*\)", str(page))
+    assert not outside, f"{name}.html loads {outside}"
+    for image in page.find_all("img"):
+        alt = image.get("alt", "")
+        assert len(alt.strip()) > ALT, f"{name}.html, alt text {alt!r}"
+        check_image(ran[1], image["src"], alt)
+
+
+@pytest.mark.notebook
+def test_the_index_shows_every_notebook_and_claim(ran):
+    out = ran[1]
+    page = BeautifulSoup((out / "index.html").read_text(encoding="utf-8"), "html.parser")
+    assert page.find("h1")
+    links = {link.get("href", "").partition("#")[0] for link in page.find_all("a")}
+    assert {f"{path.stem}.html" for path in NOTEBOOKS} <= links
+    statements = [claim["statement"] for claim in json.loads((out / "claims.json").read_text())["claims"]]
+    text = " ".join(page.get_text().split())
+    assert not [statement for statement in statements if " ".join(statement.split()) not in text]
+    thumbnails = page.find_all("img")
+    assert len(thumbnails) == len(NOTEBOOKS)
+    for image in thumbnails:
+        check_image(out, image["src"], image.get("alt", ""))
+
+
+def check_image(folder, source, alt):
+    """The picture is there and can be read; an SVG need only be one."""
+    kind, comma, data = source.partition(",")
+    content = base64.b64decode(data) if comma and kind.startswith("data:") else (folder / source).read_bytes()
+    if "svg" in kind or source.endswith(".svg"):
+        assert b"<svg" in content, f"no SVG: {alt}"
+        return
+    with Image.open(io.BytesIO(content)) as picture:
+        picture.load()
+        assert min(picture.size) > 50, f"{picture.size}: {alt}"
+
+
+@pytest.mark.notebook
+@pytest.mark.skipif(not [path for path in NOTEBOOKS if path.stem.startswith("01")], reason="no notebook 01")
+def test_notebook_01_uses_real_omniglot_where_it_is_found(real_data, tmp_path):
+    done = run(tmp_path / "real", "01", "--set", "episodes=20", "--set", "max_width=256", MLKERNELS_DATA=str(real_data))
+    # so few episodes and so narrow networks may break a claim, and nothing else
+    unexpected = [line for line in done.stderr.splitlines() if "01_derive_metantk: cell" in line]
+    assert not unexpected
+    (path,) = (tmp_path / "real").glob("01_*.ipynb")
+    notebook = read(path)
+    assert notebook.metadata["mlkernels"]["status"] == "finished", done.stderr
+    printed = "\n".join(output.get("text", "") for _, output in outputs(notebook))
+    assert "omniglot" in printed.lower()
+    assert "glyphs:" not in printed
+    sources = [claim["source"].lower() for claim in claims_of(notebook) if claim["id"].startswith("metantk.images")]
+    assert sources, "no claim on images"
+    assert all("omniglot" in source for source in sources), sources
