@@ -120,11 +120,16 @@ def check() -> int:
     "--readme", "path", type=click.Path(dir_okay=False, path_type=Path), help="The file [the checkout's README.md]."
 )
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit status 1 if it would change.")
-def readme(claims, path, only_check) -> int:
-    """Write the README's table of claims from a claims.json."""
+@click.option(
+    "--pictures",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    help="Also save here the figures of the cells tagged readme, of the executed notebooks beside the claims.json.",
+)
+def readme(claims, path, only_check, pictures) -> int:
+    """Write the README's claims from a claims.json."""
     import json
 
-    from mlkernels.pages import write_text
+    from mlkernels.pages import save_pictures, write_text
     from mlkernels.report import readme_with
 
     path = path or Path(mlkernels.__file__).parents[1] / "README.md"
@@ -146,6 +151,8 @@ def readme(claims, path, only_check) -> int:
         return int(new != old)
     if new != old:
         write_text(path, new)
+    for executed in sorted(claims.parent.glob("*.ipynb")) if pictures else []:
+        save_pictures(executed, pictures)
     return 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import copy
 import html
+import json
 import os
 import re
 import shutil
@@ -151,6 +152,30 @@ def first_figure(notebook: dict) -> tuple[str, bytes, str] | None:
                     alt = output.get("metadata", {}).get(mime, {}).get("alt") or _ALT_MISSING
                     return suffix, base64.b64decode(content) if suffix == ".png" else content.encode(), alt
     return None
+
+
+def save_pictures(executed: Path, out: Path, tag: str = "readme") -> list[Path]:
+    """Save the PNG figures of an executed notebook's cells that carry a tag, as OUT/NAME_1.png and so on.
+
+    Args:
+        executed: the notebook.
+        out: the folder, which must exist.
+        tag: of the cells.
+
+    Returns:
+        The files written.
+    """
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    tagged = [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
+    shown = [output.get("data", {}).get("image/png") for cell in tagged for output in cell.get("outputs", [])]
+    saved = []
+    for number, picture in enumerate(filter(None, shown), 1):
+        file = out / f"{executed.stem}_{number}.png"
+        part = file.with_suffix(".part")
+        part.write_bytes(base64.b64decode("".join(picture)))
+        os.replace(part, file)
+        saved.append(file)
+    return saved
 
 
 def _record_only(output: dict) -> bool:

@@ -283,3 +283,16 @@ def test_write_text_keeps_the_old_file_when_it_fails(tmp_path):
         pages.write_text(path, "\ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_pictures_of_tagged_cells_are_saved(tmp_path):
+    output = {"output_type": "display_data", "data": {"image/png": base64.b64encode(b"picture").decode()}}
+    cells = [
+        {"cell_type": "code", "metadata": {"tags": ["readme"]}, "source": "", "outputs": [output]},
+        {"cell_type": "code", "metadata": {}, "source": "", "outputs": [output]},
+    ]
+    executed = tmp_path / "01_first.ipynb"
+    executed.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    (saved,) = pages.save_pictures(executed, tmp_path)
+    assert saved.name == "01_first_1.png"
+    assert saved.read_bytes() == b"picture"
