@@ -162,6 +162,9 @@ def main(arguments: list[str] | None = None) -> None:
     Args:
         arguments: of the command line; sys.argv[1:] where None.
     """
+    if data := os.environ.get("MLKERNELS_DATA"):  # kernels run in the notebooks' folder: a relative path would move
+        parts = [os.path.abspath(os.path.expanduser(part.strip())) for part in data.split(os.pathsep) if part.strip()]
+        os.environ["MLKERNELS_DATA"] = os.pathsep.join(parts)
     try:
         status = cli.main(arguments, prog_name="mlkernels", standalone_mode=False)
     except InputError as error:

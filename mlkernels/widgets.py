@@ -17,7 +17,9 @@ from mlkernels.demos._base import Control, Demo, Frame
 from mlkernels.errors import InputError, bad_input
 from mlkernels.plots import DPI, SCREEN, show_png
 
-_FIXED = {"style": {"description_width": "initial"}, "layout": {"width": "420px"}}
+# two in a row as soon as there is room for it, beside JupyterLab's open file browser too
+_WIDE = {"width": "420px", "max_width": "calc(50% - 16px)", "min_width": "300px"}
+_FIXED = {"style": {"description_width": "initial"}, "layout": _WIDE}
 
 
 def _image(frame: Frame) -> str:
@@ -37,7 +39,9 @@ def _widget(control: Control) -> ipywidgets.Widget:
         return ipywidgets.SelectionSlider(**common, **_FIXED, tooltip=control.help, continuous_update=True)
     if len(control.options) <= 4:
         look = {"description_width": "initial", "button_width": "auto"}
-        return ipywidgets.ToggleButtons(**common, style=look, tooltips=[control.help] * len(control.options))
+        one_line = {"width": "auto"}  # the label beside the buttons and not above them
+        tips = [control.help] * len(control.options)
+        return ipywidgets.ToggleButtons(**common, style=look, layout=one_line, tooltips=tips)
     return ipywidgets.Dropdown(**common, **_FIXED, tooltip=control.help)
 
 

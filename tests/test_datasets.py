@@ -119,6 +119,11 @@ def test_several_folders_are_read_like_path(cache, tmp_path, monkeypatch):
     assert _store.find("everywhere", "nowhere") is None
     monkeypatch.setenv(_store.VARIABLE, "~")
     assert _store.named_folders() == [Path.home()]
+    monkeypatch.setenv(_store.VARIABLE, str(tmp_path / "nowhere"))
+    with pytest.raises(
+        InputError, match="MLKERNELS_DATA: expected folders that exist, got .*nowhere; correct the path"
+    ):
+        datasets.available("omniglot")
 
 
 def test_the_cache_is_the_checkouts_data_folder_or_the_users(tmp_path, monkeypatch):

@@ -18,9 +18,15 @@ VARIABLE = "MLKERNELS_DATA"
 
 
 def named_folders() -> list[Path]:
-    """The folders that MLKERNELS_DATA names (several as in PATH): read, never written to."""
+    """The folders that MLKERNELS_DATA names (several as in PATH): read, never written to. A missing one is an error."""
     parts = os.environ.get(VARIABLE, "").split(os.pathsep)
-    return [Path(part.strip()).expanduser() for part in parts if part.strip()]
+    folders = [Path(part.strip()).expanduser() for part in parts if part.strip()]
+    for folder in folders:
+        if not folder.is_dir():  # or glyphs would quietly stand in for the data that the user meant
+            raise bad_input(
+                VARIABLE, "folders that exist", folder.absolute(), "correct the path, or unset the variable"
+            )
+    return folders
 
 
 def cache() -> Path:
@@ -42,8 +48,7 @@ def find(*names: str) -> list[Path] | None:
 
 def where_looked() -> str:
     """The searched folders in words, for errors."""
-    words = [f"{folder}{'' if folder.is_dir() else ' (no such folder)'}" for folder in named_folders()]
-    return ", ".join([*words, str(cache())])
+    return ", ".join(map(str, [*named_folders(), cache()]))
 
 
 def fault_of(path: Path, sha256: str | None = None) -> str | None:
