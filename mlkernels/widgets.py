@@ -20,6 +20,7 @@ from mlkernels.plots import DPI, SCREEN, show_png
 # two in a row as soon as there is room for it, beside JupyterLab's open file browser too
 _WIDE = {"width": "420px", "max_width": "calc(50% - 16px)", "min_width": "300px"}
 _FIXED = {"style": {"description_width": "initial"}, "layout": _WIDE}
+_CLOSE = "margin:4px 0"  # of a paragraph: question, controls, numbers and figure must fit a screen together
 
 
 def _image(frame: Frame) -> str:
@@ -39,7 +40,8 @@ def _widget(control: Control) -> ipywidgets.Widget:
         return ipywidgets.SelectionSlider(**common, **_FIXED, tooltip=control.help, continuous_update=True)
     if len(control.options) <= 4:
         look = {"description_width": "initial", "button_width": "auto"}
-        one_line = {"width": "auto"}  # the label beside the buttons and not above them
+        # the label beside the buttons and not above them
+        one_line = {"width": "auto", "display": "flex", "flex_flow": "row", "grid_gap": "8px"}
         tips = [control.help] * len(control.options)
         return ipywidgets.ToggleButtons(**common, style=look, layout=one_line, tooltips=tips)
     return ipywidgets.Dropdown(**common, **_FIXED, tooltip=control.help)
@@ -78,7 +80,7 @@ class Explorer(ipywidgets.VBox):
         self.reset.on_click(lambda _: self.set())
         demo.warm()
         self._update()
-        question = ipywidgets.HTML(f"<p><strong>{html.escape(demo.question)}</strong></p>")
+        question = ipywidgets.HTML(f'<p style="{_CLOSE}"><strong>{html.escape(demo.question)}</strong></p>')
         knobs = ipywidgets.Box(
             [*self.controls.values(), self.reset], layout={"flex_flow": "row wrap", "grid_gap": "4px 20px"}
         )
@@ -126,7 +128,7 @@ class Explorer(ipywidgets.VBox):
             )
             return
         self.error = None
-        self.readout.value = f"<p>{html.escape(frame.readout)}</p>"
+        self.readout.value = f'<p style="{_CLOSE}">{html.escape(frame.readout)}</p>'
         self.figure.value = _image(frame)
 
 

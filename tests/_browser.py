@@ -24,6 +24,7 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run")
 FLAGS += ("--disable-component-update", "--disable-sync")
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no dialog over the notebook, no request to the network
+BEGUN = "() => [...document.querySelectorAll('.jp-InputPrompt')].some(prompt => /\\[(\\*|\\d+)\\]/.test(prompt.textContent))"
 # a running or waiting cell shows [*]; one that was never run shows [ ]
 ALL_RUN = """() => {
     const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
@@ -110,13 +111,19 @@ def open_notebook(page: Page, address: str, name: str) -> None:
 
 def run_all(page: Page, minutes: float) -> None:
     """Run > Run All Cells, and wait until every code cell has run or one has failed."""
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+    for _ in range(5):  # JupyterLab drops the request, without a word, while the kernel's session is being set up
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        try:
+            page.wait_for_function(BEGUN, timeout=10_000, polling=250)
+            break
+        except TimeoutError:
+            continue
     try:
         page.wait_for_function(ALL_RUN, timeout=60_000 * minutes, polling=1000)
     except TimeoutError:
-        prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
-        raise AssertionError(f"not all cells have run after {minutes} minutes: {prompts}") from None
+        prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
+        raise AssertionError(f"not all cells have run after {minutes} minutes: {' '.join(prompts)}") from None
     page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
 
 
@@ -126,8 +133,8 @@ def troubles(page: Page) -> list[str]:
         '[data-mime-type="application/vnd.jupyter.error"], [data-mime-type="application/vnd.jupyter.stderr"], '
         '.jp-OutputArea-output [role="alert"]'
     )
-    found = [text.strip()[:2000] for text in shown.all_inner_texts()]
-    outputs = page.locator(".jp-OutputArea").all_inner_texts()
+    found = [text.strip()[:2000] for text in shown.all_text_contents()]  # cells off the screen have no inner text
+    outputs = page.locator(".jp-OutputArea").all_text_contents()
     for words in ("Error displaying widget", "model not found", "Loading widget...", "Javascript Error"):
         found += [words] * any(words.lower() in text.lower() for text in outputs)
     return found

@@ -148,9 +148,9 @@ def test_local_zips_are_converted_once_into_the_cache(small_official, cache, mon
 def test_prepared_file_of_mlkernels_data_comes_first(small_official, cache, tmp_path, monkeypatch):
     path = make_prepared(tmp_path / "mine", small_official)
     make_prepared(cache, small_official)
-    monkeypatch.setenv(
-        _store.VARIABLE, os.pathsep.join([str(tmp_path / "none"), str(small_official), str(path.parent)])
-    )
+    (tmp_path / "empty").mkdir()
+    folders = [str(tmp_path / "empty"), str(small_official), str(path.parent)]
+    monkeypatch.setenv(_store.VARIABLE, os.pathsep.join(folders))
     assert datasets.available("omniglot") == str(path)
     assert datasets.load("omniglot").source == str(path)
 
