@@ -260,3 +260,8 @@ def test_the_command_line_starts_without_anything_heavy():
 def test_python_m_mlkernels():
     done = subprocess.run([sys.executable, "-m", "mlkernels", "--version"], capture_output=True, text=True, check=True)
     assert mlkernels.__version__ in done.stdout
+
+
+def test_the_readme_shows_the_claims_that_were_measured():
+    """README.md and data/results/claims.json belong together: mlkernels readme --claims data/results/claims.json."""
+    assert status_of("readme", "--claims", "data/results/claims.json", "--check") == 0
