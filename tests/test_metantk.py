@@ -321,6 +321,16 @@ def test_prediction_is_gradient_descent_in_function_space():
     np.testing.assert_allclose(metantk.predict(train, held_out, ntk, **loop, **outer).reshape(-1, 1), G, atol=1e-10)
 
 
+def test_mode_losses_sum_to_the_loss_of_gradient_descent():
+    rng = np.random.default_rng(0)
+    phi, residual = matrix(0, [0.1, 0.5, 2.0]), rng.normal(size=(3, 2))
+    found = metantk.mode_losses(phi, residual, outer_rate=0.4, outer_steps=6)
+    for losses in found:
+        np.testing.assert_allclose(losses.sum(), 0.5 * np.sum(residual**2), rtol=1e-10)
+        residual = residual - 0.4 * phi @ residual
+    assert found.shape == (7, 3)
+
+
 def test_prediction_starts_at_the_given_outputs_and_ends_at_the_labels():
     train, loop = batch(), {"inner_rate": 0.05, "inner_steps": 5}
     initial = (jnp.ones((3, 5, 1)), 2 * jnp.ones((3, 5, 1)))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.metantk.analytic import KernelFn, adapted_outputs, analytic_metantk
@@ -106,3 +107,39 @@ def function_space_step(phi: Array, phi_new: Array, residual: Array, *, outer_ra
     residual = residual.reshape(-1, residual.shape[-1])
     T = adaptation_operator(phi, inner_rate=outer_rate, inner_steps=outer_steps, flow=flow, ridge=ridge)
     return float64(phi_new, "phi_new") @ (T @ residual)
+
+
+def mode_losses(phi: Array, residual: Array, *, outer_rate, outer_steps: int) -> Array:
+    r"""The predicted meta-loss after every outer step, split into the eigenmodes of the MetaNTK.
+
+    .. math:: L_t = \tfrac12 \sum_i (1 - \eta\lambda_i)^{2t}\, \langle v_i, F_0 - Y\rangle^2
+
+    On a log scale each mode is a straight line; their sum bends until the slowest is all that is left.
+
+    Args:
+        phi: the MetaNTK of the training tasks, `[N, N]`.
+        residual: meta-outputs at the start minus targets, `[B, n, k]` or `[N, k]`.
+        outer_rate: eta; any number, also one at which modes diverge.
+        outer_steps: the last step t, a whole number of at least 0.
+
+    Returns:
+        `[outer_steps + 1, N]`, float64, modes from the smallest eigenvalue to the largest; sum over them for the loss.
+
+    Raises:
+        InputError: a negative rate, a bad number of steps, JAX without float64.
+
+    Example:
+        >>> import jax
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> losses = mode_losses(jax.numpy.eye(2), jax.numpy.ones((2, 1)), outer_rate=0.5, outer_steps=1)
+        >>> losses.sum(1).tolist()
+        [1.0, 0.25]
+
+    Source: Wang et al. 2022, the linear rate of the theorem; notebooks/02_maml_linear_rate.
+    """
+    check_loop(outer_rate, outer_steps, 0.0, False, "outer")
+    phi, residual = float64(phi, "phi"), float64(residual, "residual")
+    values, vectors = jnp.linalg.eigh((phi + phi.T) / 2)
+    amplitudes = vectors.T @ residual.reshape(len(phi), -1)
+    left = jnp.power((1 - outer_rate * values) ** 2, jnp.arange(outer_steps + 1)[:, None])
+    return 0.5 * left * (amplitudes**2).sum(1)
