@@ -24,7 +24,6 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run")
 FLAGS += ("--disable-component-update", "--disable-sync")
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no dialog over the notebook, no request to the network
-BEGUN = "() => [...document.querySelectorAll('.jp-InputPrompt')].some(prompt => /\\[(\\*|\\d+)\\]/.test(prompt.textContent))"
 # a running or waiting cell shows [*]; one that was never run shows [ ]
 ALL_RUN = """() => {
     const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
@@ -106,25 +105,25 @@ def open_notebook(page: Page, address: str, name: str) -> None:
     """Open a notebook and wait until its kernel is there."""
     page.goto(f"{address}lab/tree/{name}?token={TOKEN}")
     page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for()
-    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+    wait_until_idle(page)
+
+
+def wait_until_idle(page: Page) -> None:
+    """Wait for the status bar's word: the indicator at the notebook says idle before there is a kernel at all."""
+    page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for()
 
 
 def run_all(page: Page, minutes: float) -> None:
     """Run > Run All Cells, and wait until every code cell has run or one has failed."""
-    for _ in range(5):  # JupyterLab drops the request, without a word, while the kernel's session is being set up
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        try:
-            page.wait_for_function(BEGUN, timeout=10_000, polling=250)
-            break
-        except TimeoutError:
-            continue
+    page.get_by_role("menuitem", name="Run", exact=True).click()
+    page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     try:
         page.wait_for_function(ALL_RUN, timeout=60_000 * minutes, polling=1000)
     except TimeoutError:
         prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_text_contents()
-        raise AssertionError(f"not all cells have run after {minutes} minutes: {' '.join(prompts)}") from None
-    page.locator('.jp-Notebook-ExecutionIndicator[data-status="idle"]').wait_for()
+        said = page.locator(".jp-Dialog").all_text_contents()
+        raise AssertionError(f"not all cells ran in {minutes} minutes: {' '.join(prompts)} {said}") from None
+    wait_until_idle(page)
 
 
 def troubles(page: Page) -> list[str]:

@@ -6,10 +6,9 @@ import json
 import math
 import subprocess
 import sys
-
-import nbformat
 from pathlib import Path
 
+import nbformat
 import pytest
 from nbformat.v4 import new_code_cell, new_notebook
 
