@@ -1,0 +1,77 @@
+"""Notebook 01 as a reader meets it: JupyterLab in a browser, all cells run, a slider moved by keyboard.
+
+Leaves pictures of it in build/browser, to be looked at.
+"""
+
+from __future__ import annotations
+
+import shutil
+
+import _browser
+import pytest
+
+NAME = "01_derive_metantk"
+PICTURES = _browser.ROOT / "build" / "browser"
+pytestmark = pytest.mark.browser
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    """Notebook 01 in JupyterLab after Run All Cells: the page, and the list of its uncaught errors."""
+    path = _browser.chromium()
+    if path is None:
+        pytest.skip(f"no browser found, looked for {', '.join(_browser.BROWSERS)}")
+    home = tmp_path_factory.mktemp("lab")
+    notebooks = home / "notebooks"  # a copy: JupyterLab saves, and the course's notebooks carry no outputs
+    shutil.copytree(_browser.ROOT / "notebooks", notebooks, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    with _browser.jupyterlab(notebooks, home) as address, _browser.browser_page(path) as (page, errors):
+        _browser.open_notebook(page, address, f"{NAME}.ipynb")
+        _browser.run_all(page, minutes=20)
+        yield page, errors
+
+
+def test_all_cells_run_without_an_error(course):
+    page, errors = course
+    PICTURES.mkdir(parents=True, exist_ok=True)
+    page.locator(".jp-Notebook h1").scroll_into_view_if_needed()
+    page.screenshot(path=PICTURES / "notebook01_top.png")
+    assert not _browser.troubles(page)
+    assert not errors
+    pictures = page.locator(".jp-Notebook .jp-OutputArea img")
+    assert pictures.count() >= 5
+    assert pictures.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 0)")
+
+
+def test_the_demo_answers_to_the_keyboard(course):
+    page, errors = course
+    demo = page.locator(".jp-CodeCell", has=page.locator(".widget-slider")).first
+    outputs = demo.locator(".jp-Cell-outputWrapper")
+    outputs.scroll_into_view_if_needed()
+    image = demo.locator(".jp-OutputArea img")
+    pictures = [image.get_attribute("src")]
+
+    def changed():
+        """The picture, once it is another than the last one."""
+        other = "([cell, last]) => (cell.querySelector('.jp-OutputArea img')?.src ?? last) !== last"
+        page.wait_for_function(other, arg=[demo.element_handle(), pictures[-1]], timeout=60_000)
+        pictures.append(image.get_attribute("src"))
+        assert len(image.get_attribute("alt")) > 20
+        assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300
+        return pictures[-1]
+
+    for label, key in (("inner steps", "ArrowRight"), ("inner steps", "ArrowLeft"), ("width", "ArrowLeft")):
+        slider = demo.locator(".widget-slider", has_text=label).locator("[role=slider]")
+        slider.focus()
+        page.keyboard.press(key)
+        changed()
+        assert slider.evaluate("slider => slider === document.activeElement"), "the slider has lost the keyboard"
+    assert pictures[2] == pictures[0] != pictures[1], "back where it was, the picture is the same"
+    demo.get_by_role("button", name="ANIL").click()
+    changed()
+    assert "ANIL" in image.get_attribute("alt")
+    demo.get_by_role("button", name="Reset").click()
+    assert changed() == pictures[0]
+    assert "MAML" in image.get_attribute("alt")
+    outputs.screenshot(path=PICTURES / "notebook01_demo.png")
+    assert not _browser.troubles(page)
+    assert not errors
