@@ -7,6 +7,7 @@ import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -200,7 +201,8 @@ def test_a_cell_that_takes_too_long_or_kills_its_kernel(tmp_path):
     done = run(folder, "--jobs", "3", "--timeout-cell", "2")
     assert done.returncode == 1
     assert "00_sleeps: cell 3 (In [2]): import time: CellTimeoutError: the cell took longer than 2 s" in done.stderr
-    assert "01_dies: cell 2 (In [1]): import os: DeadKernelError: the kernel died" in done.stderr
+    # a kernel may die before it has said which number its cell has
+    assert re.search(r"01_dies: cell 2( \(In \[1\]\))?: import os: DeadKernelError: the kernel died", done.stderr)
     assert record(folder, "02_may_raise")["status"] == "finished"
     assert executed(folder, "02_may_raise").cells[-1].outputs[0]["text"] == "on\n"
 
