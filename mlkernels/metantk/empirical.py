@@ -17,6 +17,70 @@ from mlkernels.metantk.operator import check_loop
 from mlkernels.tasks import TaskBatch
 
 
+def moving_part(params, layers: tuple[str, ...] | None):
+    """The layers that an inner loop moves, and the function that puts them back among the others.
+
+    Args:
+        params: the parameters; a dictionary of layers unless `layers` is None.
+        layers: names of layers; None means all parameters, of any pytree.
+
+    Returns:
+        The moving parameters and `merge(moving) -> params`.
+
+    Example:
+        >>> moving, merge = moving_part({"body": 1.0, "head": 2.0}, ("head",))
+        >>> moving, merge({"head": 3.0})
+        ({'head': 2.0}, {'body': 1.0, 'head': 3.0})
+    """
+    if layers is None:
+        return params, lambda moving: moving
+    return {name: params[name] for name in layers}, lambda moving: {**params, **moving}
+
+
+def spread(rates, start):
+    """One rate for each leaf of `start`, in its type; `rates` is a tree that is a prefix of it: a scalar, one a layer.
+
+    Example:
+        >>> spread({"head": 0.5}, {"head": [jnp.ones(2), jnp.ones(3)]})["head"][1].item()
+        0.5
+    """
+    return jax.tree.map(lambda rate, part: jax.tree.map(lambda p: jnp.asarray(rate, p.dtype), part), rates, start)
+
+
+def descend(loss: Callable, start, rates, steps, *, first_order: bool = False, remat: bool = True):
+    r"""Gradient descent.
+
+    .. math:: \theta \leftarrow \theta - \lambda \odot \nabla\ell(\theta)
+
+    Args:
+        loss: `loss(theta) -> scalar`.
+        start: theta, any pytree.
+        rates: lambda, a scalar or a tree that is a prefix of theta's (a rate a layer, say); may be traced.
+        steps: an int of at least 0, then differentiable in reverse; or traced, then for forward use alone.
+        first_order: treat the gradients as constants when this is differentiated.
+        remat: hold one step's computation at a time in the reverse pass, and compute it anew: less memory, more work.
+
+    Returns:
+        theta after the last step.
+
+    Example:
+        >>> float(descend(lambda x: x**2 / 2, jnp.asarray(1.0), 0.5, 3))
+        0.125
+    """
+    rates = spread(rates, start)
+
+    def step(theta, _):
+        gradient = jax.grad(loss)(theta)
+        if first_order:
+            gradient = jax.lax.stop_gradient(gradient)
+        return jax.tree.map(lambda p, rate, g: p - rate * g, theta, rates, gradient), None
+
+    if not isinstance(steps, int):
+        return jax.lax.fori_loop(0, steps, lambda _, theta: step(theta, None)[0], start)
+    body = jax.checkpoint(step, prevent_cse=False) if remat else step  # inside scan nothing is merged anyway
+    return jax.lax.scan(body, start, length=steps)[0]
+
+
 def adapt_parameters(apply, params, support_x, support_y, *, inner_rate, inner_steps: int, adapt: str = "all"):
     r"""The inner loop in parameter space: gradient descent from `params` on one task's support set.
 
@@ -39,26 +103,18 @@ def adapt_parameters(apply, params, support_x, support_y, *, inner_rate, inner_s
         >>> network = networks.MLP(width=8)
         >>> params = network.init(jax.random.key(0), (1,))
         >>> x, y = jax.numpy.ones((2, 1)), jax.numpy.zeros((2, 1))
-        >>> adapted = adapt_parameters(network.apply, params, x, y, inner_rate=0.1, inner_steps=50)
+        >>> adapted = adapt_parameters(network.apply, params, x, y, inner_rate=0.1, inner_steps=200)
         >>> bool(abs(network.apply(adapted, x)).max() < 1e-3)
         True
 
     Source: Finn et al. 2017 (MAML), Raghu et al. 2020 (ANIL); notebooks/01_derive_metantk.
     """
-    part = "head" if adapt == "head" else None
-
-    def merge(moving):
-        return moving if part is None else {**params, part: moving}
+    moving, merge = moving_part(params, None if adapt == "all" else (adapt,))
 
     def loss(moving):
         return 0.5 * jnp.sum((apply(merge(moving), support_x) - support_y) ** 2)
 
-    @jax.checkpoint
-    def step(moving, _):
-        return jax.tree.map(lambda p, g: p - inner_rate * g, moving, jax.grad(loss)(moving)), None
-
-    moving, _ = jax.lax.scan(step, params if part is None else params[part], length=inner_steps)
-    return merge(moving)
+    return merge(descend(loss, moving, inner_rate, inner_steps))
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5, 6))

@@ -1,0 +1,658 @@
+"""The learner: gradients against finite differences and brute force, methods against definitions, the outer loop."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mlkernels import kernels, metantk
+from mlkernels.errors import InputError
+from mlkernels.learners import _checkpoint, _inner, _loop, maml
+from mlkernels.learners._divergence import inner_limit
+from mlkernels.learners._meta import in_sequence
+from mlkernels.learners.maml import InnerLoop
+from mlkernels.networks import MLP
+from mlkernels.tasks import TaskBatch
+
+LOSSES = maml.LOSSES
+QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+COMPILED = (
+    (_inner, "_adapted", (0, 5)),
+    (_loop, "run_chunk", (0,)),
+    (maml, "_jit_task_loss", (0, 4, 5)),
+    (maml, "_jit_meta_loss", (0, 4, 5, 6, 7)),
+    (maml, "_jit_gradient", (0, 4, 5, 6, 7, 8)),
+    (maml, "_jit_direction", (0, 4, 5, 6, 7)),
+)
+
+
+def compile_quickly(set_attribute):
+    """Hundreds of small programs are compiled here and run once: not worth optimising."""
+    for module, name, static in COMPILED:
+        usual = getattr(module, name)
+        quick = jax.jit(usual.__wrapped__, static_argnums=static, compiler_options=QUICK)
+
+        def compiled(*args, usual=usual, quick=quick):
+            nested = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(args))
+            return (usual if nested else quick)(*args)  # JAX takes options at the top alone
+
+        set_attribute(module, name, compiled)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def quick():
+    with pytest.MonkeyPatch.context() as patch:
+        compile_quickly(patch.setattr)
+        yield
+
+
+ADAPT = {"MAML": "all", "ANIL": ("head",)}
+
+
+def apply(params, x):
+    """Smooth, so that finite differences are exact to many digits; no exponentials, which take long to compile."""
+    z = x @ params["body"]["w"] + params["body"]["b"]
+    h = 2 * z / (1 + z * z)
+    return h @ params["head"]["w"] + params["head"]["b"]
+
+
+def draw_params(seed=0, inputs=2, width=5, outputs=3):
+    random = np.random.default_rng(seed)
+    return {
+        "body": {"w": jnp.asarray(random.normal(size=(inputs, width))), "b": jnp.asarray(random.normal(size=width))},
+        "head": {
+            "w": jnp.asarray(random.normal(size=(width, outputs))) / 2,
+            "b": jnp.asarray(random.normal(size=outputs)),
+        },
+    }
+
+
+def draw_batch(key, B=3, m=4, n=5, outputs=3):
+    """Labels that are distributions, so that all losses take them."""
+    numbers = jax.random.uniform(key, (B, m + n, 2 + outputs), minval=-2, maxval=2)  # one draw: quick to compile
+    x, y = numbers[..., :2], numbers[..., 2:] ** 2
+    y = y / y.sum(-1, keepdims=True)
+    return TaskBatch(x[:, :m], y[:, :m], x[:, m:], y[:, m:])
+
+
+PARAMS = draw_params()
+BATCH = draw_batch(jax.random.key(5))
+
+
+def rates_of(adapt, scale=1.0):
+    return {"head": jnp.asarray(0.3 * scale)} | ({"body": jnp.asarray(0.2 * scale)} if adapt == "all" else {})
+
+
+def close(a, b, rtol=1e-10):
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=rtol, atol=rtol), a, b)
+
+
+def same(a, b):
+    assert jax.tree.structure(a) == jax.tree.structure(b)
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y), a, b)
+
+
+# --- by hand ----------------------------------------------------------------------------------------------------------
+
+
+def loss_by_hand(name, f, y):
+    if name == "half_sum_squares":
+        return ((f - y) ** 2).sum() / 2
+    if name == "mean_squares":
+        return ((f - y) ** 2).mean()
+    return -(y * (f - jax.scipy.special.logsumexp(f, axis=-1, keepdims=True))).sum(-1).mean()
+
+
+def adapt_by_hand(params, rates, x, y, inner):
+    layers = list(params) if inner.adapt == "all" else inner.adapt
+    for _ in range(inner.steps):
+        gradient = jax.grad(
+            lambda p: (
+                loss_by_hand(inner.loss, apply(p, x), y)
+                + inner.l2 / 2 * sum((leaf**2).sum() for layer in layers for leaf in jax.tree.leaves(p[layer]))
+            )
+        )(params)
+        if inner.first_order:
+            gradient = jax.lax.stop_gradient(gradient)
+        moved = {
+            name: jax.tree.map(lambda p, g, r=rates[name]: p - r * g, params[name], gradient[name]) for name in layers
+        }
+        params = {**params, **moved}
+    return params
+
+
+def meta_gradient_by_hand(params, rates, batch, inner, outer_loss):
+    """Loss and gradient by parameters and rates."""
+
+    @jax.jit
+    @partial(jax.value_and_grad, argnums=(0, 1))
+    def one(params, rates, task):
+        theta = adapt_by_hand(params, rates, task.support_x[0], task.support_y[0], inner)
+        return loss_by_hand(outer_loss, apply(theta, task.query_x[0]), task.query_y[0])
+
+    return jax.tree.map(lambda *leaves: sum(leaves), *[one(params, rates, task) for task in batch])
+
+
+# --- gradients --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("adapt", ADAPT.values(), ids=ADAPT)
+@pytest.mark.parametrize("loss", LOSSES)
+def test_meta_gradient_is_that_of_finite_differences_and_of_brute_force(loss, adapt):
+    batch = BATCH[:2]
+    inner, rates = InnerLoop(0.0, 2, loss, l2=0.1, adapt=adapt), rates_of(adapt, 0.2 if loss == LOSSES[0] else 1.0)
+    how = {"outer_loss": loss, "sequential": adapt != "all"}
+    value, gradient = maml.meta_gradient(apply, PARAMS, batch, inner, rates=rates, with_rates=True, **how)
+
+    close((value, gradient), meta_gradient_by_hand(PARAMS, rates, batch, inner, loss))
+
+    at = (PARAMS, rates)
+    for seed in range(3):
+        random = np.random.default_rng(seed)
+        direction = jax.tree.map(lambda leaf: jnp.asarray(random.normal(size=leaf.shape)), at)  # noqa: B023
+
+        def moved(h):
+            params, rates = jax.tree.map(lambda leaf, step: leaf + h * step, at, direction)  # noqa: B023
+            return float(maml.meta_loss(apply, params, batch, inner, rates=rates, **how))
+
+        h = 1e-4  # central differences of fourth order
+        measured = (8 * (moved(h) - moved(-h)) - (moved(2 * h) - moved(-2 * h))) / (12 * h)
+        exact = sum(jax.tree.leaves(jax.tree.map(lambda g, d: float((g * d).sum()), gradient, direction)))
+        assert abs(measured - exact) < 1e-6 * abs(exact)
+
+
+def test_vmap_sequence_and_remat_agree():
+    inner = InnerLoop(0.2, 3, l2=0.1)
+    results = [
+        maml.meta_gradient(apply, PARAMS, BATCH, replace(inner, remat=remat), sequential=sequential)
+        for sequential in (False, True)
+        for remat in (True, False)
+    ]
+    for result in results[1:]:
+        close(result, results[0], 1e-12)
+    mean = maml.meta_gradient(apply, PARAMS, BATCH, inner, sequential=True, reduce="mean")
+    close(jax.tree.map(lambda leaf: 3 * leaf, mean), results[0], 1e-12)
+    close(3 * maml.meta_loss(apply, PARAMS, BATCH, inner, reduce="mean"), results[0][0], 1e-12)
+
+
+def test_meta_loss_is_differentiable_by_jax_and_is_the_sum_of_task_losses():
+    inner = InnerLoop(0.2, 2)
+    loss, gradient = maml.meta_gradient(apply, PARAMS, BATCH, inner)
+    for sequential in (False, True):
+        close(jax.grad(lambda p: maml.meta_loss(apply, p, BATCH, inner, sequential=sequential))(PARAMS), gradient)  # noqa: B023
+    close(sum(maml.task_loss(apply, PARAMS, task, inner) for task in BATCH), loss)
+
+
+def test_first_order_maml_is_its_definition():
+    """The gradient of the query loss at the adapted parameters."""
+    inner, rates = InnerLoop({"body": 0.2, "head": 0.3}, 3, first_order=True), rates_of("all")
+
+    def one(task):
+        theta = maml.adapt(apply, PARAMS, task.support_x, task.support_y, inner)
+        return jax.grad(lambda p: loss_by_hand("half_sum_squares", apply(p, task.query_x), task.query_y))(theta)
+
+    expected = jax.tree.map(lambda leaf: leaf.sum(0), jax.vmap(one)(BATCH))
+    for sequential in (False, True):
+        _, (gradient, by_rate) = maml.meta_gradient(
+            apply, PARAMS, BATCH, inner, rates=rates, sequential=sequential, with_rates=True
+        )
+        close(gradient, expected, 1e-12)
+    _, (_, expected_by_rate) = meta_gradient_by_hand(PARAMS, rates, BATCH, inner, "half_sum_squares")
+    close(by_rate, expected_by_rate)
+    _, second_order = maml.meta_gradient(apply, PARAMS, BATCH, replace(inner, first_order=False))
+    assert float(jnp.abs(second_order["head"]["w"] - gradient["head"]["w"]).max()) > 1e-2
+
+
+@pytest.mark.parametrize("adapt", ADAPT.values(), ids=ADAPT)
+def test_reptile_is_its_definition(adapt):
+    inner = InnerLoop(0.2, 3, adapt=adapt)
+    adapted = [
+        adapt_by_hand(PARAMS, dict.fromkeys(PARAMS, 0.2), BATCH.support_x[i], BATCH.support_y[i], inner)
+        for i in range(3)
+    ]
+    expected = jax.tree.map(lambda p, *q: sum(p - a for a in q) / 3, PARAMS, *adapted)
+    for sequential in (False, True):
+        direction = maml.reptile_direction(apply, PARAMS, BATCH, inner, sequential=sequential)
+        close(direction, expected, 1e-12)
+    assert adapt == "all" or not np.any(direction["body"]["w"])
+
+
+def test_without_inner_steps_it_is_supervised_learning():
+    _, gradient = maml.meta_gradient(apply, PARAMS, BATCH, InnerLoop(0.2, 0))
+    x, y = BATCH.query_x.reshape(-1, 2), BATCH.query_y.reshape(-1, 3)
+    close(gradient, jax.grad(lambda p: loss_by_hand("half_sum_squares", apply(p, x), y))(PARAMS))
+    direction = maml.reptile_direction(apply, PARAMS, BATCH, InnerLoop(0.2, 0))
+    assert not any(np.any(leaf) for leaf in jax.tree.leaves(direction))
+
+
+def test_the_order_of_tasks_does_not_matter():
+    inner = InnerLoop(0.2, 3)
+    for sequential in (False, True):
+        close(
+            maml.meta_gradient(apply, PARAMS, BATCH[[2, 0, 1]], inner, sequential=sequential),
+            maml.meta_gradient(apply, PARAMS, BATCH, inner, sequential=sequential),
+            1e-12,
+        )
+
+
+# --- adaptation -------------------------------------------------------------------------------------------------------
+
+
+def test_adapt_with_a_dynamic_number_of_steps_is_the_same_and_never_recompiles():
+    count = 0
+
+    def counted(params, x):
+        nonlocal count
+        count += 1
+        return apply(params, x)
+
+    x, y = BATCH.support_x[0], BATCH.support_y[0]
+    maml.adapt(counted, PARAMS, x, y, InnerLoop(0.1, 1), steps=2)
+    first = count
+    for steps in (0, 3, 40):
+        dynamic = maml.adapt(counted, PARAMS, x, y, InnerLoop(0.2, steps), steps=steps)
+        assert count == first
+        close(dynamic, maml.adapt(apply, PARAMS, x, y, InnerLoop(0.2, steps)), 1e-13)
+    with pytest.raises(ValueError, match=r"[Rr]everse-mode"):
+        jax.grad(lambda p: maml.adapt(apply, p, x, y, InnerLoop(0.1, 1), steps=jnp.asarray(3))["head"]["b"].sum())(
+            PARAMS
+        )
+
+
+def test_adapt_is_that_of_the_metantk():
+    x, y = BATCH.support_x[0], BATCH.support_y[0]
+    for adapt in ("all", "head"):
+        expected = metantk.adapt_parameters(apply, PARAMS, x, y, inner_rate=0.2, inner_steps=4, adapt=adapt)
+        close(maml.adapt(apply, PARAMS, x, y, InnerLoop(0.2, 4, adapt=adapt)), expected, 1e-13)
+
+
+def test_any_pytree_of_parameters_and_a_rate_for_each_parameter():
+    x, y = BATCH.support_x[0], BATCH.support_y[0]
+    leaves, form = jax.tree.flatten(PARAMS)
+    flat = lambda leaves, x: apply(jax.tree.unflatten(form, leaves), x)  # noqa: E731
+    expected = maml.adapt(apply, PARAMS, x, y, InnerLoop(0.2, 2))
+    close(maml.adapt(flat, leaves, x, y, InnerLoop(0.2, 2)), jax.tree.leaves(expected), 1e-13)
+    elementwise = jax.tree.map(lambda leaf: jnp.full(leaf.shape, 0.2), PARAMS)
+    close(maml.adapt(apply, PARAMS, x, y, InnerLoop(0.0, 2), rates=elementwise), expected, 1e-13)
+
+
+def test_types_of_the_parameters_are_kept():
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), PARAMS)
+    batch = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), BATCH)
+    result = maml.fit(apply, params, batch, InnerLoop(0.1, 2), optax.adam(1e-2), steps=2, learn_rates=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves((result.params, result.rates))} == {jnp.dtype("float32")}
+
+
+def test_small_networks_take_tasks_at_once_large_ones_in_sequence():
+    big = {"w": jnp.zeros((500, 500))}
+    assert not in_sequence(PARAMS)
+    assert in_sequence(big) == (jax.default_backend() == "cpu")
+
+
+# --- bad settings -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"steps": -1}, "steps: expected a whole number of at least 0, got -1"),
+        ({"steps": 1.5}, "steps: expected a whole number"),
+        ({"rate": -0.1}, "rate: expected a finite number of at least 0"),
+        ({"rate": float("inf")}, "rate: expected a finite"),
+        ({"rate": {"head": float("nan")}}, "rate: expected a finite"),
+        ({"l2": -1e-3}, "l2: expected a finite number of at least 0"),
+        ({"loss": "hinge"}, "loss: expected 'half_sum_squares' or 'mean_squares' or 'cross_entropy', got 'hinge'"),
+        ({"adapt": ()}, "adapt: expected"),
+        ({"adapt": ("tail",)}, r"adapt: expected layers of the network, got 'tail' beside \['body', 'head'\]"),
+        ({"rate": {"tail": 0.1}}, r"rates: expected one for each adapted layer, \['body', 'head'\], got \['tail'\]"),
+    ],
+)
+def test_bad_settings_are_named(settings, said):
+    with pytest.raises(InputError, match=said):
+        maml.meta_gradient(apply, PARAMS, BATCH, InnerLoop(**({"rate": 0.1, "steps": 1} | settings)))
+
+
+def test_bad_labels_are_named():
+    centred = replace(BATCH, support_y=BATCH.support_y - 1 / 3)
+    with pytest.raises(InputError, match=r"support_y: expected .* distributions .*one_hot=.plain"):
+        maml.meta_loss(apply, PARAMS, centred, InnerLoop(0.1, 1, "cross_entropy"))
+    with pytest.raises(InputError, match="query_y: expected rows that are distributions"):
+        maml.meta_loss(
+            apply, PARAMS, replace(BATCH, query_y=BATCH.query_y * 2), InnerLoop(0.1, 1), outer_loss=LOSSES[2]
+        )
+    wide = replace(BATCH, support_y=BATCH.support_y[..., :1], query_y=BATCH.query_y[..., :1])
+    with pytest.raises(InputError, match=r"labels: expected the shape of the network's outputs \[4, 3\], got \[4, 1\]"):
+        maml.meta_gradient(apply, PARAMS, wide, InnerLoop(0.1, 1))
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"steps": -1}, "steps: expected"),
+        ({"method": "sgd"}, "method: expected 'maml'"),
+        ({"outer_loss": "hinge"}, "outer_loss: expected"),
+        ({"reduce": "max"}, "reduce: expected"),
+        ({"on_divergence": "ignore"}, "on_divergence: expected"),
+        ({"tasks": lambda key: BATCH}, "key: expected a JAX key"),
+        ({"tasks": [BATCH]}, "tasks: expected a TaskBatch"),
+        ({"tasks": replace(BATCH, query_y=BATCH.query_y * jnp.nan)}, "tasks: expected finite"),
+        ({"params": jax.tree.map(lambda leaf: leaf * jnp.nan, PARAMS)}, "params: expected finite"),
+        ({"optimizer": 0.1}, "optimizer: expected an optax optimiser"),
+        ({"method": "reptile", "learn_rates": True}, "learn_rates: expected False with Reptile"),
+        ({"sampler": "gpu", "tasks": lambda key: BATCH, "key": jax.random.key(0)}, "sampler: expected"),
+    ],
+)
+def test_fit_refuses_bad_settings(settings, said):
+    given = {"params": PARAMS, "tasks": BATCH, "inner": InnerLoop(0.1, 1), "optimizer": optax.sgd(0.1), "steps": 1}
+    with pytest.raises(InputError, match=said):
+        maml.fit(apply, **(given | settings))
+
+
+# --- the outer loop ---------------------------------------------------------------------------------------------------
+
+INNER = InnerLoop(0.05, 2)
+SGD = optax.sgd(1e-3)
+ADAM = optax.adam(1e-2)
+
+
+def test_fit_is_a_loop_of_meta_gradients():
+    params, rates, losses = PARAMS, maml.per_layer(PARAMS, INNER), []
+    for _ in range(5):
+        loss, by = maml.meta_gradient(apply, params, BATCH, INNER, rates=rates, with_rates=True)
+        params, rates = jax.tree.map(lambda leaf, g: leaf - 1e-3 * g, (params, rates), by)
+        losses.append(loss)
+    told = []
+    result = maml.fit(
+        apply, PARAMS, BATCH, INNER, SGD, steps=5, learn_rates=True, chunk=2, record_every=2,
+        callback=lambda *told_: told.append(told_),
+    )  # fmt: skip
+    close((result.params, result.rates), (params, rates))
+    close(result.losses, np.array(losses[::2]))
+    assert [step for step, _, _ in told] == [2, 4, 5]
+    close([loss for _, _, loss in told], [losses[1], losses[3], losses[4]])
+    assert (result.steps_done, result.diverged, result.stopped) == (5, None, False)
+    nothing = maml.fit(apply, PARAMS, BATCH, INNER, SGD, steps=0)
+    same(nothing.params, PARAMS)
+    assert nothing.losses.shape == (0,)
+
+
+@pytest.mark.parametrize("method", ["fomaml", "anil", "reptile"])
+def test_methods_of_fit(method):
+    if method == "reptile":
+        expected = maml.reptile_direction(apply, PARAMS, BATCH, INNER)
+    else:
+        changes = {"fomaml": {"first_order": True}, "anil": {"adapt": ("head",)}}[method]
+        _, expected = maml.meta_gradient(apply, PARAMS, BATCH, replace(INNER, **changes))
+    result = maml.fit(apply, PARAMS, BATCH, INNER, SGD, steps=1, method=method)
+    close(jax.tree.map(lambda p, q: (p - q) / 1e-3, PARAMS, result.params), expected)
+    if method == "reptile":
+        close(result.losses[0], maml.meta_loss(apply, PARAMS, BATCH, INNER))
+
+
+def test_other_steps_rates_and_chunks_do_not_compile_anew():
+    count = 0
+
+    def counted(params, x):
+        nonlocal count
+        count += 1
+        return apply(params, x)
+
+    optimizer = optax.inject_hyperparams(optax.sgd)(learning_rate=0.01)
+    maml.fit(counted, PARAMS, BATCH, INNER, optimizer, steps=3)
+    first = count
+    maml.fit(counted, PARAMS, BATCH, INNER, optimizer, steps=57)
+    maml.fit(counted, PARAMS, BATCH, replace(INNER, rate=0.1), optimizer, steps=12, chunk=5)
+    state = optimizer.init(PARAMS)
+    state.hyperparams["learning_rate"] = jnp.asarray(0.1)
+    other = maml.fit(counted, PARAMS, BATCH, INNER, optimizer, steps=1, opt_state=state)
+    assert count == first
+    _, gradient = maml.meta_gradient(apply, PARAMS, BATCH, INNER)
+    close(jax.tree.map(lambda p, q: (p - q) / 0.1, PARAMS, other.params), gradient)
+
+
+def test_sampled_tasks_compiled_in_or_called_on_the_host():
+    how = {"steps": 6, "key": jax.random.key(3)}
+    traced = maml.fit(apply, PARAMS, draw_batch, INNER, ADAM, **how)
+    host = maml.fit(apply, PARAMS, draw_batch, INNER, ADAM, sampler="host", **how)
+    close((traced.params, traced.losses), (host.params, host.losses), 1e-12)
+    first = maml.meta_loss(apply, PARAMS, draw_batch(jax.random.fold_in(how["key"], 0)), INNER)
+    close(traced.losses[0], first)
+
+    drawn = []
+
+    def untraceable(key):
+        drawn.append(np.asarray(jax.random.key_data(key)))
+        return draw_batch(key)
+
+    same(maml.fit(apply, PARAMS, untraceable, INNER, ADAM, **how).params, host.params)
+    assert len(drawn) == 7  # one at the door, one a step
+    supply = iter([BATCH, BATCH] + [draw_batch(jax.random.key(i)) for i in range(6)])
+    fed = maml.fit(apply, PARAMS, lambda key: next(supply), INNER, ADAM, **how)
+    assert len(set(fed.losses)) == 6  # its key unused, it is not compiled in as a constant
+
+
+def test_the_callback_stops_and_the_bar_shows(capsys):
+    def stop(step, params, loss):
+        return step >= 4
+
+    def give_up(step, params, loss):
+        raise StopIteration
+
+    result = maml.fit(apply, PARAMS, BATCH, INNER, SGD, steps=100, chunk=2, callback=stop, progress=True)
+    assert (result.steps_done, len(result.losses), result.stopped) == (4, 4, True)
+    assert "4/100" in capsys.readouterr().err
+    result = maml.fit(apply, PARAMS, BATCH, INNER, SGD, steps=100, chunk=2, callback=give_up)
+    assert (result.steps_done, result.stopped) == (2, True)
+    same(result.params, maml.fit(apply, PARAMS, BATCH, INNER, SGD, steps=2).params)
+
+
+# --- divergence -------------------------------------------------------------------------------------------------------
+
+
+def linear(params, x):
+    return x @ params["head"]["w"]
+
+
+@pytest.mark.parametrize("loss", LOSSES[:2])
+def test_the_limit_of_the_inner_rate_is_where_a_linear_model_diverges(loss):
+    params, l2 = {"head": {"w": PARAMS["body"]["w"]}}, 0.3
+    batch = draw_batch(jax.random.key(2), B=1, outputs=5)
+    inner = InnerLoop(0.01, 1, loss, l2=l2)
+    limit = inner_limit(linear, params, 0.01, batch, inner)
+    x, y = batch.support_x[0], batch.support_y[0]
+    norms = {}
+    for share in (0.98, 1.02):
+        theta = maml.adapt(linear, params, x, y, inner, rates=0.01 * limit * share, steps=2000)
+        norms[share] = float(jnp.abs(theta["head"]["w"]).max())
+    assert norms[0.98] < 10 < 1e6 < norms[1.02]
+
+
+def test_the_limit_of_the_inner_rate_is_that_of_the_support_kernel():
+    batch = draw_batch(jax.random.key(2), B=1)
+    K = {name: kernels.empirical_ntk(apply, PARAMS, batch.support_x[0], outputs="full", part=name) for name in PARAMS}
+    for rates, kernel in (
+        ({"body": 0.2, "head": 0.3}, 0.2 * K["body"] + 0.3 * K["head"]),
+        (0.2, 0.2 * K["body"] + 0.2 * K["head"]),
+    ):
+        limit = inner_limit(apply, PARAMS, rates, batch, InnerLoop(0.1, 1))
+        close(limit, 2 / float(jnp.linalg.eigvalsh(kernel)[-1]))
+
+
+def test_divergence_by_the_inner_rate():
+    with pytest.raises(maml.DivergenceError, match=r"the inner rate is likely too large: .* 2 / lambda_max") as caught:
+        maml.fit(linear, SQUARES, SQUARE_BATCH, InnerLoop(50.0, 200), SGD, steps=5)
+    result = caught.value.result
+    assert (result.diverged.step, result.diverged.culprit, result.steps_done) == (0, "inner rate", 0)
+    assert result.diverged.inner_limit < 1
+    same(result.params, SQUARES)
+
+
+def test_divergence_by_the_outer_rate_returns_the_last_finite_state():
+    optimizer = optax.sgd(1e3)
+    inner = InnerLoop(1e-3, 1)
+    result = maml.fit(linear_in_squares, SQUARES, SQUARE_BATCH, inner, optimizer, steps=2000, on_divergence="return")
+    assert result.diverged.culprit == "outer rate"
+    assert "the outer rate is likely too large" in result.diverged.cause
+    assert result.diverged.inner_limit_at_start > 1
+    assert 0 < result.steps_done <= result.diverged.step < 2000
+    assert np.isfinite(result.losses).all()
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result.params, result.opt_state)))
+    assert np.isfinite(maml.meta_loss(linear_in_squares, result.params, SQUARE_BATCH, inner))
+    again = maml.fit(linear_in_squares, SQUARES, SQUARE_BATCH, inner, optimizer, steps=result.steps_done)
+    same(again.params, result.params)
+
+
+def linear_in_squares(params, x):
+    return x @ params["head"]["w"] ** 2
+
+
+SQUARES = {"head": {"w": PARAMS["body"]["w"][:, :1]}}
+SQUARE_BATCH = replace(BATCH, support_y=BATCH.support_y[..., :1], query_y=BATCH.query_y[..., :1])
+
+
+def test_divergence_by_the_tasks():
+    def spoiled(key):
+        batch = draw_batch(key)
+        bad = jnp.array_equal(jax.random.key_data(key), jax.random.key_data(jax.random.fold_in(jax.random.key(3), 4)))
+        return replace(batch, query_y=jnp.where(bad, jnp.inf, batch.query_y))
+
+    result = maml.fit(
+        apply, PARAMS, spoiled, INNER, ADAM, steps=9, key=jax.random.key(3), on_divergence="return"
+    )  # fmt: skip
+    assert (result.diverged.step, result.diverged.culprit, result.steps_done) == (4, "tasks", 3)
+    assert len(result.losses) == 4
+
+
+# --- checkpoints ------------------------------------------------------------------------------------------------------
+
+
+SAMPLED = {"learn_rates": True, "key": jax.random.key(3)}
+
+
+@pytest.mark.parametrize("kind", ["batch", "traced", "host"])
+def test_a_resumed_run_is_bit_for_bit_the_same(kind, tmp_path):
+    given = (apply, PARAMS, BATCH if kind == "batch" else draw_batch, INNER, ADAM)
+    how = {} if kind == "batch" else SAMPLED | {"sampler": kind}
+    whole = maml.fit(*given, steps=20, **how)
+    path = tmp_path / "run.npz"
+    maml.fit(*given, steps=10, checkpoint=path, **how)
+    resumed = maml.fit(*given, steps=20, checkpoint=path, chunk=3, **how)
+    same((resumed.params, resumed.rates, resumed.opt_state), (whole.params, whole.rates, whole.opt_state))
+    same(resumed.losses, whole.losses)
+    kept = maml.fit(*given, steps=20, checkpoint=path, **how)
+    same(kept.params, whole.params)
+    with pytest.raises(InputError, match="steps: expected at least 20, as in checkpoint"):
+        maml.fit(*given, steps=15, checkpoint=path, **how)
+    assert [p.name for p in tmp_path.iterdir()] == ["run.npz"]
+
+
+def test_an_error_in_the_callback_loses_nothing(tmp_path):
+    def fail(step, params, loss):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "run.npz"
+    given = (apply, PARAMS, BATCH, INNER, ADAM)
+    with pytest.raises(KeyboardInterrupt):
+        maml.fit(*given, steps=20, checkpoint=path, chunk=7, callback=fail)
+    told = []
+    resumed = maml.fit(*given, steps=20, checkpoint=path, chunk=7, callback=lambda step, *_: told.append(step))
+    assert told == [14, 20]
+    same(resumed.params, maml.fit(*given, steps=20).params)
+
+
+def test_a_killed_process_resumes(tmp_path):
+    """The same run here and there, where it is killed between two checkpoints."""
+    path = tmp_path / "run.npz"
+    code = f"""
+import os, sys, jax
+jax.config.update("jax_enable_x64", True)
+sys.path.insert(0, {os.path.dirname(__file__)!r})
+from test_maml import ADAM, INNER, PARAMS, SAMPLED, apply, compile_quickly, draw_batch, maml
+compile_quickly(setattr)
+def die(step, params, loss):
+    if step == 14:
+        os._exit(9)
+maml.fit(apply, PARAMS, draw_batch, INNER, ADAM, steps=20, checkpoint={str(path)!r}, checkpoint_every=10, chunk=2,
+         callback=die, **SAMPLED)
+"""
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 9
+    told = []
+    given = (apply, PARAMS, draw_batch, INNER, ADAM)
+    # a function's module is a part of its description, and this file is imported under one name there and here
+    resumed = maml.fit(
+        *given, steps=20, checkpoint=path, chunk=2, callback=lambda step, *_: told.append(step), **SAMPLED
+    )
+    assert told == [12, 14, 16, 18, 20]
+    whole = maml.fit(*given, steps=20, **SAMPLED)
+    same((resumed.params, resumed.rates, resumed.losses), (whole.params, whole.rates, whole.losses))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"inner": replace(INNER, rate=0.1)}, r"rates 0.05\), got rates 0.1;"),
+        ({"inner": replace(INNER, steps=3)}, r"inner.steps 2\), got inner.steps 3;"),
+        ({"optimizer": optax.adam(2e-2)}, "optimizer "),
+        ({"params": draw_params(1)}, "params "),
+        ({"tasks": BATCH[:2]}, "tasks "),
+        ({"outer_loss": "mean_squares"}, "outer_loss half_sum_squares"),
+    ],
+)
+def test_a_checkpoint_of_other_settings_is_refused_and_named(change, said, tmp_path):
+    path = tmp_path / "run.npz"
+    given = {"params": PARAMS, "tasks": BATCH, "inner": INNER, "optimizer": ADAM, "steps": 2, "checkpoint": path}
+    maml.fit(apply, **given)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=f"made with .{said}"):
+        maml.fit(apply, **(given | change))
+    assert path.read_bytes() == before
+
+
+def test_a_truncated_checkpoint_is_named_and_kept(tmp_path):
+    path = tmp_path / "run.npz"
+    given = (apply, PARAMS, BATCH, INNER, ADAM)
+    maml.fit(*given, steps=2, checkpoint=path)
+    whole = path.read_bytes()
+    for cut in (0, 100, len(whole) - 10):
+        path.write_bytes(whole[:cut])
+        with pytest.raises(
+            InputError, match=r"checkpoint .*run.npz: expected a whole file, got .*kept as run.npz.broken"
+        ):
+            maml.fit(*given, steps=2, checkpoint=path)
+        assert not path.exists()
+    assert sorted(p.name for p in tmp_path.iterdir()) == [f"run.npz.broken-{i}" for i in (1, 2, 3)]
+    maml.fit(*given, steps=2, checkpoint=path)
+    assert path.exists()
+
+
+def test_descriptions_tell_functions_apart():
+    def power(n):
+        return lambda x: x**n
+
+    described = [
+        _checkpoint.describe(thing)
+        for thing in (
+            power(2), power(3), optax.adam(optax.cosine_decay_schedule(0.1, 10)),
+            optax.adam(optax.cosine_decay_schedule(0.1, 20)), MLP(8).apply, MLP(9).apply, jax.jit(power(2)),
+        )
+    ]  # fmt: skip
+    assert len(set(described)) == 6
+    assert described[0] == described[-1] == _checkpoint.describe(power(2))
+    assert not any(" at 0x" in text for text in described)
+
+
+def test_bfloat16_survives_a_checkpoint(tmp_path):
+    state = {"w": jnp.ones(3, jnp.bfloat16) / 3}
+    _checkpoint.save(tmp_path / "a.npz", state, np.zeros(1), {})
+    loaded, _ = _checkpoint.load(tmp_path / "a.npz", state, {})
+    assert loaded["w"].dtype == jnp.bfloat16
+    same(loaded, state)
