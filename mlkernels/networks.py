@@ -67,6 +67,23 @@ def _flat(x: Array) -> Array:
 
 
 @dataclass(frozen=True)
+class Apply:
+    """A network's forward pass, `apply(params, x) -> [N, k]`; equal for equal networks.
+
+    A bound method would not do: it is equal only for the very same object, and JAX would compile for each `MLP(64)`.
+
+    Example:
+        >>> MLP(64).apply == MLP(64).apply, MLP(64).apply == MLP(65).apply
+        (True, False)
+    """
+
+    network: MLP | Conv4
+
+    def __call__(self, params: Params, x: Array) -> Array:
+        return self.network.forward(params, x)
+
+
+@dataclass(frozen=True)
 class MLP:
     r"""A multilayer perceptron with ReLU.
 
@@ -122,7 +139,12 @@ class MLP:
         """Names of the layers, first to last."""
         return (*(f"layer{i + 1}" for i in range(self.depth)), "head")
 
-    def apply(self, params: Params, x: Array) -> Array:
+    @property
+    def apply(self) -> Apply:
+        """`apply(params, x)`, hashable and equal for equal networks: a static argument."""
+        return Apply(self)
+
+    def forward(self, params: Params, x: Array) -> Array:
         """Outputs `[N, k]` for inputs `[N, ...]`, which are flattened."""
         h = _flat(x)
         for name in self.layers[:-1]:
@@ -198,7 +220,12 @@ class Conv4:
         params["head"] = _init_layer(keys[-1], shape, self.last_w_std, self.b_std, self.parametrization, dtype or float)
         return params
 
-    def apply(self, params: Params, x: Array) -> Array:
+    @property
+    def apply(self) -> Apply:
+        """`apply(params, x)`, hashable and equal for equal networks: a static argument."""
+        return Apply(self)
+
+    def forward(self, params: Params, x: Array) -> Array:
         """Outputs `[N, k]` for images `[N, height, width, channels]`."""
         for name in self.layers[:-1]:
             x = _affine(_conv3x3, params[name], x, 9 * x.shape[-1], self.w_std, self.b_std, self.parametrization)

@@ -71,3 +71,18 @@ def test_refusals_say_what_was_expected(make, said):
     with pytest.raises(InputError) as raised:
         make()
     assert said in str(raised.value)
+
+
+def test_equal_networks_compile_once(key):
+    count = 0
+
+    def traced(apply, params, x):
+        nonlocal count
+        count += 1
+        return apply(params, x)
+
+    compiled = jax.jit(traced, static_argnums=0)
+    params = MLP(8).init(key, (3,))
+    for _ in range(3):
+        compiled(MLP(8).apply, params, jnp.ones((2, 3)))
+    assert count == 1
