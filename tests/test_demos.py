@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlkernels.demos import derive_metantk, start_here
+from mlkernels.demos import _maml_training, derive_metantk, maml_linear_rate, start_here
+from mlkernels.demos._base import Progress
 
-DEMOS = [start_here.DEMO, derive_metantk.DEMO]
+DEMOS = [start_here.DEMO, derive_metantk.DEMO, maml_linear_rate.DEMO]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(demo.ends())]
 
 
@@ -35,3 +39,76 @@ def test_an_inner_rate_that_diverges_is_refused():
 
     with pytest.raises(InputError, match="below 2 / lambda_max"):
         derive_metantk.numbers(64, 10, 1.0, 0.0, "MAML")
+
+
+LINEAR = maml_linear_rate.DEMO
+
+
+def test_the_gradient_walked_back_by_hand_is_the_one_of_jax():
+    from mlkernels import metantk
+
+    network, params = _maml_training.network(16), _maml_training.start(16, 6)
+    task = jax.tree.map(lambda leaf: leaf[0], maml_linear_rate.problem())
+    path = jax.tree.map(lambda p: jnp.full((20, *p.shape), jnp.nan), params)
+
+    def meta_loss(params, count):
+        support = task.support_x, task.support_y
+        adapted = metantk.adapt_parameters(network.apply, params, *support, inner_rate=0.1, inner_steps=count)
+        return 0.5 * jnp.sum((network.apply(adapted, task.query_x) - task.query_y) ** 2)
+
+    ours = jax.jit(lambda count: _maml_training.task_gradient(network.apply, params, path, task, 0.1, count)[:2])
+    for count in (0, 1, 7):
+        loss, gradient = jax.value_and_grad(meta_loss)(params, count)
+        jax.tree.map(
+            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), ours(count), (loss, gradient)
+        )
+
+
+def test_the_prediction_forgets_the_scale_of_the_labels_and_the_bound_holds_below_its_rate():
+    small, large = (LINEAR.compute(**LINEAR.settings(label_scale=scale)) for scale in (0.1, 10.0))
+    np.testing.assert_allclose(small.losses, large.losses, rtol=1e-9, atol=1e-300)
+    assert (small.losses <= small.bound * (1 + 1e-12)).all()
+    assert LINEAR.compute(**LINEAR.settings(outer_rate=1.2)).diverging == 1
+
+
+def test_a_run_follows_the_prediction_where_labels_are_small_and_its_parts_do_not_matter():
+    settings = LINEAR.settings(width=64, label_scale=0.1)
+    items = list(LINEAR.run(**settings))
+    assert items[0].done == 0
+    assert "compiling" in items[0].text
+    assert items[-1].done == 1
+    losses, predicted = items[-1].data, LINEAR.compute(**settings).losses
+    assert len(losses) == maml_linear_rate.OUTER + 1
+    assert (np.diff(losses[:40]) < 0).all()
+    early = predicted > 1e-2  # then width 64 shows
+    np.testing.assert_allclose(losses[early], predicted[early], rtol=0.1)
+    for item in items:
+        np.testing.assert_array_equal(item.data, losses[: len(item.data)])  # the pace changes no number
+    np.testing.assert_array_equal(LINEAR.finished(**settings).data, losses)
+
+
+def test_a_run_left_in_the_middle_leaves_nothing_behind():
+    run = LINEAR.run(**LINEAR.settings(width=16))
+    assert next(run).done == next(run).done == 0
+    run.close()
+    assert LINEAR.finished(width=16).done == 1
+
+
+def test_a_run_that_diverges_says_at_which_step():
+    last = LINEAR.finished(width=16, outer_rate=1.2, inner_steps=0, label_scale=10.0)
+    assert last.failed
+    assert last.text == f"diverged at step {len(last.data)}"
+    assert np.isfinite(last.data).all()
+
+
+def test_a_run_over_the_prediction_goes_without_a_trace():
+    used = LINEAR.build()
+    before = LINEAR.frame(used)
+    with_run = LINEAR.frame(used, Progress(0.5, "half", np.geomspace(1, 1e-5, 50)))
+    assert with_run.png != before.png
+    assert with_run.alt == before.alt + " Run: half."
+    assert LINEAR.frame(used).png == before.png
+
+
+def test_infinite_width_says_what_stands_for_it():
+    assert "width 1024 stands for" in next(LINEAR.run(**LINEAR.settings(width=math.inf))).text

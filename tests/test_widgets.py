@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import math
 import re
+import threading
+import time
+from functools import partial
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from mlkernels import plots, widgets
-from mlkernels.demos._base import Control, Demo, Stage, choice, steps
+from mlkernels import explorer, plots, widgets
+from mlkernels.background import Background
+from mlkernels.demos._base import Control, Demo, Progress, Stage, choice, steps
 from mlkernels.errors import InputError, bad_input
 
 X = np.linspace(-5, 5, 200)
@@ -236,9 +241,9 @@ def test_controls_are_plain_keyboard_widgets_with_fixed_widths(demo):
     }
     slider = view.controls["width"]
     assert (slider.continuous_update, slider.layout.width) == (True, "420px")
-    assert slider.style.description_width == "initial"
+    assert slider.style.description_width == "7em"  # the same for all: their tracks stand below each other
     many = Control("choice", "a", "a", tuple((str(i), i) for i in range(5)), 0)
-    assert type(widgets._widget(many)).__name__ == "Dropdown"
+    assert type(explorer._widget(many)).__name__ == "Dropdown"
 
 
 def test_warm_is_called_before_the_first_picture():
@@ -284,3 +289,242 @@ def test_latency_goes_through_the_widget_and_reports(demo):
         widgets.latency(calm, repeats=0)
     with pytest.raises(InputError, match="ridge"):
         widgets.latency(demo, repeats=20)
+
+
+# --- runs -------------------------------------------------------------------------------------------------------------
+
+SOON = 20  # seconds after which a thread that does not answer has failed the test
+
+
+class Steered:
+    """A run that takes a step when the test says so, and tells where it is."""
+
+    def __init__(self, last=10, error=None, failed=False):
+        self.last, self.error, self.failed = last, error, failed
+        self.go, self.left, self.started = threading.Semaphore(0), threading.Event(), []
+
+    def __call__(self, **values):
+        self.started.append(values)
+        try:
+            for step in range(self.last + 1):
+                self.go.acquire(timeout=SOON)
+                if self.error is not None and step == 2:
+                    raise self.error
+                end = self.failed and step == 2
+                yield Progress(step / self.last, f"step {step} <of> {self.last}", np.arange(step + 1.0), end)
+                if end:
+                    return
+        finally:
+            self.left.set()
+
+
+def running_demo(run, **changes):
+    def stage():
+        built = _stage()
+        (dots,) = built.figure.axes[2].plot([], [], "r^", animated=True)
+        return Stage(built.figure, **built._moving, overlay=dots)
+
+    def overlay(stage, item):
+        stage["overlay"].set_data([], []) if item is None else stage["overlay"].set_data(item.data - 4, item.data / 5)
+
+    return make_demo(stage=stage, run=run, overlay=overlay, **changes)
+
+
+def eventually(condition):
+    end = time.monotonic() + SOON
+    while not condition():
+        assert time.monotonic() < end, "it never came about"
+        time.sleep(0.005)
+
+
+def idle(view):
+    return view.stop.disabled and not view.train.disabled
+
+
+def test_a_demo_without_a_run_has_no_buttons_for_it(demo):
+    view = widgets.explore(demo)
+    assert not {view.train, view.stop} & set(view.children[1].children)
+    with pytest.raises(InputError, match="overlay"):
+        make_demo(run=Steered())
+    with pytest.raises(InputError, match="a demo with a run"):
+        demo.finished()
+
+
+def test_train_draws_the_run_to_its_end_and_reset_takes_it_off():
+    run = Steered()
+    view = widgets.explore(running_demo(run))
+    first = view.figure.value
+    assert idle(view)
+    view.train.click()
+    assert (view.train.disabled, view.stop.disabled) == (True, False)
+    run.go.release()
+    eventually(lambda: "step 0" in view.status.value)
+    run.go.release(run.last)
+    assert view.run.join(SOON)
+    assert run.started == [view.values]
+    assert view.progress.value == 1
+    assert view.progress.bar_style == "success"
+    assert "step 10 &lt;of&gt; 10" in view.status.value
+    assert "Run: step 10" in view.figure.value
+    assert idle(view)
+    expected = view.demo.frame(view.demo.build(), Progress(1, "x", np.arange(11.0)))
+    np.testing.assert_array_equal(picture(view), np.asarray(Image.open(io.BytesIO(expected.png))))
+    view.reset.click()
+    assert view.figure.value == first
+    assert (view.progress.value, view.status.value, view.progress.bar_style) == (0, "", "")
+
+
+def test_stop_keeps_what_there_is_and_the_thread_ends():
+    run = Steered()
+    view = widgets.explore(running_demo(run))
+    view.train.click()
+    run.go.release()
+    eventually(lambda: "Run: step 0" in view.figure.value)
+    kept = view.figure.value
+    view.stop.click()
+    assert idle(view)
+    assert "stopped · step 0" in view.status.value
+    run.go.release(3)  # the step that it was at, and more than it may take
+    assert view.run.join(SOON)
+    assert run.left.is_set()
+    assert view.figure.value == kept
+    view.train.click()  # from the beginning
+    run.go.release(run.last + 1)
+    assert view.run.join(SOON)
+    assert view.progress.value == 1
+
+
+@pytest.mark.parametrize("end", ["slider", "reset", "set"])
+def test_a_control_that_moves_stops_the_run_and_clears_it(end):
+    run = Steered()
+    view = widgets.explore(running_demo(run))
+    view.train.click()
+    run.go.release()
+    eventually(lambda: "Run: step 0" in view.figure.value)
+    if end == "slider":
+        view.controls["width"].value = 1024
+    elif end == "reset":
+        view.reset.click()
+    else:
+        view.set(width=16)
+    shown = view.figure.value
+    assert idle(view)
+    assert view.status.value == ""
+    run.go.release(5)
+    assert view.run.join(SOON)
+    assert view.figure.value == shown == explorer._image(view.demo.frame(view.demo.build(), **view.values))
+
+
+def test_a_run_that_breaks_says_so_and_leaves_the_picture():
+    run = Steered(error=FloatingPointError("not a <number>"))
+    view = widgets.explore(running_demo(run))
+    view.train.click()
+    run.go.release(3)
+    assert view.run.join(SOON)
+    assert isinstance(view.error, FloatingPointError)
+    assert "FloatingPointError: not a &lt;number&gt;" in view.status.value
+    assert 'role="alert"' in view.status.value
+    assert "<img" in view.figure.value
+    assert view.progress.bar_style == "danger"
+    assert idle(view)
+    view.reset.click()
+    assert view.error is None
+
+
+def test_a_run_that_diverges_ends_in_an_alert():
+    run = Steered(failed=True)
+    view = widgets.explore(running_demo(run))
+    view.train.click()
+    run.go.release(3)
+    assert view.run.join(SOON)
+    assert 'role="alert"' in view.status.value
+    assert "step 2" in view.status.value
+    assert view.progress.bar_style == "danger"
+    assert view.error is None
+
+
+def test_settings_without_a_picture_have_no_run():
+    run = Steered()
+    view = widgets.explore(running_demo(run))
+    view.controls["ridge"].value = -1.0
+    assert view.train.disabled
+    view.controls["ridge"].value = 0.1
+    assert not view.train.disabled
+
+
+def test_a_second_run_waits_for_the_first():
+    run = Steered()
+    view = widgets.explore(running_demo(run))
+    view.train.click()
+    eventually(lambda: run.started)
+    first = view.run
+    view.stop.click()
+    view.train.click()
+    assert len(run.started) == 1
+    run.go.release(2 + run.last)
+    assert first.join(SOON)
+    assert view.run.join(SOON)
+    assert len(run.started) == 2
+    assert view.progress.value == 1
+
+
+def test_sliders_that_move_while_a_run_draws_do_no_harm(monkeypatch):
+    def run(**values):
+        yield from (Progress(step / 300, f"step {step}", np.arange(step % 8 + 1.0)) for step in range(301))
+
+    monkeypatch.setattr(explorer, "Background", partial(Background, pause=0.0))  # draw every item
+    view = widgets.explore(running_demo(run))
+    for width in (16, 32, 64, 128, 512, 1024) * 2:
+        view.train.click()
+        eventually(lambda: "Run:" in view.figure.value)
+        view.controls["width"].value = width
+        assert "Run:" not in view.figure.value
+    assert view.run.join(SOON)
+    assert view.figure.value == explorer._image(view.demo.frame(view.demo.build(), **view.values))
+
+
+def test_in_an_event_loop_the_reports_are_made_there():
+    here, run = [], Steered()
+
+    def move(stage, numbers):
+        here.append(threading.current_thread())
+        _move(stage, numbers)
+
+    async def notebook():
+        view = widgets.explore(running_demo(run, move=move))
+        view.train.click()
+        run.go.release(run.last + 1)
+        while not idle(view):
+            await asyncio.sleep(0.005)
+        return view
+
+    view = asyncio.run(asyncio.wait_for(notebook(), SOON))
+    assert view.run.join(SOON)
+    assert view.progress.value == 1
+    assert len(here) >= 2
+    assert set(here) == {threading.main_thread()}
+
+
+def test_a_loop_that_is_gone_ends_the_run():
+    run = Steered()
+    seen = []
+
+    async def notebook():
+        return Background(run, lambda *told: seen.append(told), threading.RLock())
+
+    background = asyncio.run(notebook())
+    run.go.release(3)
+    assert background.join(SOON)
+    assert not seen
+
+
+def test_a_twin_may_show_the_runs(monkeypatch):
+    shown = []
+    monkeypatch.setattr(widgets, "show_png", lambda png, alt, width: shown.append((png, alt)))
+    run = Steered(last=3)
+    run.go.release(100)
+    widgets.twin(running_demo(run))
+    widgets.twin(running_demo(run, twin_runs=True))
+    assert len(run.started) == 3
+    assert shown[0][0] != shown[1][0]
+    assert "Run: step 3" in shown[1][1]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,72 +14,13 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mlkernels.demos._controls import Control, choice, steps, written
 from mlkernels.errors import bad_input
 from mlkernels.plots import DPI, STYLE, check_alt
 
+__all__ = ["Control", "Demo", "Frame", "Progress", "Stage", "choice", "steps", "written"]
+
 _ON_TOP = 100  # added to the z-order of what moves, so that drawing it last is drawing it in order
-
-
-@dataclass(frozen=True)
-class Control:
-    """One control of a demo: explicit stops and never a continuum, so that each can be compiled and tested.
-
-    Args:
-        kind: "steps" for a slider, "choice" for buttons.
-        name: the setting, a keyword of the demo's `compute`.
-        label: what the reader sees, with the symbol of the text.
-        options: (text, value) for each stop.
-        default: one of the values.
-        help: a sentence on what it does.
-    """
-
-    kind: str
-    name: str
-    label: str
-    options: tuple[tuple[str, Any], ...]
-    default: Any
-    help: str = ""
-
-    def __post_init__(self) -> None:
-        if self.kind not in ("steps", "choice"):
-            raise bad_input(f"control {self.name}, kind", "steps or choice", repr(self.kind), "choose one")
-        texts = [text for text, _ in self.options]
-        if len(texts) < 2 or len(set(texts)) < len(texts):
-            raise bad_input(
-                f"control {self.name}, options", "two or more, each with its own text", texts, "rename them"
-            )
-        if self.default not in self.values:
-            raise bad_input(f"control {self.name}, default", f"one of {self.values}", repr(self.default), "choose one")
-
-    @property
-    def values(self) -> tuple[Any, ...]:
-        return tuple(value for _, value in self.options)
-
-    def text(self, value: Any) -> str:
-        """The text of a value, also of one between the stops."""
-        return next((text for text, stop in self.options if stop == value), written(value))
-
-
-def written(value: Any) -> str:
-    """A value as a label: infinity as its sign, numbers short.
-
-    Example:
-        >>> written(math.inf), written(0.1), written(64)
-        ('∞', '0.1', '64')
-    """
-    if isinstance(value, float):
-        return "∞" if value == math.inf else f"{value:g}"
-    return str(value)
-
-
-def steps(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
-    """A slider over these values."""
-    return Control("steps", name, label, tuple((written(v), v) for v in values), default, help)
-
-
-def choice(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
-    """Buttons for these values."""
-    return Control("choice", name, label, tuple((written(v), v) for v in values), default, help)
 
 
 class Stage:
@@ -136,9 +77,28 @@ class Frame(NamedTuple):
     size: tuple[float, float]
 
 
+class Progress(NamedTuple):
+    """One item of a demo's run.
+
+    Args:
+        done: how far the run has come, 0 to 1.
+        text: that in words, for the line beside the progress bar and for the alt text.
+        data: what `overlay` draws; all of the run so far, since items may be skipped.
+        failed: whether the run ends here for a reason that the reader must see, as divergence.
+    """
+
+    done: float
+    text: str
+    data: Any = None
+    failed: bool = False
+
+
 @dataclass(frozen=True)
 class Demo:
     """A demo as pure functions: the same settings give the same picture, on a new stage and on a used one.
+
+    With `run` a demo has besides its picture something that takes long, on a button: a computation whose items are
+    drawn over the picture while it goes on.
 
     Args:
         name: short, for messages and benchmarks.
@@ -151,9 +111,14 @@ class Demo:
         twin: three to six settings (those not named are the defaults) for the static picture.
         readout: (numbers) -> the line above the figure.
         warm: () -> None: compile whatever the controls can ask for.
+        run: (**settings) -> an iterator of `Progress`, each at most about 0.2 s of work after the one before; None for
+            a demo that only predicts. It runs in a thread of its own and is left between two items when stopped.
+        overlay: (stage, item or None): put an item into the stage's artists; None clears them.
+        twin_runs: whether the static picture shows the runs, finished.
 
     Raises:
-        InputError: two controls for one setting, a twin of another length or with an unknown setting.
+        InputError: two controls for one setting, a twin of another length or with an unknown setting, a run without an
+            overlay.
 
     Example:
         >>> from mlkernels import plots
@@ -181,6 +146,9 @@ class Demo:
     twin: tuple[Mapping[str, Any], ...]
     readout: Callable[[Any], str] = lambda numbers: ""
     warm: Callable[[], None] = lambda: None
+    run: Callable[..., Iterator[Progress]] | None = None
+    overlay: Callable[[Stage, Progress | None], None] | None = None
+    twin_runs: bool = False
 
     def __post_init__(self) -> None:
         names = [control.name for control in self.controls]
@@ -188,6 +156,8 @@ class Demo:
             raise bad_input(f"demo {self.name}, controls", "one a setting", ", ".join(names), "rename one")
         if not 3 <= len(self.twin) <= 6:
             raise bad_input(f"demo {self.name}, twin", "three to six settings", len(self.twin), "add or drop some")
+        if self.run is not None and self.overlay is None:
+            raise bad_input(f"demo {self.name}, overlay", "a function, as there is a run", None, "draw the run's items")
         for values in self.twin:
             self.settings(**values)
 
@@ -220,21 +190,33 @@ class Demo:
         with matplotlib.rc_context(STYLE):
             return self.stage()
 
-    def frame(self, stage: Stage, **values: Any) -> Frame:
-        """The answer to these settings, drawn on this stage."""
+    def _set(self, stage: Stage, numbers: Any, item: Progress | None = None) -> None:
+        self.move(stage, numbers)
+        if self.overlay is not None:
+            self.overlay(stage, item)
+
+    def frame(self, stage: Stage, item: Progress | None = None, /, **values: Any) -> Frame:
+        """The answer to these settings, drawn on this stage; with an item of a run drawn over it."""
         numbers = self.compute(**self.settings(**values))
         with matplotlib.rc_context(STYLE):
-            self.move(stage, numbers)
+            self._set(stage, numbers, item)
             png = stage.png()
         size = tuple(float(inches) for inches in stage.figure.get_size_inches())
-        return Frame(png, check_alt(self.describe(numbers)), self.readout(numbers), size)
+        alt = self.describe(numbers) + ("" if item is None else f" Run: {item.text}.")
+        return Frame(png, check_alt(alt), self.readout(numbers), size)
+
+    def finished(self, **values: Any) -> Progress:
+        """The last item of a whole run with these settings."""
+        if self.run is None:
+            raise bad_input(f"demo {self.name}", "a demo with a run", "one without", "use frame")
+        return deque(self.run(**self.settings(**values)), maxlen=1).pop()
 
     def draw(self, **values: Any) -> Figure:
         """The figure for these settings, on a stage of its own: for `plots.show` and for `savefig`."""
         stage = self.build()
         numbers = self.compute(**self.settings(**values))
         with matplotlib.rc_context(STYLE):
-            self.move(stage, numbers)
+            self._set(stage, numbers)
         return stage.figure
 
     def alt(self, **values: Any) -> str:

@@ -11,7 +11,7 @@ from mlkernels import plots
 NOTEBOOKS = {
     "00": (0, 1, "Start here", "set-up, a first slider", True),
     "01": (1, 1, "Derive the MetaNTK", "MAML as a kernel machine", True),
-    "02": (2, 0, "MAML's linear rate", "training loss against theory", False),
+    "02": (2, 0, "MAML's linear rate", "training loss against theory", True),
     "03": (2, 1, "ANIL's inner loop", "convex and nonconvex", False),
     "04": (3, 0, "MetaNTK-NAS", "search without training", False),
     "05": (2, 2, "Meta-learning in RKHS", "no inner loop in training", False),

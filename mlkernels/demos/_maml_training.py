@@ -1,0 +1,149 @@
+"""Full-batch MAML for a demo: inner steps, tasks, rates and labels are traced, so that one compilation a width serves.
+
+`metantk.adapt_parameters` needs the number of inner steps when it is compiled, as JAX can reverse no loop of unknown
+length. Here the loop's path is kept in a buffer for the most steps there can be, and walked back by hand.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Iterator
+from functools import lru_cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mlkernels.networks import MLP
+from mlkernels.tasks import TaskBatch
+
+WIDEST = 1024  # trained in place of infinity, and the width from which training is in float32
+
+
+def network(width: float) -> MLP:
+    """The network that is trained for this width, which may be `math.inf`."""
+    return MLP(WIDEST if math.isinf(width) else int(width))
+
+
+@lru_cache(maxsize=8)
+def start(width: float, dimension: int) -> dict:
+    """The parameters of `network(width)` at the start, in JAX's default float; always the same ones."""
+    return network(width).init(jax.random.key(0), (dimension,))
+
+
+def _half_squares(apply, theta, x: Array, y: Array) -> Array:
+    return 0.5 * jnp.sum((apply(theta, x) - y) ** 2)
+
+
+def task_gradient(apply, theta, path, task: TaskBatch, rate, count):
+    r"""One task's meta-loss and its gradient, through all inner steps.
+
+    .. math:: v_\tau = \nabla_\theta \tfrac12 \|f(X; \theta_\tau) - Y\|^2, \qquad
+              v_k = (I - \lambda \nabla^2 \ell(\theta_k))\, v_{k+1}
+
+    Args:
+        apply: `(theta, x) -> [N, k]`.
+        theta: the parameters, a pytree.
+        path: leaves `[at least count, ...]`: room for the inner loop's parameters. What is in it does not matter.
+        task: a batch of one task without its first axis: `[m, ...]` and `[n, ...]`.
+        rate, count: inner rate and inner steps, both may be traced.
+
+    Returns:
+        The loss, the gradient as theta, and the path.
+
+    Example:
+        >>> task = TaskBatch(*(jnp.ones((1, 1, 1)) for _ in range(4)))
+        >>> task = jax.tree.map(lambda leaf: leaf[0], task)
+        >>> loss, v, _ = task_gradient(lambda w, x: w * x, jnp.asarray(0.0), jnp.zeros(5), task, 0.5, 2)
+        >>> float(loss), float(v)  # w: 0, 0.5, 0.75, and (1 - 0.5)^2 (0.75 - 1)
+        (0.03125, -0.0625)
+    """
+
+    def step(theta):
+        gradient = jax.grad(_half_squares, argnums=1)(apply, theta, task.support_x, task.support_y)
+        return jax.tree.map(lambda p, g: p - rate * g, theta, gradient)
+
+    def forth(k, carry):
+        theta, path = carry
+        return step(theta), jax.tree.map(lambda kept, p: kept.at[k].set(p), path, theta)
+
+    def back(k, v):
+        there = jax.tree.map(lambda kept: kept[count - 1 - k], path)
+        return jax.vjp(step, there)[1](v)[0]
+
+    adapted, path = jax.lax.fori_loop(0, count, forth, (theta, path))
+    loss, v = jax.value_and_grad(_half_squares, argnums=1)(apply, adapted, task.query_x, task.query_y)
+    return loss, jax.lax.fori_loop(0, count, back, v), path
+
+
+@partial(jax.jit, static_argnames="network", donate_argnames="state")
+def _advance(network: MLP, start, state, batch: TaskBatch, settings: dict, first, last):
+    """Parts `first` to `last` of the training; a part is one task's share of an outer step, in order."""
+
+    def apply(moved, x):
+        return network.apply(jax.tree.map(jnp.add, start, moved), x)
+
+    # f - f_0 against y is f against y + f_0
+    shift = jax.vmap(partial(network.apply, start))
+    support_y, query_y = batch.support_y + shift(batch.support_x), batch.query_y + shift(batch.query_x)
+    targets = TaskBatch(batch.support_x, support_y, batch.query_x, query_y)
+    rate, eta = settings["inner_rate"].astype(query_y.dtype), settings["outer_rate"].astype(query_y.dtype)
+
+    def step(moved, gradient):
+        return jax.tree.map(lambda p, g: p - eta * g, moved, gradient), jax.tree.map(jnp.zeros_like, gradient)
+
+    def part(u, state):
+        moved, gradient, losses, path = state
+        t, i = u // settings["tasks"], u % settings["tasks"]
+        task = jax.tree.map(lambda leaf: leaf[i], targets)
+        loss, v, path = task_gradient(apply, moved, path, task, rate, settings["inner_steps"])
+        gradient = jax.tree.map(jnp.add, gradient, v)
+        whole = i == settings["tasks"] - 1
+        moved, gradient = jax.lax.cond(whole, step, lambda *same: same, moved, gradient)
+        return moved, gradient, losses.at[t].add(loss), path
+
+    return jax.lax.fori_loop(first, last, part, state)
+
+
+def losses(
+    network: MLP, start, batch: TaskBatch, *, tasks: int, inner_steps: int, inner_rate: float, outer_rate: float,
+    outer_steps: int, most_inner_steps: int, pause: float = 0.15,
+) -> Iterator[np.ndarray]:  # fmt: skip
+    """Train the centred network `f - f_0` by full-batch MAML.
+
+    What is trained is the parameters' way from `start`: in float32 the small steps at the end of training would be
+    rounded away if they were added to parameters of size one.
+
+    Args:
+        network: its `apply`.
+        start: the parameters at the start; the training is in their dtype, from `WIDEST` on in float32.
+        batch: the tasks, of which the first `tasks` are used.
+        inner_steps, inner_rate, outer_rate: of gradient descent on half the sum of squares; any inner steps up to
+            `most_inner_steps`, for which memory is held.
+        outer_steps: the last step.
+        pause: seconds of computation between two items, about; one task's gradient is never divided.
+
+    Yields:
+        The loss before each of the steps that are done, float64 `[t]`. First, after compiling, none.
+
+    Source: Finn et al. 2017 (MAML); notebooks/02_maml_linear_rate.
+    """
+    dtype = jnp.float32 if network.width >= WIDEST else jax.tree.leaves(start)[0].dtype
+    start, batch = jax.tree.map(lambda leaf: leaf.astype(dtype), (start, batch))
+    settings = {"tasks": tasks, "inner_steps": inner_steps, "inner_rate": inner_rate, "outer_rate": outer_rate}
+    settings = jax.tree.map(jnp.asarray, settings)
+    path = jax.tree.map(lambda p: jnp.zeros((most_inner_steps, *p.shape), dtype), start)
+    moved, gradient = (jax.tree.map(jnp.zeros_like, start) for _ in range(2))
+    state = moved, gradient, jnp.zeros(outer_steps + 1, dtype), path
+    first, last, chunk = 0, 0, 1
+    while True:
+        began = time.perf_counter()
+        state = _advance(network, start, state, batch, settings, first, last)
+        yield np.asarray(state[2], np.float64)[: last // tasks]
+        if last == (outer_steps + 1) * tasks:
+            return
+        if last:
+            chunk = max(1, min(2 * chunk, int(chunk * pause / (time.perf_counter() - began))))
+        first, last = last, min(last + chunk, (outer_steps + 1) * tasks)
