@@ -16,6 +16,7 @@ from jax import Array
 from mlkernels.errors import bad_input
 
 PARAMETRIZATIONS = ("ntk", "standard")
+ACTIVATIONS = ("relu", "tanh")
 Params = dict[str, dict[str, Array]]
 
 
@@ -23,8 +24,9 @@ def _check(network) -> None:
     """Refuse sizes that make no network."""
     for name in ("width", "channels", "depth", "outputs"):
         value = getattr(network, name, 1)
-        if not isinstance(value, int) or value < 1:
-            raise bad_input(name, "a whole number of at least 1", value, "give the network a size")
+        for size in value if name == "width" and isinstance(value, tuple) else (value,):
+            if not isinstance(size, int) or size < 1:
+                raise bad_input(name, "a whole number of at least 1", value, "give the network a size")
     for name in ("w_std", "b_std", "last_w_std"):
         value = getattr(network, name)
         if not (math.isfinite(value) and value >= 0):
@@ -85,23 +87,25 @@ class Apply:
 
 @dataclass(frozen=True)
 class MLP:
-    r"""A multilayer perceptron with ReLU.
+    r"""A multilayer perceptron with ReLU or tanh.
 
-    .. math:: h^0 = x,\quad h^{l+1} = \mathrm{relu}\Big(\frac{\sigma_w}{\sqrt{n_l}} W^l h^l + \sigma_b b^l\Big),\quad
+    .. math:: h^0 = x,\quad h^{l+1} = \sigma\Big(\frac{\sigma_w}{\sqrt{n_l}} W^l h^l + \sigma_b b^l\Big),\quad
               f(x) = \frac{\sigma_{last}}{\sqrt{n}} W h^L + \sigma_b b
 
     Args:
-        width: hidden units a layer, at least 1.
+        width: hidden units a layer, at least 1; or a tuple with one number for each hidden layer.
         depth: hidden layers, at least 1.
         outputs: outputs k.
-        w_std: sigma_w of the hidden layers; sqrt(2) keeps the size of the signal through ReLU.
+        w_std: sigma_w of the hidden layers; sqrt(2) keeps the size of the signal through ReLU, 1 is usual for tanh.
         b_std: sigma_b of all layers; 0 leaves the biases out.
         last_w_std: sigma of the last layer's weights.
         parametrization: "ntk" (the scales above are in the forward pass, all parameters start as standard normals) or
             "standard" (the scales are in the initial values). The same functions at the start; other gradients.
+        activation: "relu" or "tanh".
 
     Raises:
-        InputError: a size below 1, a negative standard deviation, an unknown parametrisation.
+        InputError: a size below 1, widths that are not `depth` many, a negative standard deviation, an unknown
+            parametrisation or activation.
 
     Example:
         >>> import jax
@@ -113,20 +117,26 @@ class MLP:
     Source: Jacot et al. 2018 for the "ntk" parametrisation; notebooks/01_derive_metantk.
     """
 
-    width: int
+    width: int | tuple[int, ...]
     depth: int = 2
     outputs: int = 1
     w_std: float = math.sqrt(2.0)
     b_std: float = 0.1
     last_w_std: float = 1.0
     parametrization: str = "ntk"
+    activation: str = "relu"
 
     def __post_init__(self) -> None:
         _check(self)
+        if isinstance(self.width, tuple) and len(self.width) != self.depth:
+            raise bad_input("width", f"one number or depth = {self.depth} of them", self.width, "set depth too")
+        if self.activation not in ACTIVATIONS:
+            raise bad_input("activation", " or ".join(ACTIVATIONS), repr(self.activation), "name one of them")
 
     def init(self, key: Array, input_shape: tuple[int, ...], dtype=None) -> Params:
         """Draw parameters for inputs of `input_shape` (without the batch); `dtype` None is JAX's default float."""
-        sizes = [math.prod(input_shape)] + [self.width] * self.depth + [self.outputs]
+        widths = self.width if isinstance(self.width, tuple) else [self.width] * self.depth
+        sizes = [math.prod(input_shape), *widths, self.outputs]
         stds = [self.w_std] * self.depth + [self.last_w_std]
         keys = jax.random.split(key, self.depth + 1)
         return {
@@ -144,16 +154,26 @@ class MLP:
         """`apply(params, x)`, hashable and equal for equal networks: a static argument."""
         return Apply(self)
 
+    def features(self, params: Params, x: Array) -> dict[str, Array]:
+        """What each layer puts out, `[N, units]`, first to last; the head's are the network's outputs."""
+        h, found = _flat(x), {}
+        for name in self.layers[:-1]:
+            z = _affine(jnp.matmul, params[name], h, h.shape[-1], self.w_std, self.b_std, self.parametrization)
+            found[name] = h = self.activate(z)
+        last = self.last_w_std, self.b_std, self.parametrization
+        return found | {"head": _affine(jnp.matmul, params["head"], h, h.shape[-1], *last)}
+
+    def scales(self, name: str, fan_in: int) -> tuple[float, float]:
+        """The factors of a layer's product with its weights and of its biases in the forward pass."""
+        return _scales(fan_in, self.last_w_std if name == "head" else self.w_std, self.b_std, self.parametrization)[2:]
+
+    def activate(self, y: Array) -> Array:
+        """The activation function."""
+        return {"relu": jax.nn.relu, "tanh": jnp.tanh}[self.activation](y)
+
     def forward(self, params: Params, x: Array) -> Array:
         """Outputs `[N, k]` for inputs `[N, ...]`, which are flattened."""
-        h = _flat(x)
-        for name in self.layers[:-1]:
-            h = jax.nn.relu(
-                _affine(jnp.matmul, params[name], h, h.shape[-1], self.w_std, self.b_std, self.parametrization)
-            )
-        return _affine(
-            jnp.matmul, params["head"], h, h.shape[-1], self.last_w_std, self.b_std, self.parametrization
-        )  # fmt: skip
+        return self.features(params, x)["head"]
 
 
 @dataclass(frozen=True)
@@ -225,13 +245,19 @@ class Conv4:
         """`apply(params, x)`, hashable and equal for equal networks: a static argument."""
         return Apply(self)
 
-    def forward(self, params: Params, x: Array) -> Array:
-        """Outputs `[N, k]` for images `[N, height, width, channels]`."""
+    def features(self, params: Params, x: Array) -> dict[str, Array]:
+        """What each layer puts out, `[N, height, width, channels]` after pooling; the head's are the outputs."""
+        found = {}
         for name in self.layers[:-1]:
             x = _affine(_conv3x3, params[name], x, 9 * x.shape[-1], self.w_std, self.b_std, self.parametrization)
-            x = _average_pool(jax.nn.relu(x))
+            found[name] = x = _average_pool(jax.nn.relu(x))
         x = _flat(x)
-        return _affine(jnp.matmul, params["head"], x, x.shape[-1], self.last_w_std, self.b_std, self.parametrization)
+        last = self.last_w_std, self.b_std, self.parametrization
+        return found | {"head": _affine(jnp.matmul, params["head"], x, x.shape[-1], *last)}
+
+    def forward(self, params: Params, x: Array) -> Array:
+        """Outputs `[N, k]` for images `[N, height, width, channels]`."""
+        return self.features(params, x)["head"]
 
 
 def _conv3x3(x: Array, w: Array) -> Array:

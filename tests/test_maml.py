@@ -584,7 +584,7 @@ def die(step, params, loss):
 maml.fit(apply, PARAMS, draw_batch, INNER, ADAM, steps=20, checkpoint={str(path)!r}, checkpoint_every=10, chunk=2,
          callback=die, **SAMPLED)
 """
-    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=120).returncode == 9
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=1200).returncode == 9
     told = []
     given = (apply, PARAMS, draw_batch, INNER, ADAM)
     # a function's module is a part of its description, and this file is imported under one name there and here

@@ -6,6 +6,7 @@ import math
 from dataclasses import replace
 
 import jax
+import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest

@@ -9,6 +9,7 @@ import pytest
 
 from mlkernels._neural_tangents import stax
 from mlkernels.errors import InputError
+from mlkernels.kernels import infinite_kernels
 from mlkernels.networks import MLP, Conv4
 
 
@@ -22,6 +23,17 @@ def test_shapes_and_dtypes(network, shape, key):
     y = network.apply(params, jnp.ones((7, *shape), jnp.float32))
     assert y.shape == (7, network.outputs)
     assert y.dtype == jnp.float32
+
+
+def test_a_width_for_each_layer_and_tanh(key):
+    network = MLP((6, 4), w_std=1.0, activation="tanh", parametrization="standard")
+    params, x = network.init(key, (3,)), jax.random.normal(key, (5, 3))
+    assert [params[name]["w"].shape for name in network.layers] == [(3, 6), (6, 4), (4, 1)]
+    h = x
+    for name in ("layer1", "layer2"):
+        h = jnp.tanh(h @ params[name]["w"] + params[name]["b"])
+    np.testing.assert_allclose(network.apply(params, x), h @ params["head"]["w"] + params["head"]["b"], rtol=1e-12)
+    assert MLP((8, 8)).init(key, (3,))["layer2"]["w"].tolist() == MLP(8).init(key, (3,))["layer2"]["w"].tolist()
 
 
 def test_both_parametrisations_are_the_same_function_at_the_start(key):
@@ -61,6 +73,10 @@ def test_conv4_is_the_stax_network(key):
     ("make", "said"),
     [
         (lambda: MLP(0), "width: expected a whole number of at least 1, got 0"),
+        (lambda: MLP((8, 0)), "width: expected a whole number of at least 1, got (8, 0)"),
+        (lambda: MLP((8, 8, 8)), "width: expected one number or depth = 2 of them, got (8, 8, 8)"),
+        (lambda: MLP(8, activation="gelu"), "activation: expected relu or tanh, got 'gelu'"),
+        (lambda: infinite_kernels(MLP(8, activation="tanh"), jnp.ones((2, 3))), "network.activation: expected 'relu'"),
         (lambda: MLP(8, w_std=-1.0), "w_std: expected"),
         (lambda: MLP(8, parametrization="mup"), "'mup'"),
         (lambda: Conv4(4).init(jax.random.key(0), (8, 8, 1)), "at least 16 pixels"),

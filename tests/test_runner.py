@@ -59,7 +59,7 @@ def command(folder, *arguments):
 
 def run(folder, *arguments):
     line, options = command(folder, *arguments)
-    return subprocess.run(line, capture_output=True, timeout=120, **options)
+    return subprocess.run(line, capture_output=True, timeout=1200, **options)
 
 
 def executed(folder, name, preset="quick"):
@@ -251,7 +251,7 @@ def test_ctrl_c_keeps_and_names_the_finished_ones_and_resume_goes_on(slow):
     process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
     kernel = kernel_of(slow)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "stopped; finished and kept in build/quick: 00_quick\n" in err
     assert "--resume" in err

@@ -36,6 +36,9 @@ def _kernel_fn(network: MLP | Conv4) -> Callable[[Array, Array], Kernels]:
         )
     hidden = {"W_std": network.w_std, "b_std": network.b_std or None}
     if isinstance(network, MLP):
+        if network.activation != "relu":
+            do = "tanh has no infinite-width kernel in closed form"
+            raise bad_input("network.activation", "'relu'", repr(network.activation), do)
         layers = [stax.Flatten()] + [stax.Dense(1, **hidden), stax.Relu()] * network.depth
     else:
         block = [stax.Conv(1, (3, 3), padding="SAME", **hidden), stax.Relu(), stax.AvgPool((2, 2), (2, 2))]
@@ -62,7 +65,8 @@ def infinite_kernels(network: MLP | Conv4, x1: Array, x2: Array | None = None) -
         `(nngp, ntk)`, each `[N1, N2]`. Compiled once per architecture and shape.
 
     Raises:
-        InputError: an unknown network, the standard parametrisation, inputs of different shape.
+        InputError: an unknown network, the standard parametrisation, an activation other than ReLU, inputs of
+            different shape.
 
     Example:
         >>> import jax

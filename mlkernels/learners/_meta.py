@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.errors import bad_input
+from mlkernels.learners import _wide
 from mlkernels.learners._inner import InnerLoop, adapted
 from mlkernels.learners._losses import check_labels, check_loss, loss_of
 from mlkernels.tasks import TaskBatch
@@ -76,6 +77,9 @@ def add_up(one: Callable, tasks: TaskBatch, sequential: bool):
 
 def value_and_gradient(apply, params, rates, tasks, inner, outer_loss, reduce, sequential, with_rates):
     """The outer loss and its gradient, without checks: `meta_gradient` and `fit` share it."""
+    if _wide.fits(apply, rates, tasks, inner, with_rates):
+        total = _wide.value_and_gradient(apply, params, rates, tasks, inner, outer_loss)
+        return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
     which = (0, 1) if with_rates else 0
     if not sequential:
         total = jax.value_and_grad(

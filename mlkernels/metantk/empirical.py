@@ -12,6 +12,7 @@ from jax import Array
 from mlkernels.errors import bad_input
 from mlkernels.kernels import check_outputs, gram
 from mlkernels.memory import require
+from mlkernels.metantk import thin
 from mlkernels.metantk.analytic import check_tasks
 from mlkernels.metantk.operator import check_loop
 from mlkernels.tasks import TaskBatch
@@ -187,6 +188,10 @@ def empirical_metantk(
             "inner_steps", "a whole number of at least 0", inner_steps, "infinity is for the analytic kernel"
         )
     check_loop(inner_rate, inner_steps, 0.0, False, "inner")
+    if adapt == "all" and outputs != "trace":
+        network = thin.network_of(apply, 2 * thin.rows(tasks, inner_steps, outputs))
+        if network is not None:
+            return thin.metantk(network, params, tasks, inner_rate, inner_steps, outputs)
     B, n = tasks.query_x.shape[:2]
     k = 1 if outputs == "sum" else tasks.query_y.shape[-1]
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))

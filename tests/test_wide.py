@@ -1,0 +1,95 @@
+"""MAML of wide networks without copies of their weights, held against plain differentiation."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlkernels import tasks
+from mlkernels.learners import _meta, _wide, maml
+from mlkernels.metantk import empirical_metantk, thin
+from mlkernels.networks import MLP, Conv4
+
+BATCH = tasks.random_labels(tasks=3, support=4, queries=5, dimension=6, key=jax.random.key(0))
+
+
+def one_hot(batch):
+    """The same tasks with three classes."""
+    return tasks.TaskBatch(
+        batch.support_x, jnp.eye(3)[jnp.arange(12).reshape(3, 4) % 3], batch.query_x,
+        jnp.eye(3)[jnp.arange(15).reshape(3, 5) % 3],
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("network", "loss"),
+    [
+        (MLP(16), "half_sum_squares"),
+        (MLP(16, depth=1, b_std=0.0), "mean_squares"),
+        (MLP((12, 9, 7), depth=3, activation="tanh", parametrization="standard"), "half_sum_squares"),
+        (MLP(16, outputs=3, w_std=1.1, last_w_std=0.7), "cross_entropy"),
+    ],
+    ids=str,
+)
+def test_it_is_the_gradient_by_plain_differentiation(network, loss):
+    batch = one_hot(BATCH) if network.outputs == 3 else BATCH
+    params = network.init(jax.random.key(1), (6,), jnp.float64)
+    inner = maml.InnerLoop(0.07, 3, loss=loss)
+    outer = "cross_entropy" if loss == "cross_entropy" else "half_sum_squares"
+    found = jax.jit(_wide.value_and_gradient, static_argnums=(0, 4, 5))(
+        network.apply, params, 0.07, batch, inner, outer
+    )
+    expected = maml.meta_gradient(network.apply, params, batch, inner, outer_loss=outer)
+    assert jax.tree.structure(found) == jax.tree.structure(expected)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13), found, expected)
+
+
+def test_wide_networks_take_it_and_nothing_changes():
+    network, inner = MLP(thin.WIDE, depth=1), maml.InnerLoop(0.05, 2)
+    params = network.init(jax.random.key(2), (6,), jnp.float64)
+    assert _wide.fits(network.apply, 0.05, BATCH, inner, False)
+    found = maml.meta_gradient(network.apply, params, BATCH, inner, reduce="mean")
+    expected = jax.value_and_grad(
+        lambda p: _meta.value_of_batch(network.apply, p, 0.05, BATCH, inner, "half_sum_squares", "mean", False)
+    )(params)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
+
+
+@pytest.mark.parametrize("outputs", ["sum", "full"])
+def test_it_is_the_metantk_by_the_jacobian(outputs):
+    network = MLP((12, 9), outputs=2, activation="tanh")
+    params = network.init(jax.random.key(3), (6,), jnp.float64)
+    batch = tasks.TaskBatch(*(jnp.concatenate([y, -2 * y], -1) if y.shape[-1] == 1 else y
+                              for y in (BATCH.support_x, BATCH.support_y, BATCH.query_x, BATCH.query_y)))  # fmt: skip
+    found = thin.metantk(network, params, batch, 0.07, 3, outputs)
+    expected = empirical_metantk(network.apply, params, batch, inner_rate=0.07, inner_steps=3, outputs=outputs)
+    np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
+
+
+def test_a_wide_network_takes_the_thin_metantk():
+    network = MLP(thin.WIDE, depth=1)
+    params = network.init(jax.random.key(4), (6,), jnp.float64)
+    one = tasks.TaskBatch(*(leaf[:1, :2] for leaf in jax.tree.leaves(BATCH)))
+    assert thin.network_of(network.apply, 2 * thin.rows(one, 2, "sum")) is not None
+    found = empirical_metantk(network.apply, params, one, inner_rate=0.05, inner_steps=2)
+    plain = empirical_metantk(lambda p, x: network.apply(p, x), params, one, inner_rate=0.05, inner_steps=2)
+    np.testing.assert_allclose(found, plain, rtol=1e-10)
+
+
+def test_what_it_cannot_do_is_left_to_plain_differentiation():
+    wide, inner = MLP(1024), maml.InnerLoop(0.05, 2)
+
+    def fits(network=wide, rates=0.05, with_rates=False, **settings):
+        return _wide.fits(
+            network.apply, rates, BATCH, maml.InnerLoop(**{"rate": 0.05, "steps": 2} | settings), with_rates
+        )
+
+    assert fits()
+    assert not fits(network=MLP(64))
+    assert not fits(network=MLP((1024, 64)))
+    assert not fits(network=Conv4(1024))
+    assert not fits(rates={"head": 0.05})
+    assert not fits(with_rates=True)
+    for setting in ({"adapt": ("head",)}, {"first_order": True}, {"l2": 0.1}, {"steps": 1000}):
+        assert not fits(**setting), setting
+    assert not _wide.fits(lambda params, x: x, 0.05, BATCH, inner, False)
