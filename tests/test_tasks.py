@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlkernels import tasks
 from mlkernels.datasets import Dataset, load
 from mlkernels.errors import InputError
-from mlkernels.tasks import TaskBatch
+from mlkernels.tasks import TaskBatch, _episodes
 
 
 def batch_of(count: int = 4, support: int = 3, queries: int = 5) -> TaskBatch:
@@ -206,6 +206,44 @@ def test_random_labels_lie_on_the_sphere(key):
         tasks.random_labels(tasks=1, support=1, queries=1, key=key, label_scale=math.inf)
 
 
+# A teacher
+
+
+def test_a_teachers_tasks_share_its_features(key):
+    options = {"tasks": 3, "support": 30, "queries": 10, "key": key, "dimension": 4, "features": 6}
+    batch = tasks.teacher_student(**options)
+    assert (batch.support_x.shape, batch.query_y.shape) == ((3, 30, 4), (3, 10, 1))
+    features = np.tanh(2 * np.asarray(batch.support_x) @ np.asarray(jax.random.normal(jax.random.key(0), (4, 6))) / 2)
+    queries = np.tanh(2 * np.asarray(batch.query_x) @ np.asarray(jax.random.normal(jax.random.key(0), (4, 6))) / 2)
+    heads = [np.linalg.lstsq(features[i], batch.support_y[i], rcond=None)[0] for i in range(3)]
+    for i in range(3):  # the head that fits the support set is that of the queries
+        np.testing.assert_allclose(queries[i] @ heads[i], batch.query_y[i], atol=1e-10)
+    assert np.abs(heads[0] - heads[1]).max() > 0.1
+    other = tasks.teacher_student(**options, teacher_key=jax.random.key(1))
+    assert np.array_equal(other.support_x, batch.support_x)
+    assert not np.allclose(other.support_y, batch.support_y)
+    noisy = tasks.teacher_student(**options, noise=0.5)
+    spread = np.asarray(noisy.support_y - batch.support_y)
+    assert 0.35 < spread.std() < 0.65
+
+
+def test_a_teachers_heads_and_keys(key):
+    many = tasks.teacher_student(tasks=2000, support=1, queries=1, key=key, dtype=jnp.float32)
+    assert many.query_y.dtype == jnp.float32
+    power = float((many.query_y**2).mean())  # 16 features of mean square s, heads of variance 1/4
+    x = np.asarray(many.query_x[:, 0])
+    s = (np.tanh(2 * x @ np.asarray(jax.random.normal(jax.random.key(0), (10, 16), jnp.float32)) / 10**0.5) ** 2).mean()
+    assert abs(power / (16 * s / 4) - 1) < 0.15
+    for change, words in (
+        ({"features": 0}, "features: expected a whole number"),
+        ({"noise": -1.0}, "noise: expected"),
+        ({"teacher_key": 3}, "key: expected one JAX key"),
+        ({"dimension": 0}, "dimension"),
+    ):
+        with pytest.raises(InputError, match=words):
+            tasks.teacher_student(**{"tasks": 1, "support": 1, "queries": 1, "key": key, **change})
+
+
 # Episodes
 
 
@@ -257,6 +295,29 @@ def test_episodes_come_from_their_split_and_use_all_of_it():
     first = classes.reshape(60, 2, 3)[:, 0, 0]
     assert sorted(set(first)) == [0, 2, 5, 7]  # which class comes first is random
     assert (classes.reshape(60, 2, 3) == classes.reshape(60, 2, 3)[..., :1]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("normalise", ["none", "dataset", "unit"])
+@pytest.mark.parametrize("large", [0, 1 << 20], ids=["on the device", "on the host"])
+def test_pixels_are_to_the_bit_what_numpy_makes_of_them(normalise, dtype, large, monkeypatch):
+    monkeypatch.setattr(_episodes, "LARGE", large)
+    images = np.random.default_rng(0).integers(0, 256, (8, 6, 5, 3)).astype(np.uint8)
+    mean, std = np.array([0.47, 0.45, 0.40]), np.array([0.28, 0.27, 0.29])
+    names, splits = ("a", "b"), {"all": np.arange(2)}
+    dataset = Dataset("colours", images, np.repeat([0, 1], 4), names, splits, mean, std, "", "")
+    plain = tasks.episodes(dataset, "all", 2, 1, 3, 1, jax.random.key(0), dtype=dtype)
+    batch = tasks.episodes(dataset, "all", 2, 1, 3, 1, jax.random.key(0), dtype=dtype, normalise=normalise)
+    for pixels, found in ((plain.support_x, batch.support_x), (plain.query_x, batch.query_x)):
+        expected = np.rint(np.asarray(pixels) * 255).astype(np.uint8).astype(dtype) / dtype(255)
+        if normalise == "dataset":
+            expected = (expected - mean.astype(dtype)) / std.astype(dtype)
+        elif normalise == "unit":
+            expected = expected / np.sqrt((expected * expected).sum(axis=(2, 3, 4), keepdims=True))
+        assert found.dtype == dtype
+        assert np.array_equal(found, expected)
+    with pytest.raises(InputError, match="images of colours: expected uint8, got float64"):
+        tasks.episodes(dataclasses.replace(dataset, images=images / 255), "all", 2, 1, 3, 1, jax.random.key(0))
 
 
 def test_labels_and_normalisations():

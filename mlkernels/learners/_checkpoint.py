@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import zipfile
 import zlib
 from dataclasses import is_dataclass
@@ -15,8 +14,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mlkernels.datasets._store import fault_of, write_atomically
+from mlkernels.datasets._store import fault_of
 from mlkernels.errors import InputError, bad_input
+from mlkernels.files import set_aside, write_atomically
 
 _FORMAT = 1
 
@@ -171,11 +171,8 @@ def _short(text: str) -> str:
 
 def _set_aside(path: Path, fault: str) -> InputError:
     """The error for a damaged file, which is renamed so that it is kept and no longer in the way."""
-    number = 1
-    while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
-        number += 1
     try:
-        os.replace(path, aside)
+        aside = set_aside(path)
     except OSError as error:
         return bad_input(f"checkpoint {path}", "a whole file", fault, f"move it away yourself ({error.strerror})")
     do = f"it is kept as {aside.name}; call again to start from the beginning"

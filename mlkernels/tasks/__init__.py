@@ -8,6 +8,7 @@ from mlkernels.tasks._synthetic import (
     sinusoid,
     sinusoid_value,
     sinusoid_with_parameters,
+    teacher_student,
 )
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "sinusoid",
     "sinusoid_value",
     "sinusoid_with_parameters",
+    "teacher_student",
 ]

@@ -1,4 +1,4 @@
-"""Tasks made of formulas: sinusoids to regress, random labels to check kernels with."""
+"""Tasks made of formulas: sinusoids and a teacher to regress, random labels to check kernels with."""
 
 from __future__ import annotations
 
@@ -207,4 +207,63 @@ def random_labels(
     x = jax.random.normal(points, (tasks, support + queries, dimension), dtype)
     x = x * (math.sqrt(dimension) / jnp.linalg.norm(x, axis=-1, keepdims=True))
     y = label_scale * jax.random.rademacher(coin, (tasks, support + queries, 1), dtype)
+    return TaskBatch(x[:, :support], y[:, :support], x[:, support:], y[:, support:])
+
+
+def teacher_student(
+    *,
+    tasks: int,
+    support: int,
+    queries: int,
+    key: Array,
+    teacher_key: Array | None = None,
+    dimension: int = 10,
+    features: int = 16,
+    noise: float = 0.0,
+    dtype=None,
+) -> TaskBatch:
+    r"""Regression tasks that share a teacher's features and differ in its head: what ANIL assumes, made exact.
+
+    .. math:: y = \tanh(2\, x^\top A)\, h + \text{noise}, \qquad x \sim N(0, I), \quad A_{ij} \sim N(0, 1/d), \quad
+              h \sim N(0, \tfrac14 I)
+
+    A is the same for all tasks, h is each task's own.
+
+    Args:
+        tasks: B, at least 1.
+        support: m, at least 1.
+        queries: n, at least 1.
+        key: JAX key of the points, the heads and the noise.
+        teacher_key: JAX key of A: batches of other keys share it; None is `jax.random.key(0)`.
+        dimension: d, at least 1.
+        features: units of the teacher, at least 1.
+        noise: standard deviation of the noise on support and query labels, at least 0.
+        dtype: of the arrays; None is JAX's default float.
+
+    Returns:
+        A `TaskBatch`: x `[B, m or n, d]`, y `[B, m or n, 1]`.
+
+    Raises:
+        InputError: a number out of its range.
+
+    Example:
+        >>> teacher_student(tasks=2, support=20, queries=20, key=jax.random.key(0))
+        TaskBatch(2 tasks: 20 support and 20 query points of shape (10,), 1 outputs)
+
+    Source: notebooks/03_anil_inner_loop_geometry.
+    """
+    whole(tasks=tasks, support=support, queries=queries, dimension=dimension, features=features)
+    if not 0 <= noise < math.inf:
+        raise bad_input("noise", "a standard deviation of at least 0", noise, "choose such a number")
+    one_key(key)
+    teacher_key = jax.random.key(0) if teacher_key is None else teacher_key
+    one_key(teacher_key)
+    dtype = float_type(dtype)
+    normal, keys = jax.random.normal, jax.random.split(key, 3)
+    teacher = normal(teacher_key, (dimension, features), dtype) / math.sqrt(dimension)
+    heads = normal(keys[0], (tasks, features, 1), dtype) / 2
+    x = normal(keys[1], (tasks, support + queries, dimension), dtype)
+    y = jnp.tanh(2 * x @ teacher) @ heads
+    if noise:
+        y = y + noise * normal(keys[2], y.shape, dtype)
     return TaskBatch(x[:, :support], y[:, :support], x[:, support:], y[:, support:])

@@ -1,0 +1,227 @@
+"""ANIL's meta-gradient in its two parts, written out as products with second derivatives; and its implicit limit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from mlkernels.errors import bad_input
+from mlkernels.learners._inner import InnerLoop, form, rates_for, whole
+from mlkernels.learners._inner_problem import (
+    check_solver,
+    check_strongly_convex,
+    joined,
+    minimum,
+    parts,
+    solve,
+    support_loss,
+)
+from mlkernels.learners._losses import loss_of
+from mlkernels.learners._meta import add_up, check_batch, check_reduce, in_sequence
+from mlkernels.metantk.empirical import spread
+from mlkernels.tasks import TaskBatch
+
+
+class TwoPart(NamedTuple):
+    """The outer loss and its gradient in two parts.
+
+    Args:
+        loss: a scalar.
+        dw: the gradient by where the inner loop starts, a pytree like the adapted layers.
+        dphi: the gradient by all other layers; empty if all adapt.
+    """
+
+    loss: Array
+    dw: dict
+    dphi: dict
+
+    @property
+    def gradient(self) -> dict:
+        """Both parts together, like the parameters."""
+        return joined(self.dw, self.dphi)
+
+
+def _query_loss(apply, outer_loss, task):
+    return lambda w, phi: loss_of(outer_loss, apply(joined(w, phi), task.query_x), task.query_y)
+
+
+def _reduced(one, params, tasks, reduce) -> TwoPart:
+    total = add_up(one, tasks, in_sequence(params))
+    return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3))
+def _two_part(apply, inner, outer_loss, reduce, params, rates, l2, tasks, steps) -> TwoPart:
+    w0, phi = parts(params, inner)
+    rates = spread(rates, w0)
+
+    def one(task):
+        support = support_loss(apply, inner.loss, l2, task.support_x, task.support_y)
+
+        def forward(m, carry):
+            w, path = carry
+            path = jax.tree.map(lambda kept, leaf: kept.at[m].set(leaf), path, w)
+            return jax.tree.map(lambda p, a, g: p - a * g, w, rates, jax.grad(support)(w, phi)), path
+
+        kept = max(inner.steps, 1)  # JAX refuses to look into an array without entries, even in a loop of no steps
+        path = jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), w0)
+        w, path = jax.lax.fori_loop(0, steps, forward, (w0, path))
+        loss, (v, dphi) = jax.value_and_grad(_query_loss(apply, outer_loss, task), (0, 1))(w, phi)
+
+        def backward(i, carry):
+            v, dphi = carry
+            w = jax.tree.map(lambda kept: kept[steps - 1 - i], path)
+            av = jax.tree.map(lambda a, leaf: a * leaf, rates, v)
+            # The derivative of both gradients of L_S in the direction a v of w: the Hessian's product with it, and the
+            # mixed derivatives', which are symmetric too.
+            _, (hessian, mixed) = jax.jvp(lambda w: jax.grad(support, (0, 1))(w, phi), (w,), (av,))
+            return jax.tree.map(jnp.subtract, (v, dphi), (hessian, mixed))
+
+        if not inner.first_order:
+            v, dphi = jax.lax.fori_loop(0, steps, backward, (v, dphi))
+        return TwoPart(loss, v, dphi)
+
+    return _reduced(one, params, tasks, reduce)
+
+
+def two_part_gradient(
+    apply: Callable,
+    params,
+    tasks: TaskBatch,
+    inner: InnerLoop,
+    *,
+    rates=None,
+    steps=None,
+    outer_loss: str = "half_sum_squares",
+    reduce: str = "sum",
+) -> TwoPart:
+    r"""The gradient of `maml.meta_loss` in two parts, without automatic differentiation through the inner loop.
+
+    .. math:: \frac{\partial\mathcal{L}}{\partial w} = \prod_{m=0}^{N-1} (I - \alpha H_m)\, g_N, \qquad
+              \frac{\partial\mathcal{L}}{\partial\varphi} = \nabla_\varphi L_D(w^N, \varphi)
+              - \alpha \sum_{m=0}^{N-1} \nabla_\varphi\nabla_w L_S(w^m, \varphi)
+              \prod_{j=m+1}^{N-1} (I - \alpha H_j)\, g_N
+
+    with w the adapted layers, phi the others, :math:`H_m = \nabla_w^2 L_S(w^m, \varphi)` and
+    :math:`g_N = \nabla_w L_D(w^N, \varphi)`; L_S is the inner loss with its L2 term on the support set, L_D the outer
+    loss on the queries. The inner loop runs forward and its points are kept; then back from :math:`g_N`, one
+    Hessian-vector product and one mixed product a step.
+
+    Args:
+        apply, params, inner, rates: as in `maml.adapt`. With `adapt="all"` (MAML), phi is empty.
+        tasks: B tasks.
+        steps: instead of `inner.steps`: a number from 0 to `inner.steps`, which may be traced, as a slider's.
+        outer_loss, reduce: as in `maml.meta_loss`.
+
+    Returns:
+        `TwoPart`: loss, dw, dphi; and `.gradient`, both together, which is that of `maml.meta_gradient`.
+
+    Raises:
+        InputError: as `maml.meta_gradient`; or `steps` out of range.
+
+    Example:
+        >>> from mlkernels import networks, tasks
+        >>> batch = tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
+        >>> network = networks.MLP(width=16)
+        >>> params = network.init(jax.random.key(1), (1,))
+        >>> two = two_part_gradient(network.apply, params, batch, InnerLoop(0.01, 3, adapt=("head",)))
+        >>> sorted(two.dw), sorted(two.dphi)
+        (['head'], ['layer1', 'layer2'])
+
+    Source: Ji et al. 2020, the meta-gradient of ANIL; notebooks/03_anil_inner_loop_geometry.
+    """
+    check_batch(tasks, inner, outer_loss)
+    check_reduce(reduce)
+    rates = rates_for(params, inner, rates)
+    if steps is None:
+        steps = inner.steps
+    elif not isinstance(steps, jax.core.Tracer):
+        steps = whole("steps", steps.item() if hasattr(steps, "item") else steps)
+        if steps > inner.steps:
+            raise bad_input("steps", f"at most inner.steps = {inner.steps}", steps, "give inner more steps")
+    static, l2 = _without_numbers(inner)
+    return _two_part(apply, static, outer_loss, reduce, params, rates, l2, tasks, jnp.asarray(steps))
+
+
+def _without_numbers(inner: InnerLoop) -> tuple[InnerLoop, float]:
+    """The inner loop without its rate and its L2 strength, so that others do not compile anew; and the strength."""
+    return replace(form(inner), l2=0.0), inner.l2
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
+def _implicit(apply, inner, outer_loss, reduce, solver, params, l2, tasks) -> TwoPart:
+    w0, phi = parts(params, inner)
+
+    def one(task):
+        support = support_loss(apply, inner.loss, l2, task.support_x, task.support_y)
+        w = minimum(lambda w: support(w, phi), w0, solver)
+        loss, (g, dphi) = jax.value_and_grad(_query_loss(apply, outer_loss, task), (0, 1))(w, phi)
+        g, unravel = ravel_pytree(g)
+
+        def products(u):
+            """With the Hessian, and with the mixed derivatives."""
+            return jax.jvp(lambda w: jax.grad(support, (0, 1))(w, phi), (w,), (unravel(u),))[1]
+
+        v = solve(lambda u: ravel_pytree(products(u)[0])[0], g, solver)
+        dphi = jax.tree.map(jnp.subtract, dphi, products(v)[1])
+        return TwoPart(loss, jax.tree.map(jnp.zeros_like, w), dphi)
+
+    return _reduced(one, params, tasks, reduce)
+
+
+def implicit_gradient(
+    apply: Callable,
+    params,
+    tasks: TaskBatch,
+    inner: InnerLoop,
+    *,
+    outer_loss: str = "half_sum_squares",
+    reduce: str = "sum",
+    solver: str = "eigh",
+) -> TwoPart:
+    r"""The meta-gradient of infinitely many inner steps, for a strongly convex inner problem: no loop at all.
+
+    .. math:: w^* = \arg\min_w L_S(w, \varphi), \qquad
+              \frac{\partial\mathcal{L}}{\partial\varphi} = \nabla_\varphi L_D(w^*, \varphi)
+              - \nabla_\varphi\nabla_w L_S(w^*, \varphi)\, H_*^{-1}\, \nabla_w L_D(w^*, \varphi), \qquad
+              \frac{\partial\mathcal{L}}{\partial w} = 0
+
+    w* comes from Newton's method: for the squared losses that is ridge regression, solved by one step. The gradient of
+    `two_part_gradient` comes as near to it as :math:`(1 - \alpha\mu)^N`, mu the least curvature.
+
+    Args:
+        apply, params, tasks, outer_loss, reduce: as in `two_part_gradient`.
+        inner: its `adapt` must be `("head",)`, its `l2` positive; rate and steps do not enter.
+        solver: for the linear systems of the size of w: "eigh", or "cg" (conjugate gradients, where w is large).
+
+    Returns:
+        `TwoPart`, with zeros for dw.
+
+    Raises:
+        InputError: as `two_part_gradient`; or an inner problem that is not strongly convex by its form.
+
+    Example:
+        >>> from mlkernels import networks, tasks
+        >>> batch = tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
+        >>> network = networks.MLP(width=16)
+        >>> params = network.init(jax.random.key(1), (1,))
+        >>> limit = implicit_gradient(network.apply, params, batch, InnerLoop(0.1, 1, l2=0.1, adapt=("head",)))
+        >>> float(jnp.abs(limit.dw["head"]["w"]).max())
+        0.0
+
+    Source: Rajeswaran et al. 2019 (implicit gradients in meta-learning); notebooks/03_anil_inner_loop_geometry.
+    """
+    check_batch(tasks, inner, outer_loss)
+    check_reduce(reduce)
+    check_solver(solver)
+    rates_for(params, inner, None)
+    check_strongly_convex(inner)
+    static, l2 = _without_numbers(inner)
+    return _implicit(apply, replace(static, steps=0), outer_loss, reduce, solver, params, l2, tasks)
