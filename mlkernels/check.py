@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlkernels.errors import InputError
 from mlkernels.provenance import device, version
 
 PACKAGES = (
@@ -208,6 +209,9 @@ def check() -> list[Finding]:
         from mlkernels import datasets
 
         findings += check_datasets(datasets.names(), datasets.available)
+    except InputError as error:  # whose last words are what to do
+        reason, _, remedy = str(error).rpartition("; ")
+        findings.append(Finding("data", reason, False, remedy))
     except Exception as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         findings.append(Finding("data", reason, False, "see data/README.md for where each dataset goes"))

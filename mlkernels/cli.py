@@ -1,4 +1,4 @@
-"""The command line: mlkernels run | lab | check | readme. Heavy imports stay inside the commands."""
+"""The command line: mlkernels run | lab | data | check | readme. Heavy imports stay inside the commands."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 
 import mlkernels
+from mlkernels.data_cli import data as data_group
 from mlkernels.errors import InputError, bad_input
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
@@ -20,7 +21,10 @@ _notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Fold
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(mlkernels.__version__, prog_name="mlkernels")
 def cli() -> None:
-    """A course on the theory of few-shot meta-learning: run its notebooks, read them, check the set-up."""
+    """A course on the theory of few-shot meta-learning: run its notebooks, read them, get data, check the set-up."""
+
+
+cli.add_command(data_group)
 
 
 @cli.command()

@@ -5,12 +5,19 @@ from __future__ import annotations
 import inspect
 from importlib import import_module
 
+from mlkernels.datasets import _store
 from mlkernels.datasets._dataset import Dataset
 from mlkernels.errors import bad_input
 
 __all__ = ["Dataset", "available", "first_available", "load", "names"]
 
-_MODULES = {"omniglot": "mlkernels.datasets.omniglot", "glyphs": "mlkernels.datasets.glyphs"}
+MADE = ("omniglot", "glyphs")  # with a `load` of their own
+_MODULES = {  # of all others, where their recipe is
+    "miniimagenet": "miniimagenet",
+    "tieredimagenet": "tieredimagenet",
+    "cifar_fs": "cifar",
+    "fc100": "cifar",
+}
 
 
 def names() -> tuple[str, ...]:
@@ -18,34 +25,43 @@ def names() -> tuple[str, ...]:
 
     Example:
         >>> names()
-        ('omniglot', 'glyphs')
+        ('omniglot', 'glyphs', 'miniimagenet', 'tieredimagenet', 'cifar_fs', 'fc100')
     """
-    return tuple(_MODULES)
+    return (*MADE, *_MODULES)
 
 
-def load(name: str, **options) -> Dataset:
+def load(name: str, split: str | None = None, **options) -> Dataset:
     """Load a dataset by name.
 
     Args:
-        name: "omniglot" (options `splits`, `rotations`, `download`: see `datasets.omniglot.load`) or "glyphs" (options
-            `seed`, `classes`, `drawings`: see `datasets.glyphs.load`).
-        **options: of that dataset.
+        name: one of `names()`. All but omniglot and glyphs are first imported with `mlkernels data get`; then they are
+            opened in well under a second, and only what an episode needs is read.
+        split: load this split alone, its classes numbered from 0; None loads all splits.
+        **options: of omniglot (`splits`, `rotations`, `download`: see `datasets.omniglot.load`) and of glyphs (`seed`,
+            `classes`, `drawings`: see `datasets.glyphs.load`).
 
     Returns:
         A `Dataset`: uint8 images `[N, H, W, C]`, labels, and splits by class.
 
     Raises:
-        InputError: an unknown name or option, data that cannot be found or fetched, or a broken file.
+        InputError: an unknown name, split or option, data that cannot be found or fetched, or a broken file.
 
     Example:
         >>> load("glyphs").summary().splitlines()[0]
         'glyphs: 4800 images 28x28x1 of 240 classes (train 150, val 40, test 50)'
+        >>> load("glyphs", "test")
+        Dataset(glyphs: 50 classes, 1000 images 28x28x1)
     """
-    function = _module(name).load
-    known = inspect.signature(function).parameters
+    _known(name)
+    function = import_module(f"mlkernels.datasets.{name}").load if name in MADE else None
+    known = inspect.signature(function).parameters if function else {}
     if unknown := [option for option in options if option not in known]:
-        raise bad_input(f"options of {name}", " or ".join(known), ", ".join(unknown), "leave out what it does not have")
-    return function(**options)
+        expected = " or ".join(["split", *known]) if known else "split alone"
+        raise bad_input(f"options of {name}", expected, ", ".join(unknown), "leave out what it does not have")
+    if function is None:
+        return _open(name, split)
+    data = function(**options)
+    return data if split is None else data.only(split)
 
 
 def available(name: str) -> str | None:
@@ -55,13 +71,17 @@ def available(name: str) -> str | None:
         name: of a dataset.
 
     Returns:
-        A path (or two), words for data that is made, or None if `load` would have to download.
+        A path (or two), words for data that is made, or None if `load` would have to download or cannot.
 
     Example:
         >>> available("glyphs")
         'drawn by mlkernels'
     """
-    return _module(name).available()
+    _known(name)
+    if name in MADE:
+        return import_module(f"mlkernels.datasets.{name}").available()
+    found = _store.find_folder(name) or _small(name)
+    return None if found is None else str(found)
 
 
 def first_available(*choices: str) -> str:
@@ -83,11 +103,29 @@ def first_available(*choices: str) -> str:
     for name in choices:
         if available(name) is not None:
             return name
-    do = "add 'glyphs', which is always there, or `datasets.load` one of them"
+    do = "add 'glyphs', which is always there, or get one of them: `mlkernels data list`"
     raise bad_input("first_available", "a dataset that is here", " and ".join(choices) or "no name", do)
 
 
-def _module(name: str):
-    if name not in _MODULES:
-        raise bad_input("dataset", " or ".join(_MODULES), name, "choose one that exists")
-    return import_module(_MODULES[name])
+def _open(name: str, split: str | None) -> Dataset:
+    from mlkernels.datasets._prepared import open_prepared
+
+    folder = _store.find_folder(name)
+    if folder is None and (path := _small(name)):
+        data = import_module(f"mlkernels.datasets.{_MODULES[name]}").load_small(name, path)
+        return data if split is None else data.only(split)
+    if folder is None:
+        do = f"get it with `mlkernels data get {name}`; data/README.md says what it takes"
+        raise bad_input(name, "a prepared copy", f"none in {_store.where_looked()}", do)
+    return open_prepared(folder, split)
+
+
+def _small(name: str):
+    """A file that holds a part of the dataset and is read as it is, where the dataset's module knows of one."""
+    module = import_module(f"mlkernels.datasets.{_MODULES[name]}")
+    return module.small() if hasattr(module, "small") else None
+
+
+def _known(name: str) -> None:
+    if name not in names():
+        raise bad_input("dataset", " or ".join(names()), name, "choose one that exists")

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 
+from mlkernels.datasets._maps import Chosen
 from mlkernels.errors import bad_input
 
 
@@ -25,6 +26,7 @@ class Dataset:
         std: float `[C]`, likewise.
         source: where it came from: a path, or words.
         licence: under what terms.
+        wnids: one WordNet id a class, where they are known.
 
     Example:
         >>> from mlkernels import datasets
@@ -44,6 +46,7 @@ class Dataset:
     std: np.ndarray
     source: str
     licence: str
+    wnids: tuple[str, ...] | None = None
 
     @cached_property
     def _rows(self) -> list[np.ndarray]:
@@ -67,6 +70,21 @@ class Dataset:
         if split not in self.splits:
             raise bad_input("split", " or ".join(self.splits), split, f"name a split of {self.name}")
         return self.splits[split]
+
+    def only(self, split: str) -> Dataset:
+        """One split as a dataset of its own, its classes numbered from 0; `mean` and `std` stay as they are."""
+        ids = self.classes(split)
+        number = np.full(len(self.class_names), -1)
+        number[ids] = np.arange(len(ids))
+        rows = np.flatnonzero(number[self.labels] >= 0)
+        return replace(
+            self,
+            images=Chosen(self.images, rows),
+            labels=number[self.labels[rows]],
+            class_names=tuple(self.class_names[class_id] for class_id in ids),
+            splits={split: np.arange(len(ids))},
+            wnids=None if self.wnids is None else tuple(self.wnids[class_id] for class_id in ids),
+        )
 
     def summary(self) -> str:
         """A few lines for a reader: sizes, splits, pixel statistics, source and licence."""

@@ -1,36 +1,39 @@
-"""Where dataset files live; fetching, checking and writing them so that nothing is ever half there."""
+"""Where dataset files live: which folders are read, which one is written, and what is wrong with a file."""
 
 from __future__ import annotations
 
 import hashlib
+import json
 import os
-import tempfile
+import tarfile
 import zipfile
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from mlkernels.errors import InputError, bad_input
+from mlkernels.files import not_written, set_aside, write_atomically
 
 VARIABLE = "MLKERNELS_DATA"
+MANIFEST = "manifest.json"  # of a prepared folder
+MARK = "mlkernels-data.json"  # in a folder of MLKERNELS_DATA that was empty when we first wrote to it
 
 
 def named_folders() -> list[Path]:
-    """The folders that MLKERNELS_DATA names (several as in PATH): read, never written to. A missing one is an error."""
+    """The folders that MLKERNELS_DATA names (several as in PATH), all of which are read. A missing one is an error."""
     parts = os.environ.get(VARIABLE, "").split(os.pathsep)
     folders = [Path(part.strip()).expanduser() for part in parts if part.strip()]
     for folder in folders:
         if not folder.is_dir():  # or glyphs would quietly stand in for the data that the user meant
-            raise bad_input(
-                VARIABLE, "folders that exist", folder.absolute(), "correct the path, or unset the variable"
-            )
+            do = "correct the path, make the folder, or unset the variable"
+            raise bad_input(VARIABLE, "folders that exist", folder.absolute(), do)
     return folders
 
 
 def cache() -> Path:
-    """The folder that this package writes data to: `data/` of a checkout, else the user's cache folder."""
+    """Where data goes if MLKERNELS_DATA names no other place: `data/` of a checkout, else the user's cache folder."""
     checkout = Path(__file__).resolve().parents[2]
     if (checkout / "pyproject.toml").is_file() and os.access(checkout / "data", os.W_OK):
         return checkout / "data"
@@ -39,35 +42,96 @@ def cache() -> Path:
     return Path(pooch.os_cache("mlkernels"))
 
 
+def folders() -> list[Path]:
+    """All folders that are read, in order."""
+    return [*named_folders(), cache()]
+
+
+def writing_folder() -> Path:
+    """The folder that data is written to: the first that MLKERNELS_DATA names and that is ours, else the cache.
+
+    A folder is ours if it is empty or holds the mark that we left there when it was, and this user may write to it. The
+    mark names the folder and the user, so that a copy of it, or another's, is not ours. A folder that came with files
+    in it is thus never written to.
+    """
+    return next((folder for folder in named_folders() if why_not(folder) is None), cache())
+
+
+def why_not(folder: Path) -> str | None:
+    """Why a folder that MLKERNELS_DATA names is not written to, in words; None if it is ours."""
+    if folder.resolve() == cache().resolve():
+        return None
+    try:
+        if any(folder.iterdir()) and _mark(folder) != _read_mark(folder):
+            return "it came with files in it"
+    except OSError as error:
+        return error.strerror
+    return None if os.access(folder, os.W_OK | os.X_OK) else "this user may not write there"
+
+
+def claim(folder: Path) -> Path:
+    """Make the writing folder if it is not there, and mark it as ours. Returns it."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if folder.resolve() != cache().resolve() and _mark(folder) != _read_mark(folder):
+            text = json.dumps(_mark(folder), indent=1)
+            write_atomically(folder / MARK, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+    except OSError as error:
+        raise not_written(folder, error) from error
+    return folder
+
+
+def _mark(folder: Path) -> dict[str, str]:
+    user = os.getuid() if hasattr(os, "getuid") else os.environ.get("USERNAME", "")
+    about = "mlkernels writes data to this folder; without this file it only reads it"
+    return {"about": about, "folder": str(folder.resolve()), "user": str(user)}
+
+
+def _read_mark(folder: Path) -> dict | None:
+    try:
+        return json.loads((folder / MARK).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
 def find(*names: str) -> list[Path] | None:
     """The files of these names, each from the first folder that has it; None unless all are found."""
-    folders = [*named_folders(), cache()]
-    found = [next((folder / name for folder in folders if (folder / name).is_file()), None) for name in names]
+    places = folders()
+    found = [next((folder / name for folder in places if (folder / name).is_file()), None) for name in names]
     return None if None in found else found
+
+
+def find_folder(name: str) -> Path | None:
+    """The first folder that holds a dataset of this name in the prepared form, as `FOLDER/NAME`; None if none does."""
+    return next((folder / name for folder in folders() if (folder / name / MANIFEST).is_file()), None)
 
 
 def where_looked() -> str:
     """The searched folders in words, for errors."""
-    return ", ".join(map(str, [*named_folders(), cache()]))
+    return ", ".join(map(str, folders()))
 
 
-def fault_of(path: Path, sha256: str | None = None) -> str | None:
-    """What is wrong with a zip or npz file, in words; None if it looks whole.
+def fault_of(path: Path, sha256: str | None = None, kind: str = "zip") -> str | None:
+    """What is wrong with a file, in words; None if it looks whole.
 
     Args:
         path: a file that exists.
         sha256: the checksum that it must have, if known.
+        kind: what it must be: "zip" (npz too), "tar" (compressed or not), "pickle" or "any".
 
     Returns:
         None, or words that follow "got", such as "an empty file".
     """
     with open(path, "rb") as file:
         start = file.read(512).lstrip()
+        file.seek(max(0, path.stat().st_size - 1))
+        end = file.read(1)
     if not start:
         return "an empty file"
     if start.startswith(b"<"):
         return "an HTML page (a server's notice saved in place of the file)"
-    if not zipfile.is_zipfile(path):
+    whole = {"zip": zipfile.is_zipfile, "tar": tarfile.is_tarfile, "pickle": lambda _: end == b"."}
+    if kind in whole and not whole[kind](path):
         return f"a truncated file or none of its kind ({path.stat().st_size} bytes)"
     if sha256 is not None:
         with open(path, "rb") as file:
@@ -77,8 +141,20 @@ def fault_of(path: Path, sha256: str | None = None) -> str | None:
     return None
 
 
+def kind_of(name: str) -> str:
+    """The kind of file that a name promises, for `fault_of`.
+
+    Example:
+        >>> kind_of("a.tar.gz"), kind_of("a.npz"), kind_of("a.pickle"), kind_of("a.csv")
+        ('tar', 'zip', 'pickle', 'any')
+    """
+    kinds = {"zip": "zip npz", "tar": "tar gz tgz bz2 tbz2 xz", "pickle": "pkl pickle"}
+    end = name.lower().rpartition(".")[2]
+    return next((kind for kind, ends in kinds.items() if end in ends.split()), "any")
+
+
 def reject(path: Path, expected: str, got: str) -> InputError:
-    """The error for a broken file, which is kept aside as `NAME.broken-N`, but left alone outside the cache.
+    """The error for a broken file, which is kept aside as `NAME.broken-N`, but left alone in a folder that is not ours.
 
     Args:
         path: the broken file.
@@ -88,72 +164,14 @@ def reject(path: Path, expected: str, got: str) -> InputError:
     Returns:
         An `InputError` to raise.
     """
-    if path.resolve().parent != cache().resolve():
+    if why_not(path.parent) is not None:
         do = f"nothing was loaded; replace the file, or take its folder out of {VARIABLE}"
         return bad_input(str(path), expected, got, do)
-    number = 1
-    while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
-        number += 1
     try:
-        os.replace(path, aside)
+        aside = set_aside(path)
     except OSError as error:
         return bad_input(str(path), expected, got, f"nothing was loaded; move it away yourself ({error.strerror})")
-    return bad_input(str(path), expected, got, f"nothing was loaded; it is kept as {aside.name}, so call load again")
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole, or as it was before.
-
-    Args:
-        path: the file to make or replace; its folder is made if there is none.
-        write: gets the temporary path.
-
-    Raises:
-        InputError: the folder cannot be written to, or the disk is full.
-    """
-    temporary = None
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
-        os.close(handle)
-        temporary = Path(name)
-        write(temporary)
-        temporary.chmod(0o644)  # mkstemp's files are private; data may be shared
-        os.replace(temporary, path)
-    except OSError as error:
-        do = "make room or make the folder writable; what was there before is unchanged"
-        raise bad_input(str(path), "to write it", error.strerror or error, do) from error
-    finally:
-        if temporary is not None:
-            temporary.unlink(missing_ok=True)
-
-
-def fetch(url: str, path: Path, sha256: str | None) -> None:
-    """Download to `path` with a progress bar; it appears there whole and checked, or not at all.
-
-    Args:
-        url: where from.
-        path: where to, in the cache.
-        sha256: its checksum.
-
-    Raises:
-        InputError: no network, or what came is not the file (which is then kept aside as `NAME.broken-N`).
-    """
-    import pooch
-    import requests
-
-    def download(temporary: Path) -> None:
-        try:
-            pooch.HTTPDownloader(progressbar=True)(url, str(temporary), None)
-        except requests.RequestException as error:
-            status = f"HTTP {error.response.status_code}" if error.response is not None else type(error).__name__
-            do = f"without a network, put that file into {path.parent} or into a folder that {VARIABLE} names"
-            raise bad_input(url, "a download", f"none ({status})", do) from error
-        if fault := fault_of(temporary, sha256):
-            os.replace(temporary, path)  # under its own name for a moment, so that what is kept aside has it too
-            raise reject(path, f"the file of {url}", fault)
-
-    write_atomically(path, download)
+    return bad_input(str(path), expected, got, f"nothing was loaded; it is kept as {aside.name}, so call it again")
 
 
 def read_npz(path: Path, keys: Iterable[str], what: str) -> dict[str, np.ndarray]:

@@ -13,7 +13,9 @@ import numpy as np
 
 from mlkernels.datasets import _store
 from mlkernels.datasets._dataset import Dataset, Turned, pixel_statistics
+from mlkernels.datasets._fetch import fetch
 from mlkernels.errors import bad_input
+from mlkernels.files import write_atomically
 
 PREPARED = "omniglot_28.npz"
 LICENCE = "MIT (Brenden Lake)"
@@ -60,7 +62,7 @@ def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = T
     """Omniglot at 28x28, ink = 255, from a prepared file, from the official zips, or downloaded.
 
     Looks for `omniglot_28.npz` in the folders that MLKERNELS_DATA names and in the cache, then for both official
-    zips there, then downloads the zips. Zips are converted once, to `omniglot_28.npz` in the cache.
+    zips there, then downloads the zips. Zips are converted once, to `omniglot_28.npz` in the folder that is written to.
 
     Args:
         splits: "vinyals" (train/val/test = 1028/172/423 characters) or "lake" (background/evaluation = 964/659).
@@ -89,8 +91,8 @@ def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = T
         arrays = read_prepared(path)
     else:
         arrays = convert(_archives(download))
-        path = _store.cache() / PREPARED
-        _store.write_atomically(path, lambda temporary: _save(temporary, arrays))
+        path = _store.claim(_store.writing_folder()) / PREPARED
+        write_atomically(path, lambda temporary: _save(temporary, arrays))
     return _dataset(arrays, splits, rotations, str(path))
 
 
@@ -159,11 +161,11 @@ def _archives(download: bool) -> list[Path]:
             continue
         if not download:
             do = (
-                f"put {PREPARED}, or {' and '.join(OFFICIAL.sha256)} from {OFFICIAL.url}, into {_store.cache()} "
-                f"or into a folder that {_store.VARIABLE} names, or allow the download"
+                f"put {PREPARED}, or {' and '.join(OFFICIAL.sha256)} from {OFFICIAL.url}, into "
+                f"{_store.writing_folder()} or into a folder that {_store.VARIABLE} names, or allow the download"
             )
             raise bad_input("omniglot", f"{PREPARED} or the official zips", f"none in {_store.where_looked()}", do)
-        _store.fetch(OFFICIAL.url + name, _store.cache() / name, sha256)
+        fetch(OFFICIAL.url + name, _store.claim(_store.writing_folder()) / name, sha256)
     return _store.find(*OFFICIAL.sha256)
 
 

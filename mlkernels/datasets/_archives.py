@@ -1,0 +1,82 @@
+"""Archives, unpacked so that nothing lands outside of the folder that is meant, and nothing but files."""
+
+from __future__ import annotations
+
+import gzip
+import lzma
+import shutil
+import tarfile
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from pathlib import Path, PurePosixPath
+from typing import IO
+
+from mlkernels.errors import InputError, bad_input
+
+_TAR = (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError)
+_DAMAGE = (*_TAR, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+
+
+def is_archive(path: Path) -> bool:
+    """Whether a file is a zip or a tar, compressed or not."""
+    return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
+
+
+def unpack(path: Path, folder: Path, wants: Callable[[str], bool] = lambda member: True) -> int:
+    """Unpack the files that are wanted of an archive.
+
+    Args:
+        path: a zip or tar file.
+        folder: an empty one.
+        wants: name of a member -> whether to unpack it.
+
+    Returns:
+        How many files were unpacked.
+
+    Raises:
+        InputError: a damaged archive, a member that is a link or lies outside of the folder (nothing of such an archive
+            is to be trusted), or more bytes than the disk has room for.
+    """
+    count = 0
+    do = "nothing was imported; get the archive from its official place"
+    try:
+        for name, size, opened in _members(path):
+            inside = PurePosixPath(name.replace("\\", "/"))
+            if any(part.startswith("._") or part == "__MACOSX" for part in inside.parts) or not wants(name):
+                continue
+            if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0] or opened is None:
+                what = f"{name[:100]!r}, which is a link" if opened is None else f"{name[:100]!r}"
+                raise bad_input(str(path), "an archive of files inside of its folder", what, do)
+            if size > (free := shutil.disk_usage(folder).free):
+                got = f"{free / 1e9:.1f} GB free"
+                raise bad_input(str(folder.parent), f"room for {name} of {size / 1e9:.1f} GB", got, "make room")
+            target = folder.joinpath(*inside.parts)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with opened() as source, open(target, "xb") as file:
+                shutil.copyfileobj(source, file, 1 << 20)
+            if target.stat().st_size != size:
+                raise EOFError(f"{name} is cut short")
+            count += 1
+    except InputError:
+        raise
+    except (*_DAMAGE, FileExistsError) as error:
+        reason = str(error).partition("\n")[0] or type(error).__name__
+        raise bad_input(str(path), "a whole archive", f"a damaged or truncated one ({reason})", do) from None
+    return count
+
+
+def _members(path: Path) -> Iterator[tuple[str, int, Callable[[], IO[bytes]] | None]]:
+    """Name, size and a way to open each file; None in its place for what is neither a file nor a folder."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            for member in archive.infolist():
+                if not member.is_dir():
+                    is_link = (member.external_attr >> 16) & 0o170000 == 0o120000
+                    yield member.filename, member.file_size, None if is_link else (lambda m=member: archive.open(m))
+        return
+    with tarfile.open(path) as archive:
+        for member in archive:
+            if not member.isdir():
+                opened = (lambda m=member: archive.extractfile(m)) if member.isreg() else None
+                yield member.name, member.size, opened

@@ -1,0 +1,140 @@
+"""Files and folders that are there whole or as they were before, and damaged ones that are kept out of the way."""
+
+from __future__ import annotations
+
+import errno
+import os
+import platform
+import re
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from mlkernels.errors import InputError, bad_input
+
+_ROOM = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
+_LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS}
+
+
+def not_written(path: Path, error: OSError) -> InputError:
+    """The error for a file or folder that could not be written: a full disk and a missing right have their own words.
+
+    Example:
+        >>> str(not_written(Path("a"), OSError(errno.ENOSPC, "No space left on device")))
+        'a: expected to write it, got No space left on device; make room; what was there before is unchanged'
+    """
+    do = "make room" if error.errno in _ROOM else "make the folder writable, or choose another"
+    if error.errno not in _ROOM | _LEAVE:
+        do = "make room or make the folder writable"
+    return bad_input(str(path), "to write it", error.strerror or error, f"{do}; what was there before is unchanged")
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole, or as it was before.
+
+    Args:
+        path: the file to make or replace; its folder is made if there is none.
+        write: gets the temporary path.
+
+    Raises:
+        InputError: the folder cannot be written to, or the disk is full.
+    """
+    temporary = None
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        os.close(handle)
+        temporary = Path(name)
+        write(temporary)
+        temporary.chmod(0o644)  # mkstemp's files are private; data may be shared
+        os.replace(temporary, path)
+    except OSError as error:
+        raise not_written(path, error) from error
+    finally:
+        if temporary is not None:
+            temporary.unlink(missing_ok=True)
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a damaged file or folder to `NAME.broken-N`, so that it is kept and no longer in the way.
+
+    Args:
+        path: of the file or folder.
+
+    Returns:
+        Its new path.
+
+    Raises:
+        OSError: it cannot be renamed.
+    """
+    number = 1
+    while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
+        number += 1
+    os.replace(path, aside)
+    return aside
+
+
+@contextmanager
+def scratch_folder(target: Path) -> Iterator[Path]:
+    """A folder beside `target` that is removed when the block ends.
+
+    What a process that was killed left behind is removed by the next call for the same target.
+
+    Args:
+        target: what the folder is for.
+
+    Raises:
+        InputError: the disk is full, the place cannot be written to, or another process works for the same target.
+    """
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        for left in target.parent.glob(f".{target.name}.*.part"):
+            if number := _owner(left, target.name):
+                do = "wait until it is done"
+                raise bad_input(str(target), "one process at a time", f"process {number} at work on it", do)
+        temporary = target.with_name(f".{target.name}.{_host()}-{os.getpid()}.part")
+        temporary.mkdir()
+    except OSError as error:
+        raise not_written(target, error) from error
+    try:
+        yield temporary
+    except OSError as error:
+        raise not_written(target, error) from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+@contextmanager
+def temporary_folder(target: Path) -> Iterator[Path]:
+    """A `scratch_folder` that gets its target's name once the block has ended well.
+
+    What lies at `target` then is kept as `NAME.broken-N`.
+    """
+    with scratch_folder(target) as temporary:
+        yield temporary
+        if target.exists():
+            set_aside(target)
+        os.replace(temporary, target)
+
+
+def _host() -> str:
+    return re.sub(r"[^A-Za-z0-9]+", "_", platform.node()) or "here"
+
+
+def _owner(left: Path, name: str) -> int | None:
+    """The living process that a temporary folder belongs to; a dead one's is removed, another machine's is let be."""
+    import psutil
+
+    match = re.fullmatch(rf"\.{re.escape(name)}\.{re.escape(_host())}-(\d+)\.part", left.name)
+    if match is None:
+        return None
+    number = int(match[1])
+    try:  # a process younger than the folder only has the number of the one that made it
+        if number != os.getpid() and psutil.Process(number).create_time() <= left.stat().st_ctime + 1:
+            return number
+    except (psutil.Error, OSError):
+        pass
+    shutil.rmtree(left, ignore_errors=True)
+    return None
