@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import types
 
 import numpy as np
 import pytest
 
-from benchmarks import _measure, empirical_ntk, metantk, run, sliders
+from benchmarks import _measure, datasets, empirical_ntk, metantk, run, sliders
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import sinusoid
 
@@ -96,6 +97,48 @@ def test_the_empirical_ntk_result_has_its_ratios(monkeypatch):
         assert {"than", "min", "median"} == set(found["times_faster"])
         assert found["times_leaner"]["peak_bytes"]["ratio"] == 1.0
     assert "times our memory" in empirical_ntk.report(result)
+
+
+@pytest.fixture
+def tiny_set(tmp_path, monkeypatch):
+    """A set of five training classes, and no miniImageNet of the user's."""
+    from mlkernels.datasets import _store
+
+    monkeypatch.delenv(_store.VARIABLE, raising=False)
+    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setattr(datasets, "CLASSES", {"train": 5, "val": 1, "test": 1})
+
+
+def test_every_way_to_read_a_dataset_gives_the_same_episodes(tiny_set, tmp_path, monkeypatch):
+    datasets.make_set(tmp_path, 0, 16)
+    monkeypatch.setenv(datasets.VARIABLE, str(tmp_path))
+    with datasets._found_in(tmp_path / "elsewhere") as where:
+        assert where == str(tmp_path / datasets.NAME)
+    datasets.write_others(datasets.opened(datasets.OURS, tmp_path, 16), tmp_path, 16)
+    opened = {way: datasets.opened(way, tmp_path, 16) for way in (datasets.OURS, datasets.PICKLE, *datasets.SIZES)}
+    rows = np.array([3, 0, 79])
+    images = {way: np.asarray(data.images[rows], dtype=int) for way, data in opened.items()}
+    assert len(np.unique(images[datasets.OURS].reshape(3, -1), axis=0)) == 3
+    assert np.array_equal(images[datasets.OURS], images[datasets.PICKLE])
+    for way in datasets.SIZES:
+        assert np.abs(images[way] - images[datasets.OURS]).mean() < 6  # what JPEG loses
+    shapes = {datasets.sample(data, 0, 1).shape for data in opened.values()}
+    assert shapes == {(1, 75, 84, 84, 3)}
+
+
+def test_the_datasets_result_has_its_ratios(tiny_set, monkeypatch):
+    monkeypatch.setattr(datasets, "in_fresh_process", datasets.fresh)
+    result = datasets.measure(runs=1, per_class=16, jpegs=16, episodes=1, opens=1)
+    assert result["settings"]["images"] == 80
+    assert result["settings"]["source"] == "synthetic"
+    for way in (datasets.PICKLE, *datasets.SIZES):
+        assert {"min", "median"} == set(result["times_faster"][way])
+    for found in result["fresh"].values():
+        assert found["open"]["runs"] == 1
+        assert min(found["peak_bytes"], found["peak_after_opening_bytes"]) > 0
+    assert set(result["goal"]["met"]) == {"times_faster", "peak_bytes"}
+    assert "goal, peak below 500 MB" in datasets.report(result)
+    assert datasets.VARIABLE not in os.environ
 
 
 def test_a_demo_below_the_goal_is_said_so(monkeypatch):
