@@ -9,7 +9,7 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import _measure, datasets, empirical_ntk, metantk, run, sliders
+from benchmarks import _measure, datasets, empirical_ntk, maml, metantk, run, sliders
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import sinusoid
 
@@ -157,3 +157,24 @@ def test_an_unknown_benchmark_is_refused(capsys):
     with pytest.raises(SystemExit):
         run.main(["kernel"])
     assert "metantk, sliders, empirical_ntk" in capsys.readouterr().err
+
+
+SMALL_MAML = {
+    "mlp": maml.Case(MLP(8, parametrization="standard"), (1,), 0.01, 1, 1),
+    "conv": maml.Case(Conv4(4, depth=2, outputs=5, parametrization="standard"), (8, 8, 1), 0.01, 1, 1),
+}
+
+
+def test_the_maml_step_is_pytorchs():
+    pytest.importorskip("torch", reason="torch is not installed; the benchmark is then without its peer")
+    for case in SMALL_MAML.values():
+        calls = maml.sides(case, 0, torch=True)
+        assert len(calls) == 3
+        assert maml.difference(calls) < 1e-4
+
+
+def test_without_pytorch_the_maml_step_is_timed_alone(monkeypatch):
+    monkeypatch.setattr(maml, "find_spec", lambda name: None)
+    result = maml.measure(cases={"mlp": SMALL_MAML["mlp"]})
+    assert result["by_case"]["mlp"]["goal"]["met"] is None
+    assert f"pip install {maml.TORCH}" in maml.report(result)

@@ -27,7 +27,7 @@ from jax import Array
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch
 
-WIDE = 512  # the width from which this saves more than it costs to compile
+WIDE = 1024  # the width from which this saves more than it costs to compile, in a run of a minute
 
 
 def network_of(apply, rows: int) -> MLP | None:
