@@ -13,11 +13,14 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
+import pytest
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from mlkernels.worker import kernel_environment
 
 ROOT = Path(__file__).resolve().parent.parent
+PICTURES = ROOT / "build" / "browser"  # left there to be looked at
 TOKEN = "course"
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 # what a browser in a container needs, and what keeps it from asking the network for anything
@@ -137,3 +140,22 @@ def troubles(page: Page) -> list[str]:
     for words in ("Error displaying widget", "model not found", "Loading widget...", "Javascript Error"):
         found += [words] * any(words.lower() in text.lower() for text in outputs)
     return found
+
+
+@contextlib.contextmanager
+def opened(home, name, minutes, keep=None):
+    """A notebook in JupyterLab after Run All Cells: the page, and the list of its uncaught errors."""
+    path = chromium()
+    if path is None:
+        pytest.skip(f"no browser found, looked for {', '.join(BROWSERS)}")
+    notebooks = home / "notebooks"  # a copy: JupyterLab saves, and the course's notebooks carry no outputs
+    shutil.copytree(ROOT / "notebooks", notebooks, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
+    if keep is not None:
+        notebook = nbformat.read(notebooks / f"{name}.ipynb", as_version=4)
+        notebook.cells = [cell for i, cell in enumerate(notebook.cells) if keep(i, cell)]
+        nbformat.write(notebook, notebooks / f"{name}.ipynb")
+    with jupyterlab(notebooks, home) as address, browser_page(path) as (page, errors):
+        open_notebook(page, address, f"{name}.ipynb")
+        run_all(page, minutes=minutes)
+        PICTURES.mkdir(parents=True, exist_ok=True)
+        yield page, errors

@@ -59,7 +59,7 @@ def test_other_sizes(classes, drawings):
         ({"drawings": 0}, "drawings: expected"),
         ({"seed": -1}, "seed: expected"),
         ({"seed": 0.5}, "seed: expected"),
-        ({"splits": "lake"}, "options of glyphs: expected seed or classes or drawings, got splits"),
+        ({"splits": "lake"}, "options of glyphs: expected split or seed or classes or drawings, got splits"),
     ],
 )
 def test_bad_options(options, words):
