@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -10,15 +10,13 @@ from torch.nn import functional
 
 from mlkernels.networks import Conv4
 
-torch.set_num_threads(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count())
-
 
 def _tensor(array) -> torch.Tensor:
     return torch.from_numpy(np.array(array, order="C"))
 
 
-def weights(network, params, image: tuple[int, ...]) -> list[torch.Tensor]:
-    """Parameters in PyTorch's layout, weight and bias of each layer, first to last."""
+def layout(network, params, image: tuple[int, ...]) -> list[np.ndarray]:
+    """Parameters, or a gradient by them, in PyTorch's layout: weight and bias of each layer, first to last."""
     flat = []
     for name in network.layers:
         w = np.asarray(params[name]["w"])
@@ -29,8 +27,13 @@ def weights(network, params, image: tuple[int, ...]) -> list[torch.Tensor]:
             w = w.reshape(*side, network.channels, -1).transpose(3, 2, 0, 1).reshape(w.shape[1], -1)
         else:
             w = w.T
-        flat += [_tensor(w).requires_grad_(), _tensor(params[name]["b"]).requires_grad_()]
+        flat += [w, np.asarray(params[name]["b"])]
     return flat
+
+
+def weights(network, params, image: tuple[int, ...]) -> list[torch.Tensor]:
+    """Parameters as tensors in that layout."""
+    return [_tensor(array).requires_grad_() for array in layout(network, params, image)]
 
 
 def batch(network, tasks) -> tuple[torch.Tensor, ...]:
@@ -99,6 +102,17 @@ def func(network, inner, loss: str):
         return value, gradient
 
     return call
+
+
+def with_threads(count: int, call: Callable[[], tuple]) -> Callable[[], tuple]:
+    """The call, on so many threads."""
+
+    def run():
+        if torch.get_num_threads() != count:
+            torch.set_num_threads(count)
+        return call()
+
+    return run
 
 
 WAYS = {"torch autograd loop": loop, "torch.func vmap": func}

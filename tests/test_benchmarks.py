@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import tomllib
 import types
 
 import numpy as np
@@ -165,16 +166,44 @@ SMALL_MAML = {
 }
 
 
-def test_the_maml_step_is_pytorchs():
-    pytest.importorskip("torch", reason="torch is not installed; the benchmark is then without its peer")
-    for case in SMALL_MAML.values():
-        calls = maml.sides(case, 0, torch=True)
-        assert len(calls) == 3
-        assert maml.difference(calls) < 1e-4
+@pytest.fixture(scope="module")
+def torch():
+    return pytest.importorskip("torch", reason="torch is not installed; the benchmark is then without its peer")
+
+
+@pytest.mark.parametrize("name", SMALL_MAML)
+def test_the_maml_step_is_pytorchs(name, torch):
+    result = maml.measure(cases={name: SMALL_MAML[name]})
+    found = result["by_case"][name]
+    assert len(found["times"]) == 5
+    assert found["times"].keys() - {maml.OURS} == found["times_faster"].keys()
+    assert found["max_relative_difference"] < 1e-5
+    assert found["fastest"]["min"]["ratio"] == min(ratio["min"] for ratio in found["times_faster"].values())
+    assert found["goal"]["met"] in (True, False)
+    assert "largest difference" in maml.report(result)
+
+
+def test_another_gradient_is_not_timed(monkeypatch, torch):
+    from benchmarks import _maml_torch
+
+    def other(network, inner, loss):
+        return lambda p, tasks: (torch.tensor(1.0), [torch.zeros_like(leaf) for leaf in p])
+
+    monkeypatch.setattr(_maml_torch, "WAYS", {"other": other})
+    with pytest.raises(RuntimeError, match="differ"):
+        maml.measure(cases={"mlp": SMALL_MAML["mlp"]})
 
 
 def test_without_pytorch_the_maml_step_is_timed_alone(monkeypatch):
     monkeypatch.setattr(maml, "find_spec", lambda name: None)
     result = maml.measure(cases={"mlp": SMALL_MAML["mlp"]})
-    assert result["by_case"]["mlp"]["goal"]["met"] is None
+    found = result["by_case"]["mlp"]
+    assert list(found["times"]) == [maml.OURS]
+    assert found["goal"]["met"] is None
     assert f"pip install {maml.TORCH}" in maml.report(result)
+
+
+def test_the_peer_is_the_version_that_the_project_names():
+    text = (_measure.ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    assert tomllib.loads(text)["dependency-groups"]["bench"] == [maml.TORCH]
+    assert "torch" not in (_measure.ROOT / "requirements.txt").read_text(encoding="utf-8")

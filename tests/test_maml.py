@@ -16,11 +16,10 @@ import pytest
 
 from mlkernels import kernels, metantk
 from mlkernels.errors import InputError
-from mlkernels.learners import _checkpoint, _inner, _loop, maml
+from mlkernels.learners import _checkpoint, _inner, _loop, _meta, maml
 from mlkernels.learners._divergence import inner_limit
-from mlkernels.learners._meta import in_sequence
 from mlkernels.learners.maml import InnerLoop
-from mlkernels.networks import MLP
+from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import TaskBatch
 
 LOSSES = maml.LOSSES
@@ -184,6 +183,22 @@ def test_vmap_sequence_and_remat_agree():
     close(3 * maml.meta_loss(apply, PARAMS, BATCH, inner, reduce="mean"), results[0][0], 1e-12)
 
 
+@pytest.mark.parametrize("loss", LOSSES)
+def test_images_few_by_few_are_all_of_them(loss, monkeypatch):
+    monkeypatch.setattr(_meta, "_PIXELS", 32)
+    network, key = Conv4(2, depth=1, outputs=3), jax.random.key(0)
+    assert [_meta.at_once(network.apply, points, (4, 4, 1)) for points in (6, 7)] == [2, 1]
+    assert _meta.at_once(apply, 6, (4, 4, 1)) == 6  # its points may know of each other
+    x = jax.random.normal(key, (2, 9, 4, 4, 1))
+    y = jnp.tile(jnp.eye(3), (2, 3, 1))
+    given = network.apply, network.init(key, (4, 4, 1)), TaskBatch(x[:, :3], y[:, :3], x[:, 3:], y[:, 3:])
+    few, together = (
+        maml.meta_gradient(*given, InnerLoop(0.1, 2), outer_loss=loss, with_rates=True, sequential=sequential)
+        for sequential in (True, False)
+    )
+    close(few, together, 1e-12)
+
+
 def test_meta_loss_is_differentiable_by_jax_and_is_the_sum_of_task_losses():
     inner = InnerLoop(0.2, 2)
     loss, gradient = maml.meta_gradient(apply, PARAMS, BATCH, inner)
@@ -294,8 +309,8 @@ def test_types_of_the_parameters_are_kept():
 
 def test_small_networks_take_tasks_at_once_large_ones_in_sequence():
     big = {"w": jnp.zeros((500, 500))}
-    assert not in_sequence(PARAMS)
-    assert in_sequence(big) == (jax.default_backend() == "cpu")
+    assert not _meta.in_sequence(PARAMS)
+    assert _meta.in_sequence(big) == (jax.default_backend() == "cpu")
 
 
 # --- bad settings -----------------------------------------------------------------------------------------------------

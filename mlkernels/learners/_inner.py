@@ -147,7 +147,11 @@ def rates_for(params, inner: InnerLoop, rates):
         if not isinstance(rate, jax.core.Tracer) and not np.isfinite(np.asarray(rate)).all():
             raise bad_input("rates", "finite numbers", rate, "lower the rate at which the rates are learned")
     dtype = jnp.result_type(*jax.tree.leaves(moving))
-    return jax.tree.map(lambda rate: jnp.asarray(rate, dtype), rates)
+
+    def typed(rate):  # a number stays on the host until it is used: a tenth of a millisecond, as much as a small step
+        return np.asarray(rate, dtype) if isinstance(rate, Real) else jnp.asarray(rate, dtype)
+
+    return jax.tree.map(typed, rates)
 
 
 def form(inner: InnerLoop) -> InnerLoop:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import jax
@@ -12,9 +13,11 @@ from mlkernels.errors import bad_input
 from mlkernels.learners import _wide
 from mlkernels.learners._inner import InnerLoop, adapted
 from mlkernels.learners._losses import check_labels, check_loss, loss_of
+from mlkernels.networks import Apply
 from mlkernels.tasks import TaskBatch
 
 _MANY = 10_000  # parameters (width 100, say) from which tasks in sequence were faster than vmap on two CPU cores
+_PIXELS = 4096  # of images that go through a network together
 
 
 def in_sequence(params) -> bool:
@@ -59,8 +62,9 @@ def value_of_batch(apply, params, rates, tasks, inner, outer_loss, reduce, seque
     return losses.mean() if reduce == "mean" else losses.sum()
 
 
-def add_up(one: Callable, tasks: TaskBatch, sequential: bool):
-    """The sum over tasks of `one(task)`, any pytree; in sequence it holds one task's alone.
+def add_up(one: Callable, tasks, sequential: bool):
+    """The sum over tasks (or whatever a tree's first axis counts) of `one(task)`, any pytree; in sequence it holds one
+    task's alone.
 
     Example:
         >>> from mlkernels.tasks import sinusoid
@@ -75,22 +79,61 @@ def add_up(one: Callable, tasks: TaskBatch, sequential: bool):
     return jax.lax.scan(lambda total, task: (jax.tree.map(jnp.add, total, one(task)), None), zero, tasks)[0]
 
 
+def at_once(apply, points: int, shape: tuple[int, ...]) -> int:
+    """How many of a task's queries go through the network together where tasks go in sequence: images few by few.
+
+    What lies between the layers stays in the cache then. On two CPU cores that made Conv-4's meta-gradient 1.2 to 1.4
+    times as fast as with all 75 queries together, in a third to a tenth of the memory.
+
+    Args:
+        apply: only networks of `mlkernels.networks` are known to treat each point by itself.
+        points: the queries; the answer divides their number.
+        shape: of one, `[height, width, channels]` for an image.
+
+    Example:
+        >>> from mlkernels.networks import MLP, Conv4
+        >>> conv = Conv4(8).apply
+        >>> at_once(conv, 75, (28, 28, 1)), at_once(conv, 75, (84, 84, 3)), at_once(MLP(8).apply, 75, (6,))
+        (5, 1, 75)
+    """
+    if len(shape) < 3 or jax.default_backend() != "cpu" or not isinstance(apply, Apply):
+        return points
+    most = max(1, _PIXELS // math.prod(shape[:-1]))
+    return max(count for count in range(1, min(most, points) + 1) if points % count == 0)
+
+
+def _of_queries(apply, theta, task: TaskBatch, outer_loss: str):
+    """The loss on one task's queries and its gradient by the adapted parameters."""
+
+    def part(queries):
+        x, y = queries
+        return jax.value_and_grad(lambda theta: loss_of(outer_loss, apply(theta, x), y))(theta)
+
+    x, y = task.query_x, task.query_y
+    count = at_once(apply, len(x), x.shape[1:])
+    if count == len(x):
+        return part((x, y))
+    total = add_up(part, [a.reshape(-1, count, *a.shape[1:]) for a in (x, y)], True)
+    return total if outer_loss == "half_sum_squares" else jax.tree.map(lambda leaf: leaf * (count / len(x)), total)
+
+
 def value_and_gradient(apply, params, rates, tasks, inner, outer_loss, reduce, sequential, with_rates):
     """The outer loss and its gradient, without checks: `meta_gradient` and `fit` share it."""
     if _wide.fits(apply, rates, tasks, inner, with_rates):
         total = _wide.value_and_gradient(apply, params, rates, tasks, inner, outer_loss)
         return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
-    which = (0, 1) if with_rates else 0
     if not sequential:
         total = jax.value_and_grad(
-            lambda params, rates: value_of_batch(apply, params, rates, tasks, inner, outer_loss, reduce, False), which
+            lambda params, rates: value_of_batch(apply, params, rates, tasks, inner, outer_loss, reduce, False),
+            (0, 1) if with_rates else 0,
         )
         return total(params, rates)
 
     def one(task):
-        return jax.value_and_grad(
-            lambda params, rates: value_of_task(apply, params, rates, task, inner, outer_loss), which
-        )(params, rates)
+        support, by = (task.support_x, task.support_y), (params, rates) if with_rates else (params,)
+        theta, pull = jax.vjp(lambda params, rates=rates: adapted(apply, params, rates, *support, inner), *by)
+        loss, gradient = _of_queries(apply, theta, task, outer_loss)
+        return loss, pull(gradient) if with_rates else pull(gradient)[0]
 
     total = add_up(one, tasks, True)
     return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total

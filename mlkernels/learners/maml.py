@@ -66,7 +66,7 @@ def task_loss(
 
     Args:
         apply, params, inner, rates: as in `adapt`.
-        task: one task without the first axis (as `vmap` over a batch hands it out), or a batch of one.
+        task: one task without the first axis (`vmap` hands it out so), or a batch of one.
         outer_loss: "half_sum_squares", "mean_squares" or "cross_entropy".
 
     Returns:
@@ -77,11 +77,9 @@ def task_loss(
 
     Example:
         >>> from mlkernels import networks, tasks
-        >>> batch = tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
-        >>> network = networks.MLP(width=16)
+        >>> network, batch = networks.MLP(16), tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
         >>> params = network.init(jax.random.key(1), (1,))
-        >>> inner = InnerLoop(0.01, 3)
-        >>> jax.vmap(lambda task: task_loss(network.apply, params, task, inner))(batch).shape
+        >>> jax.vmap(lambda task: task_loss(network.apply, params, task, InnerLoop(0.01, 3)))(batch).shape
         (3,)
 
     Source: Finn et al. 2017.
@@ -116,8 +114,7 @@ def meta_loss(
         tasks: B tasks.
         outer_loss: as in `task_loss`.
         reduce: "sum" (the theory's) or "mean" over tasks.
-        sequential: tasks one after the other (memory of one task) rather than all at once; None means whichever was
-            faster for networks of this size (`in_sequence`).
+        sequential: tasks one by one, in the memory of one, not all at once; None: as was faster for such a network.
 
     Returns:
         A scalar.
@@ -127,8 +124,7 @@ def meta_loss(
 
     Example:
         >>> from mlkernels import networks, tasks
-        >>> batch = tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
-        >>> network = networks.MLP(width=16)
+        >>> network, batch = networks.MLP(16), tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
         >>> params = network.init(jax.random.key(1), (1,))
         >>> meta_loss(network.apply, params, batch, InnerLoop(0.01, 3)).shape
         ()
@@ -156,12 +152,11 @@ def meta_gradient(
     .. math:: \nabla_\theta \mathcal{L} = \sum_i \Big(\frac{\partial\theta_i'}{\partial\theta}\Big)^{\!\top}
               \nabla\ell_i(\theta_i')
 
-    MAML as it stands; first-order MAML (the Jacobian replaced by the identity) with `inner.first_order`; ANIL with
-    `inner.adapt = ("head",)`.
+    With `inner.first_order` the Jacobian is replaced by the identity.
 
     Args:
         apply, params, tasks, inner, rates, outer_loss, reduce, sequential: as in `meta_loss`.
-        with_rates: the gradient by the rates too; if `rates` is None, by one rate for each adapted layer.
+        with_rates: by the rates too; if `rates` is None, by one rate for each adapted layer.
 
     Returns:
         `(loss, gradient)`, the gradient like `params`; with `with_rates` a pair, like `(params, rates)`.
@@ -171,12 +166,11 @@ def meta_gradient(
 
     Example:
         >>> from mlkernels import networks, tasks
-        >>> batch = tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
-        >>> network = networks.MLP(width=16)
+        >>> network, batch = networks.MLP(16), tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
         >>> params = network.init(jax.random.key(1), (1,))
         >>> anil = InnerLoop(0.01, 3, adapt=("head",))
-        >>> loss, (gradient, by_rate) = meta_gradient(network.apply, params, batch, anil, with_rates=True)
-        >>> sorted(gradient), sorted(by_rate)
+        >>> loss, (gradient, by_rates) = meta_gradient(network.apply, params, batch, anil, with_rates=True)
+        >>> sorted(gradient), sorted(by_rates)
         (['head', 'layer1', 'layer2'], ['head'])
 
     Source: Finn et al. 2017 (MAML, FOMAML), Raghu et al. 2020 (ANIL), Li et al. 2017 (learned rates).
@@ -194,8 +188,7 @@ def reptile_direction(
 
     .. math:: \frac1B \sum_i (\theta - \theta_i')
 
-    Plain gradient descent at rate epsilon moves the parameters by the fraction epsilon towards the adapted ones. Tasks
-    are adapted on their support sets; queries do not enter.
+    Gradient descent at rate epsilon goes that fraction of the way to the adapted parameters. Queries do not enter.
 
     Args:
         apply, params, tasks, inner, rates, sequential: as in `meta_loss`.
@@ -208,8 +201,7 @@ def reptile_direction(
 
     Example:
         >>> from mlkernels import networks, tasks
-        >>> batch = tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
-        >>> network = networks.MLP(width=16)
+        >>> network, batch = networks.MLP(16), tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
         >>> params = network.init(jax.random.key(1), (1,))
         >>> sorted(reptile_direction(network.apply, params, batch, InnerLoop(0.01, 3)))
         ['head', 'layer1', 'layer2']
