@@ -9,6 +9,9 @@ NAME =
 ARGS =
 CUDA = cuda13
 
+# Processes for the tests (tests/conftest.py says how many); a file stays in one, for what it has compiled.
+PARALLEL = -n auto --dist loadfile --no-loadscope-reorder
+
 STAMP := .venv/.installed
 
 # The user's own Python settings must not leak into .venv.
@@ -27,8 +30,8 @@ run: $(STAMP) ## run the notebooks into build/PRESET: make run PRESET=quick|clas
 lab: $(STAMP) ## open JupyterLab, on a notebook if one is named: make lab NAME=01
 	.venv/bin/mlkernels lab $(NAME) $(ARGS)
 
-test: $(STAMP) ## all tests, then lint: make test ARGS="-m 'not slow'"
-	.venv/bin/python -m pytest $(ARGS)
+test: $(STAMP) ## all tests on all cores, then lint: make test ARGS="-m 'not slow'"
+	.venv/bin/python -m pytest $(PARALLEL) $(ARGS)
 	@$(MAKE) --no-print-directory lint
 
 bench: $(STAMP) ## the benchmarks, results in data/results

@@ -10,6 +10,20 @@ import pytest
 
 jax.config.update("jax_enable_x64", True)
 
+MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
+LONGEST = ("test_notebooks", "test_browser", "test_browser_training", "test_maml", "test_metantk", "test_anil")
+
+
+def pytest_xdist_auto_num_workers(config) -> int:
+    """How many processes `-n auto` means: one a core that we may use, and no more than a few."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return min(cores, MOST_PROCESSES)
+
+
+def pytest_collection_modifyitems(items) -> None:
+    """The longest files first, so that no process is left alone with one at the end."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture
 def key():

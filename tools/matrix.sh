@@ -8,6 +8,7 @@ cd "$(dirname "$0")/.."
 unset PYTHONPATH PYTHONHOME # set-up cares for pip
 failed=()
 core="not notebook and not browser and not slow"
+parallel="-n auto --dist loadfile --no-loadscope-reorder" # as in the Makefile
 
 # Prints the first interpreter of a minor version that really runs: a pyenv shim may be there and refuse.
 find_python() {
@@ -52,7 +53,7 @@ for minor in 11 12 13; do
         continue
     fi
     set_up "$minor" "$python" || { failed+=("set-up of 3.$minor") && continue; }
-    check "core on 3.$minor" "build/venvs/3.$minor/bin/python" -m pytest -q -m "$core" --ignore=tests/test_benchmarks.py \
+    check "core on 3.$minor" "build/venvs/3.$minor/bin/python" -m pytest -q $parallel -m "$core" --ignore=tests/test_benchmarks.py \
         $(report "core-3.$minor") "$@"
 done
 
@@ -71,7 +72,7 @@ if [ -x "$python" ] && [ ${#tests[@]} -gt 0 ]; then
             touch "$overlay/.installed" || failed+=("set-up of JAX 0.11.2")
     fi
     if [ -f "$overlay/.installed" ]; then
-        check "bridge and kernels on JAX 0.11.2" env PYTHONPATH="$overlay" "$python" -m pytest -q -m "$core" --ignore=tests/test_benchmarks.py \
+        check "bridge and kernels on JAX 0.11.2" env PYTHONPATH="$overlay" "$python" -m pytest -q $parallel -m "$core" --ignore=tests/test_benchmarks.py \
             $(report jax-0.11.2) "$@" "${tests[@]}"
     fi
 fi
