@@ -1,4 +1,4 @@
-"""The command line: mlkernels run | lab | data | check | readme. Heavy imports stay inside the commands."""
+"""The command line: mlkernels run | lab | data | nas | check | readme. Heavy imports stay inside the commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import click
 import mlkernels
 from mlkernels.data_cli import data as data_group
 from mlkernels.errors import InputError, bad_input
+from mlkernels.nas_cli import nas as nas_group
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 _notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Folder of the notebooks [the checkout's].")
@@ -25,6 +26,7 @@ def cli() -> None:
 
 
 cli.add_command(data_group)
+cli.add_command(nas_group)
 
 
 @cli.command()

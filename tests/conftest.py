@@ -11,7 +11,15 @@ import pytest
 jax.config.update("jax_enable_x64", True)
 
 MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
-LONGEST = ("test_notebooks", "test_browser", "test_browser_training", "test_maml", "test_metantk", "test_anil")
+LONGEST = (
+    "test_notebooks", "test_browser", "test_nas_search", "test_kernels", "test_miniimagenet", "test_maml", "test_wide",
+    "test_nas_scores", "test_nas_supernet", "test_metantk", "test_browser_training", "test_cost", "test_anil",
+)  # fmt: skip
+# Arithmetic, the same under every Python: tools/matrix.sh leaves it to the doctests, for it takes most of the time.
+NUMERICS = (
+    "test_kernels", "test_metantk", "test_maml", "test_wide", "test_anil", "test_cost", "test_curvature",
+    "test_similarity", "test_history", "test_nas_search", "test_nas_scores", "test_nas_supernet", "test_tasks",
+)  # fmt: skip
 
 
 def pytest_xdist_auto_num_workers(config) -> int:
@@ -21,7 +29,10 @@ def pytest_xdist_auto_num_workers(config) -> int:
 
 
 def pytest_collection_modifyitems(items) -> None:
-    """The longest files first, so that no process is left alone with one at the end."""
+    """The longest files first, so that no process is left alone with one at the end; arithmetic is marked."""
+    for item in items:
+        if item.path.stem in NUMERICS:
+            item.add_marker("numerics")
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

@@ -10,7 +10,7 @@ import types
 import numpy as np
 import pytest
 
-from benchmarks import _measure, datasets, empirical_ntk, maml, metantk, run, sliders
+from benchmarks import _measure, datasets, empirical_ntk, maml, metantk, nas, run, sliders
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import sinusoid
 
@@ -207,3 +207,29 @@ def test_the_peer_is_the_version_that_the_project_names():
     text = (_measure.ROOT / "pyproject.toml").read_text(encoding="utf-8")
     assert tomllib.loads(text)["dependency-groups"]["bench"] == [maml.TORCH]
     assert "torch" not in (_measure.ROOT / "requirements.txt").read_text(encoding="utf-8")
+
+
+TINY_NAS = {"channels": 4, "pixels": 8, "cells": 3, "tasks": 1}
+
+
+def test_the_candidates_kernel_is_the_plain_one():
+    ours, theirs = (np.array(nas.measured(side, 1, 0, **TINY_NAS)["kernel"]) for side in (nas.OURS, nas.PLAIN))
+    assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(ours)
+
+
+def test_the_candidates_kernel_is_pytorchs(torch):
+    ours, theirs = (np.array(nas.measured(side, 2, 0, **TINY_NAS)["kernel"]) for side in (nas.OURS, nas.TORCH))
+    assert np.linalg.norm(ours - theirs) < 1e-4 * np.linalg.norm(ours)
+
+
+def test_regions_are_those_of_all_pairs():
+    found = nas.regions_measured(2, 0, images=60)
+    assert found["counts"][0] == found["counts"][1]
+
+
+def test_a_whole_search_is_the_sum_of_its_rounds():
+    """A second each, whatever is open: as many seconds as networks, and what was compiled."""
+    flat = {name: {"min_s": 1.0, "first_s": 6.0} for name in nas.OPEN}
+    none = {name: {"ours_s": 0.0, "pairs_s": 1.0} for name in nas.OPEN}
+    assert nas.whole_search(flat, none, reference=False) == 5 + 3 * (6 + 486 + 1 + 14)
+    assert nas.whole_search(flat, none, reference=True) == 5 + 2 * 3 * 2 * 500

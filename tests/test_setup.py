@@ -46,7 +46,7 @@ FLOORS = (
     {"__init__", "errors", "files", "_neural_tangents", "networks", "presets", "memory", "intervals", "provenance"},
     {"kernels", "tasks", "datasets"},
     {"metantk", "learners", "nas"},
-    {"claims", "plots", "looks", "panels", "exercises"},
+    {"claims", "plots", "looks", "panels", "exercises", "drawings"},
     {"demos"},
 )
 TOP = len(FLOORS)

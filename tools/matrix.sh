@@ -1,6 +1,7 @@
 #!/bin/bash
-# The core's tests under every Python 3.11 to 3.13 that is found and is not .venv's own, then the bridge's and the
-# kernels' tests under JAX 0.11.2 on Python 3.12. Environments are kept in build/venvs and made from the same lock.
+# The core's tests (all doctests, and what is not arithmetic) under every Python 3.11 to 3.13 that is found and is not
+# .venv's own, then the bridge's and the kernels' tests under JAX 0.11.2 on Python 3.12. Environments are kept in
+# build/venvs and made from the same lock.
 # bash tools/matrix.sh [PYTEST ARGUMENT...]; JUnit reports go to $REPORTS if that is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -53,7 +54,7 @@ for minor in 11 12 13; do
         continue
     fi
     set_up "$minor" "$python" || { failed+=("set-up of 3.$minor") && continue; }
-    check "core on 3.$minor" "build/venvs/3.$minor/bin/python" -m pytest -q $parallel -m "$core" --ignore=tests/test_benchmarks.py \
+    check "core on 3.$minor" "build/venvs/3.$minor/bin/python" -m pytest -q $parallel -m "$core and not numerics" --ignore=tests/test_benchmarks.py \
         $(report "core-3.$minor") "$@"
 done
 

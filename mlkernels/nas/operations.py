@@ -1,0 +1,198 @@
+"""Blocks, run and differentiated: small jitted functions, compiled once for each block, shape and number of samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mlkernels.kernels import gram
+from mlkernels.nas.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu
+from mlkernels.nas.lowering import conv, norm, pool, sample_gradients
+
+# A ReLU's input so near zero is rounding: of one channel, what comes over two edges may cancel exactly.
+ROUNDING = 64
+
+
+def run_block(
+    block: Block, weights: tuple[Array, ...], x: Array, how: str = "shifts", seen: list | None = None
+) -> Array:
+    """A block's output `[n, height, width, channels]`.
+
+    Args:
+        block: the steps.
+        weights: one array for each shape in the steps' `weights`, in order.
+        x: `[n, height, width, channels]`.
+        how: "shifts" or "lax".
+        seen: a list that gets which ReLUs are on, bool arrays of the shapes of their outputs. One whose input is zero
+            but for rounding is off.
+
+    Example:
+        >>> from mlkernels.nas.blocks import operation
+        >>> (block,) = operation("conv_1x5_5x1", 4, stride=2)
+        >>> weights = [jnp.ones(shape) for step in block for shape in step.weights]
+        >>> run_block(block, weights, jnp.ones((2, 7, 7, 4))).shape
+        (2, 4, 4, 4)
+    """
+    left = iter(weights)
+    for step in block:
+        x = _run(step, left, x, how)
+        if seen is not None and isinstance(step, Relu):
+            seen.append(x > ROUNDING * jnp.finfo(x.dtype).eps)
+    return x
+
+
+def _run(step, weights: Iterator[Array], x: Array, how: str) -> Array:
+    match step:
+        case Relu():
+            return jax.nn.relu(x)
+        case Conv():
+            return conv(step, next(weights), x, how)
+        case Halves():
+            ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
+            return jnp.concatenate([x[:, ::2, ::2] @ next(weights)[0, 0], ahead @ next(weights)[0, 0]], axis=-1)
+        case Pool():
+            return pool(step, x)
+        case Constant():
+            x = x[..., :: step.stride[0], :: step.stride[1], :]
+            signs = sum(jnp.arange(size).reshape(-1, *[1] * k) for k, size in enumerate(x.shape[:-4:-1])) % 2
+            return jnp.broadcast_to(step.value * (1 - 2 * signs), x.shape).astype(x.dtype)
+        case Norm():
+            return norm(step, x)
+        case Mean():
+            return x.mean((1, 2), keepdims=True)
+    raise TypeError(f"no such step: {step}")
+
+
+@cache
+def _jit(function, backend: str):
+    """The function jitted over its arrays; its first two arguments are static.
+
+    On a CPU without LLVM's expensive passes: blocks compile twice as fast, and time is spent in matrix products anyway.
+    """
+    options = {"xla_llvm_disable_expensive_passes": True} if backend == "cpu" else None
+    return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
+
+
+def forward(block: Block, how: str, weights, x: Array) -> Array:
+    """`run_block`, jitted."""
+    return _jit(_forward, jax.default_backend())(block, how, weights, x)
+
+
+def _forward(block, how, weights, x):
+    return run_block(block, weights, x, how)
+
+
+def observe(block: Block, how: str, weights, x: Array) -> tuple[Array, Array]:
+    """`run_block` for batches `[B, n, ...]`, and which of its ReLUs are on, bool `[B*n, units]`; jitted."""
+    return _jit(_observe, jax.default_backend())(block, how, weights, x)
+
+
+def _observe(block, how, weights, x):
+    def one(x):
+        seen = []
+        y = run_block(block, weights, x, how, seen)
+        return y, jnp.concatenate([jnp.zeros((len(x), 0), bool), *(on.reshape(len(x), -1) for on in seen)], axis=1)
+
+    y, seen = jax.vmap(one)(x)
+    return y, seen.reshape(math.prod(seen.shape[:-1]), seen.shape[-1])
+
+
+@jax.jit
+def scaled(x: Array, scale) -> Array:
+    """`scale * x`."""
+    return x * scale
+
+
+@jax.jit
+def added(total: Array, x: Array, scale) -> Array:
+    """`total + scale * x`."""
+    return total + x * scale
+
+
+@partial(jax.jit, static_argnums=1)
+def nothing(images: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros `[..., *shape]` for images `[..., height, width, colours]`, on the devices where they are."""
+    return jnp.zeros((*images.shape[:-3], *shape), images.dtype)
+
+
+@partial(jax.jit, static_argnums=1)
+def no_gradient(x: Array, outputs: int) -> Array:
+    """Zeros `[outputs, *x.shape]`."""
+    return jnp.zeros((outputs, *x.shape), x.dtype)
+
+
+@jax.jit
+def joined(*parts: Array) -> Array:
+    """Arrays side by side, along the channels."""
+    return jnp.concatenate(parts, axis=-1)
+
+
+@partial(jax.jit, static_argnums=1)
+def split(x: Array, parts: int) -> list[Array]:
+    """The inverse of `joined`."""
+    return jnp.split(x, parts, axis=-1)
+
+
+def backward(block: Block, how: str, outputs: str, weights, x: Array, g: Array, scale, into: Array, total: Array):
+    """Back through a block, sample by sample: add the Gram of its weights' gradients to a kernel.
+
+    The block is run again from its input, so that nothing but inputs need be held between forward and backward.
+
+    Args:
+        block, how, weights, x: as in `forward`.
+        outputs: how gradients of several outputs make a kernel, as in `kernels.gram`.
+        g: `[k, n, height, width, channels]`, gradients by the block's output, of k outputs of each sample.
+        scale: factors on `g`, `[n, 1, 1, 1]`, or one for all.
+        into: what the gradient by the input is added to, `[k, n, ...]`.
+        total: the kernels so far, `[architectures, rows, rows]`, each of as many samples.
+
+    Returns:
+        The gradient by the input, `[k, n, ...]`, and the kernel.
+    """
+    return _jit(_backward, jax.default_backend())(block, (how, outputs), weights, x, g, scale, into, total)
+
+
+def _backward(block, how, weights, x, g, scale, into, total):
+    how, outputs = how
+    left, inputs = iter(weights), []  # per step: what went in and the weights
+    for step in block:
+        own = [next(left) for _ in step.weights]
+        inputs.append((x, own))
+        x = _run(step, iter(own), x, how)
+
+    def back(g):
+        found = []
+        for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
+            found += [*_sample_gradients(step, own, x, g, how)]
+            g = jax.vjp(lambda x, step=step, own=own: _run(step, iter(own), x, how), x)[1](g)[0]
+        return found, g
+
+    if len(g) == 1:
+        found, by_input = back(g[0] * scale)
+        found, by_input = [leaf[:, None] for leaf in found], by_input[None]
+    else:
+        found, by_input = jax.vmap(back, 0, (1, 0))(g * scale)
+    return into + by_input, total + kernels(found, outputs, len(total)).astype(total.dtype)
+
+
+def _sample_gradients(step, weights, x: Array, g: Array, how: str) -> list[Array]:
+    if isinstance(step, Conv):
+        return [sample_gradients(step, *weights, x, g, how)]
+    if isinstance(step, Halves):
+        ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
+        parts = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)
+        return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in zip(*parts, strict=True)]
+    return []
+
+
+def kernels(jacobian, outputs: str, architectures: int) -> Array:
+    """The Gram matrices of gradients by several weights, each `[architectures * n, k, ...]`, within architectures."""
+    if not jacobian:
+        return jnp.zeros(())
+    rows = [leaf.reshape(architectures, -1, leaf.shape[1], math.prod(leaf.shape[2:])) for leaf in jacobian]
+    return jax.vmap(lambda rows: gram(rows, rows, outputs))(rows)

@@ -1,0 +1,140 @@
+"""The command line's group `nas`: the search for an architecture. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+from mlkernels.errors import bad_input
+
+
+class Time(click.ParamType):
+    """A number of at least 0, or inf."""
+
+    name = "number|inf"
+
+    def convert(self, value, param, ctx):
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number, nor inf", param, ctx)
+
+
+@click.group()
+def nas() -> None:
+    """Search for an architecture without training any (MetaNTK-NAS)."""
+
+
+@nas.command()
+@click.option("--data", default="miniimagenet", show_default=True, metavar="NAME", help="See mlkernels data list.")
+@click.option("--space", default="darts_fewshot", show_default=True, metavar="darts_fewshot|darts")
+@click.option("--cells", default=5, show_default=True, help="Cells of the network.")
+@click.option("--channels", default=48, show_default=True, help="Channels of its first cell.")
+@click.option("--pixels", default=32, show_default=True, help="Side of the images that are looked at.")
+@click.option("--algorithm", default="maml", show_default=True, metavar="maml|anil", help="Whose MetaNTK.")
+@click.option("--inner-time", default="inf", show_default=True, type=Time(), help="Rate times steps of the inner loop.")
+@click.option("--ridge", default=1e-3, show_default=True, help="Added to the inner kernel in the inverse.")
+@click.option(
+    "--condition", default="metantk", show_default=True, metavar="metantk|ntk|none", help="What is ranked by."
+)
+@click.option("--regions/--no-regions", default=True, show_default=True, help="Rank by linear regions too.")
+@click.option("--repeats", default=3, show_default=True, help="How often each candidate is scored.")
+@click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@click.option("--reference-quirks", is_flag=True, help="Do as the published code does where it is careless.")
+@click.option("--devices", type=int, metavar="N", help="How many devices candidates are spread over [all].")
+@click.option("--estimate", "asked", is_flag=True, help="First measure and say what it will cost here.")
+@click.option("--dry-run", is_flag=True, help="Only say that.")
+@click.option(
+    "--out", default="build/nas", show_default=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    help="Where the state, the log and the result go.",
+)  # fmt: skip
+def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, **options) -> int:
+    """Search for an architecture.
+
+    Leaves in DIR: log.jsonl, a line a decision with all scores and ranks; result.json, the genotype and how it was
+    found; state.json, from which the same command goes on if it was stopped.
+
+    Exit status: 0 found, 2 bad usage, 130 stopped by Ctrl-C.
+    """
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from mlkernels import datasets
+    from mlkernels.nas import Layout, SearchSettings
+    from mlkernels.nas import search as run
+    from mlkernels.nas.estimate import estimate
+
+    known = datasets.names()
+    if data not in known:
+        raise bad_input("--data", " or ".join(known), data, "see mlkernels data list")
+    dataset = datasets.load(data)
+    layout = Layout(space, cells=cells, channels=channels, pixels=pixels, colours=int(dataset.images.shape[-1]))
+    settings = SearchSettings(layout, **options)
+    if asked or dry_run:
+        for line in _described(estimate(settings, dataset, devices=devices), settings):
+            click.echo(line)
+    if dry_run:
+        return 0
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    display = _Display(sys.stderr)
+    try:
+        found = run(settings, dataset, out=out, devices=devices, progress=display)
+    except KeyboardInterrupt:
+        display.close()
+        click.echo(f"stopped; {out} keeps what is done: the same command goes on from there", err=True)
+        return 130
+    display.close()
+    click.echo(str(found.genotype))
+    click.echo(repr(found.genotype))
+    click.echo(f"{out / 'result.json'}, {out / 'log.jsonl'}")
+    return 0
+
+
+def _described(cost, settings) -> list[str]:
+    from mlkernels.memory import readable
+    from mlkernels.progress import seconds
+
+    rate = cost.flops / max(cost.seconds - cost.compile_seconds, 1e-9) / 1e9
+    return [
+        f"networks to score: {cost.evaluations} in {len(settings.evaluations)} rounds, on {cost.devices} device(s)",
+        f"floating-point operations: {cost.flops:.2g}, at {rate:.3g} billion a second",
+        f"memory: about {readable(cost.bytes)} on each device",
+        f"time: about {seconds(cost.seconds)}, {seconds(cost.compile_seconds)} of it compilation",
+    ]
+
+
+class _Display:
+    """A bar on a terminal, a line a minute elsewhere."""
+
+    def __init__(self, stream):
+        self.stream, self.bar, self.said = stream, None, 0.0
+
+    def __call__(self, progress) -> None:
+        import time
+
+        from mlkernels.progress import seconds
+
+        left = "" if progress.seconds_left is None else f", {seconds(progress.seconds_left)} left"
+        text = f"round {progress.round} of {progress.rounds}{left}"
+        if self.stream.isatty():
+            from tqdm import tqdm
+
+            if self.bar is None:
+                form = "{desc} {bar} {n_fmt} of {total_fmt} {postfix}"
+                self.bar = tqdm(
+                    total=progress.total, bar_format=form, file=self.stream, dynamic_ncols=True, leave=False
+                )
+            self.bar.n = progress.done
+            self.bar.set_description_str(text, refresh=False)
+            self.bar.set_postfix_str(progress.best)
+        elif progress.done == progress.total or time.monotonic() - self.said > 60:
+            self.said = time.monotonic()
+            print(f"{progress.done} of {progress.total}, {text}; {progress.best}", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        if self.bar is not None:
+            self.bar.close()

@@ -1,0 +1,111 @@
+"""mlkernels nas search: what it leaves, what it says beforehand, what it refuses and how."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlkernels import cli, nas_cli
+from mlkernels.nas import Genotype, Layout, Progress, SearchSettings, search
+
+SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "4", "--pixels", "8", "--repeats", "1"]
+
+
+def status_of(*arguments):
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([str(argument) for argument in arguments])
+    return leaving.value.code
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["--data", "imagenet"], ["--data: expected omniglot or glyphs or", "got imagenet"]),
+        (["--data", "miniimagenet"], ["mlkernels data get miniimagenet"]),
+        (["--cells", "1"], ["cells: expected a whole number of at least 2, got 1"]),
+        (["--channels", "20"], ["channels: expected widths of a multiple of 16, or below"]),
+        (["--pixels", "0"], ["pixels: expected a whole number of at least 1"]),
+        (["--space", "nasbench"], ["space: expected darts_fewshot or darts"]),
+        (["--algorithm", "reptile"], ["algorithm: expected maml or anil"]),
+        (["--inner-time", "soon"], ["'soon' is no number, nor inf"]),
+        (["--inner-time", "-1"], ["inner_time: expected a number of at least 0"]),
+        (["--condition", "none", "--no-regions"], ["condition: expected a score to rank by"]),
+        (["--devices", "64"], ["devices: expected a whole number from 1 to 1, got 64"]),
+        (["--channels", "65536", "--cells", "5", "--pixels", "224", "--no-regions"], ["expected", "free, got"]),
+    ],
+)
+def test_what_is_refused_is_said_in_one_line(arguments, said, capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("MLKERNELS_DATA", str(tmp_path))
+    given = [*SMALL, "--no-regions", *arguments] if "none" not in arguments else [*SMALL, *arguments]
+    assert status_of("nas", "search", *given, "--out", tmp_path / "out") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith("mlkernels: ")
+    for words in said:
+        assert words in told
+
+
+def test_the_defaults_are_the_published_search():
+    defaults = {option.name: option.default for option in nas_cli.search.params}
+    told = SearchSettings(Layout())
+    for name in ("algorithm", "ridge", "repeats", "seed", "condition", "regions"):
+        assert defaults[name] == getattr(told, name)
+    for name in ("cells", "channels", "pixels"):
+        assert defaults[name] == getattr(told.layout, name)
+    assert (defaults["data"], defaults["inner_time"]) == ("miniimagenet", "inf")
+
+
+def test_the_estimate_comes_before_and_a_dry_run_ends_there(capsys, tmp_path, monkeypatch):
+    monkeypatch.setattr(nas_cli, "_Display", lambda stream: pytest.fail("nothing was to be searched"))
+    out = tmp_path / "out"
+    few = [*SMALL, "--space", "darts_fewshot", "--condition", "none"]
+    assert status_of("nas", "search", *few, "--dry-run", "--out", out) == 0
+    told = capsys.readouterr().out
+    assert "networks to score: 507 in 7 rounds" in told
+    for word in ("floating-point operations:", "memory: about", "time: about", "of it compilation"):
+        assert word in told
+    assert not out.exists()
+
+
+def test_a_search_leaves_its_result(capsys, tmp_path, monkeypatch):
+    from mlkernels import datasets, nas
+
+    def short(settings, dataset, **given):
+        space = nas.Space("two", ("skip_connect", "max_pool_3x3"), 1)
+        layout = Layout(space, cells=2, channels=2, pixels=8, ways=2, colours=1)
+        small = SearchSettings(layout, condition="none", repeats=1, region_images=20)
+        assert settings.layout.cells == 2
+        assert dataset.name == datasets.load("glyphs").name
+        return search(small, dataset, **given)
+
+    monkeypatch.setattr(nas, "search", short)
+    out = tmp_path / "out"
+    assert status_of("nas", "search", *SMALL, "--out", out) == 0
+    told = capsys.readouterr()
+    genotype = json.loads((out / "result.json").read_text(encoding="utf-8"))["short"]
+    assert told.out.splitlines()[0] == genotype
+    assert Genotype.parse(told.out.splitlines()[1]) == Genotype.parse(genotype)
+    assert "9 of 9, round 1 of 1" in told.err
+    assert status_of("nas", "search", *SMALL, "--out", out) == 0  # it is finished: nothing is scored again
+    assert capsys.readouterr().out.splitlines()[0] == genotype
+
+
+def test_what_is_shown_on_a_terminal(capsys):
+    class Terminal:
+        text = ""
+
+        def write(self, text):
+            self.text += text
+
+        def flush(self):
+            pass
+
+        def isatty(self):
+            return True
+
+    shown = Terminal()
+    display = nas_cli._Display(shown)
+    display(Progress(2, 7, 400, 1500, 75.0, "-12.0% condition number without conv_3x3 0 to node 2, normal"))
+    display.close()
+    for words in ("round 2 of 7, 1 min 15 s left", "400 of 1500", "-12.0% condition number without conv_3x3"):
+        assert words in shown.text

@@ -1,0 +1,298 @@
+"""The search: against a plain loop, interrupted and killed, on many devices and in two processes, planted choices."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from _nas_search import settings, synthetic
+
+from mlkernels.errors import InputError
+from mlkernels.nas import CELL_TYPES, Genotype, Layout, SearchSettings, Space, replay, search
+from mlkernels.nas._scorer import Item, Scorer
+from mlkernels.nas.estimate import estimate, round_flops
+from mlkernels.nas.images import search_patches, search_tasks
+from mlkernels.nas.ranking import without
+from mlkernels.nas.regions import linear_regions, thin
+from mlkernels.nas.scores import metantk_score
+from mlkernels.nas.weights import init
+
+HERE = Path(__file__).parent
+SMALL = {"repeats": 1, "region_images": 30, "tasks": 1}
+
+
+@functools.cache
+def unbroken():
+    return search(settings(), synthetic())
+
+
+def decisions(log):
+    """What went, and by which ranks; not the scores, whose last digits depend on the device."""
+    return [
+        (line["round"], line["cell"], line["node"], line["input"], line["pruned"],
+         {name: row["rank_sum"] for name, row in line["scores"].items()})
+        for line in log[:-1]
+    ]  # fmt: skip
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "log.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_rounds_prune_to_one_operation_an_edge_and_two_edges_a_node():
+    found, space = unbroken(), settings().layout.space
+    assert [int(gates.sum()) for gates in found.gates] == [30, 20, 10, 8]
+    assert found.genotype == space.genotype_of(found.gates[-1])
+    assert len(found.log) == 10 + 10 + 2 + 1
+    assert found.log[-1] == {"genotype": repr(found.genotype), "short": str(found.genotype)}
+    for ours, recorded in zip(replay(found.log, space), found.gates, strict=True):
+        assert (ours == recorded).all()
+    assert Genotype.parse(found.log[-1]["short"]) == found.genotype
+    assert settings().candidates == (30, 20, 6)
+    assert settings().evaluations == (62, 42, 14)
+
+
+def test_scores_in_the_log_are_those_of_each_network_by_itself():
+    """Weights and images by the documented keys, networks one by one, and the rank rule written out again."""
+    told, found, data = settings(), unbroken(), synthetic()
+    layout, space = told.layout, told.layout.space
+    gates, first = space.open_gates(), [line for line in found.log[:-1] if line["round"] == 1]
+    condition, regions = {}, {}
+    for repeat in range(told.repeats):
+        own = jax.random.fold_in(jax.random.fold_in(told.key, 1), repeat)
+        weights, small = jax.random.split(jax.random.fold_in(own, 0))
+        key, squares = jax.random.split(jax.random.fold_in(jax.random.fold_in(own, 1), 0))
+        tasks = search_tasks(data, key=key, pixels=8, way=3, tasks=2, dtype=float)
+        shown = search_patches(data, key=squares, images=40)
+        params, thin_params = init(layout, key=weights, dtype=float), init(thin(layout), key=small, dtype=float)
+        for candidate in [None, *map(tuple, np.argwhere(gates))]:
+            left = gates if candidate is None else without(gates, candidate)
+            condition[candidate, repeat] = metantk_score(layout, params, left, tasks).value
+            regions[candidate, repeat] = linear_regions(thin(layout), thin_params, left, shown)
+    for line in first:
+        kind, edge = CELL_TYPES.index(line["cell"]), space.edges.index((line["node"], line["input"]))
+        assert line["scores"].keys() == set(space.operations)
+        for name, row in line["scores"].items():
+            one = (kind, edge, space.operations.index(name))
+            for repeat in range(told.repeats):
+                assert row["condition"]["without"][repeat] == pytest.approx(condition[one, repeat], rel=1e-9)
+                assert row["condition"]["with"][repeat] == pytest.approx(condition[None, repeat], rel=1e-9)
+                assert row["regions"]["without"][repeat] == regions[one, repeat]
+        ranked = {name: row["rank_sum"] for name, row in line["scores"].items()}
+        assert ranked[line["pruned"]] == min(ranked.values())
+
+
+def test_the_same_seed_finds_the_same_and_another_scores_other_networks():
+    again = search(settings(), synthetic(), at_once=1)
+    assert again.log == unbroken().log
+    other = search(settings(seed=2), synthetic())
+    assert other.log[0]["scores"] != again.log[0]["scores"]
+
+
+def test_candidates_in_batches_get_the_same_decisions():
+    assert decisions(search(settings(), synthetic(), at_once=7).log) == decisions(unbroken().log)
+
+
+# --- stopped and killed -----------------------------------------------------------------------------------------------
+
+
+class Stop(Exception):
+    pass
+
+
+@pytest.mark.parametrize("after", [1, 31, 62, 63, 117])
+def test_a_search_that_is_stopped_goes_on_to_the_same_log(after, tmp_path):
+    def stop(progress):
+        if progress.done == after:
+            raise Stop
+
+    with pytest.raises(Stop):
+        search(settings(), synthetic(), out=tmp_path, progress=stop)
+    seen = []
+    found = search(settings(), synthetic(), out=tmp_path, progress=seen.append)
+    assert seen[0].done == after + 1
+    assert found.log == unbroken().log == tuple(lines(tmp_path))
+    assert json.loads((tmp_path / "result.json").read_text())["short"] == str(found.genotype)
+    again = search(settings(), synthetic(), out=tmp_path, progress=seen.clear)  # nothing is scored a second time
+    assert again.log == found.log
+
+
+def run(folder, *more, flags=""):
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    command = [sys.executable, str(HERE / "_nas_search.py"), str(folder), *map(str, more)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_search_that_is_killed_at_random_moments_finds_the_same(tmp_path):
+    rng, killed = random.Random(0), 0
+    for _ in range(20):
+        process = run(tmp_path)
+        deadline = time.monotonic() + 300
+        state = tmp_path / "state.json"
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        while process.poll() is None and time.monotonic() < deadline:  # let it save something, then at any moment
+            if state.exists() and state.stat().st_mtime_ns != before:
+                break
+            time.sleep(0.01)
+        time.sleep(rng.uniform(0, 0.6))
+        if process.poll() is None and killed < 3:
+            process.send_signal(signal.SIGKILL)
+            killed += 1
+            process.communicate()
+            continue
+        out, _ = process.communicate(timeout=600)
+        assert process.returncode == 0, out
+        break
+    assert killed >= 2
+    assert tuple(lines(tmp_path)) == unbroken().log
+    assert {path.name for path in tmp_path.iterdir()} >= {"state.json", "log.jsonl", "result.json"}
+
+
+def test_a_folder_of_another_search_is_refused(tmp_path):
+    told = settings(**SMALL, condition="none")
+    search(told, synthetic(), out=tmp_path)
+    with pytest.raises(InputError, match=r"expected a search of seed 7, got seed 1; choose another folder"):
+        search(settings(**SMALL, condition="none", seed=7), synthetic(), out=tmp_path)
+    with pytest.raises(InputError, match="expected a search of data synthetic: 400 images"):
+        search(told, synthetic(each=50), out=tmp_path)
+    (tmp_path / "state.json").write_text("{}")
+    with pytest.raises(InputError, match="the state of a search, got something else; move it away"):
+        search(told, synthetic(), out=tmp_path)
+
+
+# --- many devices -----------------------------------------------------------------------------------------------------
+
+
+def test_eight_devices_find_what_one_does(tmp_path):
+    process = run(tmp_path, flags="--xla_force_host_platform_device_count=8")
+    out, _ = process.communicate(timeout=900)
+    assert process.returncode == 0, out
+    assert out.splitlines()[-1].startswith("8 devices")
+    assert decisions(lines(tmp_path)) == decisions(unbroken().log)
+    assert json.loads((tmp_path / "result.json").read_text())["devices"] == 8
+
+
+def test_two_processes_find_what_one_does(tmp_path):
+    with socket.socket() as free:
+        free.bind(("localhost", 0))
+        port = free.getsockname()[1]
+    both = [run(tmp_path, port, number) for number in range(2)]
+    outs = [process.communicate(timeout=900)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outs
+    assert outs[0].splitlines()[-1] == outs[1].splitlines()[-1]
+    assert outs[0].splitlines()[-1].startswith("2 devices")
+    assert decisions(lines(tmp_path)) == decisions(unbroken().log)
+
+
+def test_a_mesh_that_does_not_fit():
+    for devices in (0, 2, 1.0, True):
+        with pytest.raises(InputError, match="devices: expected a whole number from 1 to 1"):
+            search(settings(), synthetic(), devices=devices)
+
+
+# --- planted choices --------------------------------------------------------------------------------------------------
+
+
+def planted(seed, operations, nodes, **changes):
+    layout = Layout(Space("planted", operations, nodes), cells=3, channels=8, pixels=8, ways=5)
+    told = {"repeats": 1, "region_images": 100, "seed": seed} | changes
+    genotype = search(SearchSettings(layout, **told), synthetic(seed)).genotype
+    return {name for cell in (genotype.normal, genotype.reduce) for node in cell for name, _ in node}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_operation_that_makes_all_images_alike_goes(seed):
+    assert planted(seed, ("ones", "conv_3x3"), 2) == {"conv_3x3"}
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_an_operation_that_lets_nothing_through_goes(seed):
+    """By the regions: the condition number does not miss an edge. Both of them together keep it on some edges."""
+    changes = {"condition": "none", "repeats": 5, "region_images": 300}
+    assert planted(seed, ("zeros", "sep_conv_3x3"), 1, **changes) == {"sep_conv_3x3"}
+
+
+# --- choices ----------------------------------------------------------------------------------------------------------
+
+
+def test_as_the_published_code_does_it():
+    told = settings(reference_quirks=True, **SMALL | {"repeats": 2})
+    found = search(told, synthetic())
+    assert told.evaluations[0] == 2 * 2 * 30
+    rows = [row for line in found.log[:-1] if line["round"] == 1 for row in line["scores"].values()]
+    assert len({row["condition"]["with"][0] for row in rows}) > 20  # each on images of its own
+    scorer = Scorer(told, synthetic())
+    heads = []
+    for repeat in range(2):
+        scorer.begin(1, repeat)
+        heads.append(np.asarray(scorer.params["head"][0]))
+    assert (heads[0] == heads[1]).all()  # and the weights stay
+    closed = Item(told.layout.space.open_gates() & False, 1)
+    assert scorer([closed])[0].condition == 1e5
+
+
+def test_a_bad_spectrum_goes_to_the_end_and_is_noted():
+    scorer = Scorer(settings(**SMALL), synthetic())
+    scorer.begin(1, 0)
+    found = scorer([Item(settings().layout.space.open_gates() & False)])[0]
+    assert found.condition == math.inf
+    assert "worst score" in found.note
+
+
+def test_other_rankings_leave_a_score_out():
+    for changes, kept in (({"condition": "none"}, {"regions"}), ({"regions": False}, {"condition"})):
+        found = search(settings(**SMALL, **changes), synthetic())
+        row = next(iter(found.log[0]["scores"].values()))
+        assert row.keys() == kept | {"rank_sum"}
+    plain = search(settings(**SMALL, condition="ntk", regions=False), synthetic()).log[0]["scores"]
+    assert plain != found.log[0]["scores"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"algorithm": "reptile"}, "algorithm: expected maml or anil"),
+        ({"condition": "none", "regions": False}, "condition: expected a score to rank by"),
+        ({"repeats": 0}, "repeats: expected a whole number of at least 1"),
+        ({"inner_time": -1.0}, "inner_time: expected a number of at least 0"),
+        ({"inner_time": math.nan}, "inner_time: expected"),
+        ({"ridge": math.inf}, "ridge: expected"),
+        ({"outputs": "mean"}, "outputs: expected"),
+        ({"initialisation": "kaiming_normal_fanout"}, "initialisation: expected uniform or fan_in or fan_out"),
+        ({"layout": Layout(norm="batch")}, "layout: expected a whole Layout with group normalisation"),
+        ({"seed": -1}, "seed: expected"),
+    ],
+)
+def test_settings_out_of_their_range(changes, said):
+    with pytest.raises(InputError, match=said):
+        settings(**changes)
+
+
+def test_too_little_data():
+    with pytest.raises(InputError, match="at most 80 in 3 batches"):
+        search(settings(), synthetic(each=10))
+    with pytest.raises(InputError, match="way"):
+        search(settings(regions=False), synthetic(classes=2))
+
+
+def test_the_estimate_counts_what_will_be_done():
+    told = settings()
+    cost = estimate(told, synthetic())
+    assert cost.evaluations == sum(told.evaluations) == 118
+    each = round_flops(told)
+    assert each == sorted(each, reverse=True)
+    assert cost.flops == pytest.approx(sum(n * f for n, f in zip(told.evaluations, each, strict=True)))
+    assert 0 < cost.compile_seconds <= cost.seconds
+    assert cost.bytes > 0

@@ -1,0 +1,139 @@
+"""Blocks and the super-network: each operation against plain JAX, one compile a block, pruned operations never run."""
+
+from __future__ import annotations
+
+import _plain_nas as plain
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mlkernels.errors import InputError
+from mlkernels.nas import gram, operations, supernet
+from mlkernels.nas.blocks import operation
+from mlkernels.nas.gram import bytes_needed, sample_kernels
+from mlkernels.nas.layout import Layout
+from mlkernels.nas.lowering import lowering
+from mlkernels.nas.space import SPACES
+from mlkernels.nas.supernet import logits
+from mlkernels.nas.weights import init
+
+NAMES = sorted({name for space in SPACES.values() for name in space.operations})
+LAYOUT = Layout(channels=2, pixels=4, ways=2, depth=2)
+
+
+def draw(seed, *shape):
+    return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
+
+
+@pytest.mark.parametrize("how", ["shifts", "lax"])
+@pytest.mark.parametrize("name", NAMES)
+def test_an_operation_and_its_sample_gradients(name, how):
+    """Stride 2 on an odd and an even side at once, where all paddings differ; stride 1 is among the scores' tests."""
+    blocks, x = operation(name, 32, 2), draw(0, 3, 7, 6, 32)
+    weights = [tuple(draw(i + 7 * j, *w) for j, s in enumerate(b) for w in s.weights) for i, b in enumerate(blocks)]
+
+    def theirs(weights, x):
+        y = plain.operate(name, jnp.moveaxis(x, -1, 1), weights, 2, plain.group_norm, [])
+        return jnp.moveaxis(y, 1, -1)
+
+    def ours(weights, x):
+        for block, own in zip(blocks, weights, strict=True):
+            x = operations.run_block(block, own, x, how)
+        return x
+
+    expected = theirs(weights, x)
+    assert expected.shape == (3, 4, 3, 32)
+    np.testing.assert_allclose(ours(weights, x), expected, rtol=1e-9, atol=1e-11)
+    g = draw(1, *expected.shape)
+    by_weights, by_x = jax.vjp(theirs, weights, x)[1](g)
+    if len(blocks) > 1:  # block by block is what the tape does
+        return
+    rows = [jax.vjp(lambda w, i=i: theirs(w, x[i : i + 1]), weights)[1](g[i : i + 1])[0] for i in range(3)]
+    rows = np.stack(
+        [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(row)] or [np.zeros(0)]) for row in rows]
+    )
+    into, total = jnp.ones((1, *x.shape)), jnp.ones((1, 3, 3))
+    back, kernel = operations.backward(blocks[0], how, "sum", weights[0], x, g[None], 0.5, into, total)
+    np.testing.assert_allclose(back[0], 1 + by_x / 2, rtol=1e-8, atol=1e-9)
+    np.testing.assert_allclose(kernel[0], 1 + rows @ rows.T / 4, rtol=1e-8, atol=1e-8)
+    assert len(jax.tree.leaves(by_weights)) == len(weights[0])
+
+
+def test_of_equal_pixels_the_first_gets_the_gradient():
+    (block,) = operation("max_pool_3x3", 1, 2)
+    g = jax.grad(lambda x: operations.run_block(block, (), x).sum())(jnp.zeros((1, 3, 3, 1)))[0, :, :, 0]
+    np.testing.assert_array_equal(g, [[1, 1, 0], [1, 1, 0], [0, 0, 0]])
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """Which blocks are run, forwards and backwards."""
+    ran = []
+    for module, name in ((supernet, "forward"), (gram, "forward"), (gram, "backward")):
+        real = getattr(module, name)
+
+        def counted(block, *rest, name=name, real=real):
+            ran.append((name, block))
+            return real(block, *rest)
+
+        monkeypatch.setattr(module, name, counted)
+    return ran
+
+
+def test_pruned_operations_never_run_and_candidates_compile_nothing(runs):
+    params, images = init(LAYOUT, key=jax.random.key(0)), draw(0, 4, 4, 4, 3).astype(np.float32)
+    names = LAYOUT.space.operations
+    gates = LAYOUT.space.open_gates()
+    gates[..., [names.index(name) for name in names if name not in ("conv_3x3", "max_pool_3x3BN")]] = False
+    kernel = sample_kernels(LAYOUT, params, gates, images).ntk
+    allowed = {block for cell in LAYOUT.stack for edge in cell.edges for o in (4, 6) for block in edge[o]}
+    allowed |= {LAYOUT.first, LAYOUT.last, LAYOUT.head, *(pre for cell in LAYOUT.stack for pre in cell.pre)}
+    assert {block for _, block in runs} == allowed
+    pools = [block for way, block in runs if way == "backward" and not any(step.weights for step in block)]
+    assert len(pools) - 1 == 4 + 4  # one a source, not one an edge; and what stands before the head
+    compiled = [
+        operations._jit(f, jax.default_backend())._cache_size() for f in (operations._forward, operations._backward)
+    ]
+    for edge in range(9):
+        candidate = gates.copy()
+        candidate[1, edge, 4] = False
+        assert (sample_kernels(LAYOUT, params, candidate, images).ntk != kernel).any()
+    again = [
+        operations._jit(f, jax.default_backend())._cache_size() for f in (operations._forward, operations._backward)
+    ]
+    assert again == compiled
+
+
+def test_weights_are_drawn_as_asked():
+    layout = Layout(channels=16, pixels=4, depth=1)
+    for name, size in (("uniform", 1 / np.sqrt(3)), ("fan_in", np.sqrt(2)), ("fan_out", np.sqrt(2))):
+        params = init(layout, key=jax.random.key(0), initialisation=name)
+        (dense, _), (deep, flat) = (params["cells"][0]["edges"][0][o][0] for o in (5, 6))
+        fans = {"fan_out": (5 * 16, 9 * 16, 16)}.get(name, (5 * 16, 9, 16))
+        for w, fan in zip((dense, deep, flat), fans, strict=True):
+            assert np.sqrt(fan) * w.std() == pytest.approx(size, rel=0.2), name
+            assert w.dtype == np.float32
+    same, other = (init(layout, key=jax.random.key(key)) for key in (0, 1))
+    again = init(layout, key=jax.random.key(0))
+    assert jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, again))
+    assert not jax.tree.all(jax.tree.map(lambda a, b: bool((a == b).all()), same, other))
+
+
+def test_bad_input_is_named():
+    with pytest.raises(InputError, match="initialisation: expected"):
+        init(LAYOUT, key=jax.random.key(0), initialisation="kaiming_normal")
+    with pytest.raises(InputError, match="dtype: expected float32"):
+        init(LAYOUT, key=jax.random.key(0), dtype=np.float16)
+    params, gates = init(LAYOUT, key=jax.random.key(0)), LAYOUT.space.open_gates()
+    for images in (np.zeros((4, 4, 3)), np.zeros((2, 3, 4, 4)), np.zeros((0, 4, 4, 3)), np.zeros((2, 4, 4, 3), int)):
+        with pytest.raises(InputError, match="images: expected"):
+            logits(LAYOUT, params, gates, images)
+    assert lowering() == ("shifts" if jax.default_backend() == "cpu" else "lax")
+    assert bytes_needed(LAYOUT, 8) < bytes_needed(LAYOUT, 16)
+
+
+def test_too_little_memory_is_said_before(monkeypatch):
+    monkeypatch.setattr("mlkernels.memory.available_bytes", lambda: 1000)
+    with pytest.raises(InputError, match="memory for kernels of 3 images"):
+        sample_kernels(LAYOUT, init(LAYOUT, key=jax.random.key(0)), LAYOUT.space.open_gates(), np.zeros((3, 4, 4, 3)))
