@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from mlkernels._conv3x3 import conv3x3, reverse_only
 from mlkernels._neural_tangents import stax
 from mlkernels.errors import InputError
 from mlkernels.kernels import infinite_kernels
@@ -102,3 +103,26 @@ def test_equal_networks_compile_once(key):
     for _ in range(3):
         compiled(MLP(8).apply, params, jnp.ones((2, 3)))
     assert count == 1
+
+
+def test_both_convolutions_are_one_and_so_are_their_gradients_twice():
+    keys = jax.random.split(jax.random.key(0), 3)
+    x, w, g = (jax.random.normal(k, s) for k, s in zip(keys, ((2, 5, 6, 3), (3, 3, 3, 4), (2, 5, 6, 4)), strict=True))
+
+    def found():
+        def loss(x, w):
+            return jnp.sum(jnp.tanh(conv3x3(x, w)) * g)
+
+        def length(x, w):
+            return sum(jnp.sum(leaf**2) for leaf in jax.grad(loss, (0, 1))(x, w))
+
+        return conv3x3(x, w), jax.grad(loss, (0, 1))(x, w), jax.grad(length, (0, 1))(x, w)
+
+    with reverse_only():
+        ours = found()
+        assert "conv_general_dilated" in str(jax.make_jaxpr(conv3x3)(x, w)) or jax.default_backend() != "cpu"
+    theirs = found()
+    expected = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(theirs[0], expected, rtol=1e-12, atol=1e-12)
+    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
