@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.sharding import SingleDeviceSharding
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.layout import Cell, Layout
@@ -75,7 +76,12 @@ class Factors:
 
 
 def placed(array: np.ndarray, sharding) -> Array:
-    """An array of the host on devices, those of other processes too (which hold the same array)."""
+    """An array of the host on devices, those of other processes too (which hold the same array).
+
+    On a single device it is not tied to it: blocks would be compiled anew for each mix of what is tied and what is not.
+    """
+    if isinstance(sharding, SingleDeviceSharding):
+        return jnp.asarray(array)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
