@@ -57,7 +57,7 @@ class Network:
             return self._norm(y) if name.endswith("BN") else y
         if name == "conv_1x5_5x1":
             y = functional.conv2d(functional.relu(x), w[own[0][0]], stride=s, padding=(0, 2))
-            return self._norm(functional.conv2d(y, w[own[0][1]], padding=(2, 0)))
+            return self._norm(functional.conv2d(y, w[own[1][0]], padding=(2, 0)))
         k, d = int(name[-1]), 2 if name.startswith("dil") else 1
         for number, (deep, flat) in enumerate(own):
             stride, pad = (s if number == 0 else 1), d * (k // 2)

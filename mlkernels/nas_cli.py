@@ -61,6 +61,9 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
     """
     import jax
 
+    from mlkernels.memory import keep_freed
+
+    keep_freed()
     jax.config.update("jax_enable_x64", True)
     from mlkernels import datasets
     from mlkernels.nas import Layout, SearchSettings

@@ -66,7 +66,7 @@ def operate(name, x, weights, s, norm, seen):
         k = int(name[-1])
         return separable(separable(x, weights[0], k, s, 1, norm, seen), weights[1], k, 1, 1, norm, seen)
     if name == "conv_1x5_5x1":
-        across, down = weights[0]
+        (across,), (down,) = weights
         y = convolve(relu(x, seen), across, (s, s), ((0, 0), (2, 2)))
         return norm(convolve(y, down, (1, 1), ((2, 2), (0, 0))))
     y = pool(x, name[:3], s)

@@ -47,17 +47,38 @@ def test_an_operation_and_its_sample_gradients(name, how):
     np.testing.assert_allclose(ours(weights, x), expected, rtol=1e-9, atol=1e-11)
     g = draw(1, *expected.shape)
     by_weights, by_x = jax.vjp(theirs, weights, x)[1](g)
-    if len(blocks) > 1:  # block by block is what the tape does
-        return
     rows = [jax.vjp(lambda w, i=i: theirs(w, x[i : i + 1]), weights)[1](g[i : i + 1])[0] for i in range(3)]
     rows = np.stack(
         [np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(row)] or [np.zeros(0)]) for row in rows]
     )
-    into, total = jnp.ones((1, *x.shape)), jnp.ones((1, 3, 3))
-    back, kernel = operations.backward(blocks[0], how, "sum", weights[0], x, g[None], 0.5, into, total)
+    inputs = [x]
+    for block, own in zip(blocks, weights, strict=True):
+        inputs.append(operations.forward(block, how, own, inputs[-1]))
+    back, kernel, factor = g[None], jnp.ones((1, 3, 3)), 0.5
+    for block, own, before in zip(reversed(blocks), reversed(weights), inputs[-2::-1], strict=True):
+        into = jnp.full((1, *before.shape), float(before is x))
+        back, kernel = operations.backward(block, how, "sum", own, before, back, factor, into, kernel)
+        factor = 1.0
     np.testing.assert_allclose(back[0], 1 + by_x / 2, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(kernel[0], 1 + rows @ rows.T / 4, rtol=1e-8, atol=1e-8)
-    assert len(jax.tree.leaves(by_weights)) == len(weights[0])
+    assert len(jax.tree.leaves(by_weights)) == sum(map(len, weights))
+
+
+@pytest.mark.parametrize("outputs", ["sum", "full"])
+def test_samples_in_parts_give_what_all_at_once_give(outputs, monkeypatch):
+    """Where arrays are large a block takes its samples in parts, of equal numbers."""
+    k = 1 if outputs == "sum" else 2
+    block = operation("sep_conv_3x3", 16)[0]
+    weights = tuple(draw(i, *shape) for i, shape in enumerate(shape for step in block for shape in step.weights))
+    x, g = draw(2, 6, 5, 5, 16), draw(3, k, 6, 5, 5, 16)
+    rows = 3 * (k if outputs == "full" else 1)  # of each of two architectures
+    rest = draw(4, 6, 1, 1, 1), draw(5, k, 6, 5, 5, 16), jnp.zeros((2, rows, rows))
+    whole = operations.backward(block, "shifts", outputs, weights, x, g, *rest)
+    monkeypatch.setattr(operations, "WHOLE", 1)
+    monkeypatch.setattr(operations, "PART", x.nbytes * 0.7)
+    assert operations._parts("shifts", x, g) == 2
+    for parts, one in zip(operations.backward(block, "shifts", outputs, weights, x, g, *rest), whole, strict=True):
+        np.testing.assert_allclose(parts, one, rtol=1e-10, atol=1e-12)
 
 
 def test_of_equal_pixels_the_first_gets_the_gradient():
@@ -109,7 +130,7 @@ def test_weights_are_drawn_as_asked():
     layout = Layout(channels=16, pixels=4, depth=1)
     for name, size in (("uniform", 1 / np.sqrt(3)), ("fan_in", np.sqrt(2)), ("fan_out", np.sqrt(2))):
         params = init(layout, key=jax.random.key(0), initialisation=name)
-        (dense, _), (deep, flat) = (params["cells"][0]["edges"][0][o][0] for o in (5, 6))
+        ((dense,), _), ((deep, flat),) = (params["cells"][0]["edges"][0][o] for o in (5, 6))
         fans = {"fan_out": (5 * 16, 9 * 16, 16)}.get(name, (5 * 16, 9, 16))
         for w, fan in zip((dense, deep, flat), fans, strict=True):
             assert np.sqrt(fan) * w.std() == pytest.approx(size, rel=0.2), name

@@ -145,7 +145,7 @@ def operation(name: str, channels: int, stride: int = 1, norm: str = "group") ->
         case "sep_conv_3x3" | "sep_conv_5x5":
             return separable(int(name[-1]), 1, s), separable(int(name[-1]))
         case "conv_1x5_5x1":
-            return ((Relu(), Conv(C, C, (1, 5), s), Conv(C, C, (5, 1)), normal),)
+            return (Relu(), Conv(C, C, (1, 5), s)), (Conv(C, C, (5, 1)), normal)
         case "max_pool_3x3" | "avg_pool_3x3":
             return ((Pool("max" if name[0] == "m" else "average", s),),)
         case "max_pool_3x3BN" | "avg_pool_3x3BN":

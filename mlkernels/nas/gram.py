@@ -1,7 +1,7 @@
 """Kernels of per-sample gradients of the super-network, added up block by block.
 
 Backwards each block is run again from its input, and the Gram of its gradients is added to the kernel at once: neither
-the Jacobian nor what goes on inside the blocks is ever held.
+the Jacobian nor what goes on inside the blocks is ever held, only what went into each.
 """
 
 from __future__ import annotations
@@ -105,9 +105,9 @@ def sample_kernels(
     features = forward(layout.last, how, (), x)
     g = _ways(features, layout.ways, outputs) if directions is None else jnp.asarray(directions, dtype)[None]
     rows = len(images) // len(gates) * (back if outputs == "full" else 1)
-    tape = _Tape(
-        how, outputs, back, placed(np.zeros((len(gates), rows, rows), dtype=jnp.zeros(0, float).dtype), images.sharding)
-    )
+    total = placed(np.zeros((len(gates), rows, rows), jnp.zeros(0, float).dtype), images.sharding)
+    ones = placed(np.ones((len(images), 1, 1, 1), dtype), images.sharding)
+    tape = _Tape(how, outputs, back, total, ones)
     g = tape.back(layout.head, params["head"], features, g[:, :, None, None])
     nngp = tape.total
     behind: list[Array | None] = [None] * (len(records) + 1)  # gradients by the stem's output and by each cell's
@@ -126,10 +126,6 @@ def sample_kernels(
     return Kernels(tape.total[0], nngp[0]) if one else Kernels(tape.total, nngp)
 
 
-def _forward(how: str, block: Block, weights, x: Array, operation=None) -> Array:
-    return forward(block, how, weights, x)
-
-
 @partial(jax.jit, static_argnums=(1, 2))
 def _ways(features: Array, ways: int, outputs: str) -> Array:
     """The gradients by the outputs that go back, `[k, n, ways]`."""
@@ -141,8 +137,9 @@ def _ways(features: Array, ways: int, outputs: str) -> Array:
 class _Tape:
     """Goes back block by block and gathers the kernel."""
 
-    def __init__(self, how: str, outputs: str, k: int, total: Array):
+    def __init__(self, how: str, outputs: str, k: int, total: Array, ones: Array):
         self.how, self.outputs, self.k, self.total = how, outputs, k, total
+        self.ones = ones  # as factors are: a number would have the blocks compiled anew
         self.zeros: dict = {}
 
     def zero(self, x: Array) -> Array:
@@ -155,16 +152,13 @@ class _Tape:
         g, self.total = backward(block, self.how, self.outputs, weights, x, g, factor, into, self.total)
         return g
 
-    def back_operation(self, blocks, weights, x: Array, g: Array, factor, into: Array | None) -> Array:
-        """Back through an operation, whose blocks are run again but for the last."""
+    def back_operation(self, blocks, weights, inputs: list[Array], g: Array, factor, into: Array | None) -> Array:
+        """Back through an operation."""
         if not blocks:
             return scaled(g, factor) if into is None else added(into, g, factor)
-        inputs = [x]
-        for block, own in zip(blocks[:-1], weights, strict=False):
-            inputs.append(forward(block, self.how, own, inputs[-1]))
         for place in reversed(range(len(blocks))):
             g = self.back(blocks[place], weights[place], inputs[place], g, factor, into if place == 0 else None)
-            factor = 1.0
+            factor = self.ones
         return g
 
 
@@ -179,21 +173,21 @@ def _back_cell(tape: _Tape, layout: Layout, record: Record, g: Array | None) -> 
     def settle(source: int) -> None:
         for start, blocks in [each for each in waiting if each[0] == source]:
             g = waiting.pop((start, blocks))
-            x = record.states[source]
-            by_state[source] = tape.back_operation(blocks, [()] * len(blocks), x, g, 1.0, by_state[source])
+            inputs = [record.states[source]]
+            by_state[source] = tape.back_operation(blocks, [()] * len(blocks), inputs, g, tape.ones, by_state[source])
 
     for node in reversed(range(nodes)):
         settle(2 + node)
         g = by_state[2 + node]
         by_state[2 + node] = None
-        for edge, source, op, factor in record.live[node]:
+        for edge, source, op, factor, inputs in record.live[node]:
             blocks = cell.edges[edge][op]
             if weightless(blocks):
                 held = waiting.get((source, blocks))
                 waiting[source, blocks] = scaled(g, factor) if held is None else added(held, g, factor)
                 continue
-            weights, x = record.weights["edges"][edge][op], record.states[source]
-            by_state[source] = tape.back_operation(blocks, weights, x, g, factor, by_state[source])
+            weights = record.weights["edges"][edge][op]
+            by_state[source] = tape.back_operation(blocks, weights, inputs, g, factor, by_state[source])
     settle(0)
     settle(1)
     return by_state[:2]
@@ -212,6 +206,7 @@ def bytes_needed(layout: Layout, images: int, outputs: int = 1, itemsize: int = 
         weights += sum(math.prod(shape) for step in steps for shape in step.weights)
         pre = [cell.channels * cell.before[1][1] ** 2] * 2
         node = cell.channels * cell.pixels**2
-        tape += sum(pre) + 2 * layout.space.nodes * node
+        inner = sum(len(blocks) - 1 for edge in cell.edges for blocks in edge if blocks)
+        tape += sum(pre) + (2 * layout.space.nodes + inner) * node
         largest = max(largest, *pre, node, *(channels * pixels**2 for channels, pixels in cell.before))
     return itemsize * (weights + images * (tape + (8 + 8 * outputs) * largest))

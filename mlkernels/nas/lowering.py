@@ -115,12 +115,22 @@ def sample_gradients(step: Conv, w: Array, x: Array, g: Array, how: str) -> Arra
         seen = _shifts(x, step.kernel, step.stride, step.dilation)
         folded = jnp.stack([_fold(part * g) for part in seen], axis=1)
         return folded.sum((2, 3)).reshape(-1, *w.shape)
+    return jnp.stack(tap_gradients(step, x, g), axis=1).reshape(-1, *w.shape)
+
+
+def tap_gradients(step: Conv, x: Array, g: Array) -> list[Array]:
+    """`sample_gradients` of a dense convolution tap by tap, `[n, inputs, outputs]` each: side by side takes a copy.
+
+    Example:
+        >>> step, x = Conv(2, 3, (1, 5)), jnp.ones((4, 5, 5, 2))
+        >>> [tap.shape for tap in tap_gradients(step, x, jnp.ones((4, 5, 5, 3)))] == 5 * [(4, 2, 3)]
+        True
+    """
     if step.stride == (1, 1):  # copies of g alone, the ones that the gradient by x needs too
         pairs = [(x, part) for part in _back(g, x.shape[1:3], step.kernel, step.stride)]
     else:
         pairs = [(part, g) for part in _shifts(x, step.kernel, step.stride)]
-    products = [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in pairs]
-    return jnp.stack(products, axis=1).reshape(-1, *w.shape)
+    return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in pairs]
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0,))

@@ -12,10 +12,14 @@ from jax import Array
 
 from mlkernels.kernels import gram
 from mlkernels.nas.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu
-from mlkernels.nas.lowering import conv, norm, pool, sample_gradients
+from mlkernels.nas.lowering import conv, norm, pool, sample_gradients, tap_gradients
 
 # A ReLU's input so near zero is rounding: of one channel, what comes over two edges may cancel exactly.
 ROUNDING = 64
+
+# Temporary memory beyond about 32 MB is given back to the system after each call, which then hands it out page by page
+# again: a third of the time. A block with larger arrays than WHOLE bytes takes its samples in parts of at most PART.
+WHOLE, PART = 4e6, 2.5e6
 
 
 def run_block(
@@ -33,7 +37,7 @@ def run_block(
 
     Example:
         >>> from mlkernels.nas.blocks import operation
-        >>> (block,) = operation("conv_1x5_5x1", 4, stride=2)
+        >>> (block,) = operation("conv_3x3", 4, stride=2)
         >>> weights = [jnp.ones(shape) for step in block for shape in step.weights]
         >>> run_block(block, weights, jnp.ones((2, 7, 7, 4))).shape
         (2, 4, 4, 4)
@@ -154,35 +158,56 @@ def backward(block: Block, how: str, outputs: str, weights, x: Array, g: Array, 
     Returns:
         The gradient by the input, `[k, n, ...]`, and the kernel.
     """
-    return _jit(_backward, jax.default_backend())(block, (how, outputs), weights, x, g, scale, into, total)
+    static = how, outputs, _parts(how, x, g)
+    return _jit(_backward, jax.default_backend())(block, static, weights, x, g, scale, into, total)
 
 
-def _backward(block, how, weights, x, g, scale, into, total):
-    how, outputs = how
-    left, inputs = iter(weights), []  # per step: what went in and the weights
-    for step in block:
-        own = [next(left) for _ in step.weights]
-        inputs.append((x, own))
-        x = _run(step, iter(own), x, how)
+def _parts(how: str, x: Array, g: Array) -> int:
+    """In how many parts of equal size a block's samples are taken."""
+    largest = max(x.nbytes, g.nbytes // len(g))
+    if how != "shifts" or largest <= WHOLE or len(x.sharding.device_set) > 1:
+        return 1
+    most = max(int(len(x) * PART / largest), 1)  # samples
+    return len(x) // next(count for count in range(most, 0, -1) if len(x) % count == 0)
 
-    def back(g):
-        found = []
-        for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
-            found += [*_sample_gradients(step, own, x, g, how)]
-            g = jax.vjp(lambda x, step=step, own=own: _run(step, iter(own), x, how), x)[1](g)[0]
-        return found, g
 
-    if len(g) == 1:
-        found, by_input = back(g[0] * scale)
-        found, by_input = [leaf[:, None] for leaf in found], by_input[None]
+def _backward(block, static, weights, x, g, scale, into, total):
+    how, outputs, parts = static
+
+    def back(part):
+        x, g = part
+        left, inputs = iter(weights), []  # per step: what went in and the weights
+        for step in block:
+            own = [next(left) for _ in step.weights]
+            inputs.append((x, own))
+            x = _run(step, iter(own), x, how)
+
+        def one(g):
+            found = []
+            for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
+                found += [*_sample_gradients(step, own, x, g, how)]
+                g = jax.vjp(lambda x, step=step, own=own: _run(step, iter(own), x, how), x)[1](g)[0]
+            return found, g
+
+        if g.shape[1] == 1:  # vmap would cost time
+            found, by_input = one(g[:, 0])
+            return [leaf[:, None] for leaf in found], by_input[:, None]
+        return jax.vmap(one, 1, 1)(g)
+
+    cut = (x, jnp.moveaxis(g * scale, 0, 1))
+    if parts == 1:
+        found, by_input = back(cut)
     else:
-        found, by_input = jax.vmap(back, 0, (1, 0))(g * scale)
+        cut = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), cut)
+        found, by_input = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.lax.map(back, cut))
+    by_input = jnp.moveaxis(by_input, 1, 0)
     return into + by_input, total + kernels(found, outputs, len(total)).astype(total.dtype)
 
 
 def _sample_gradients(step, weights, x: Array, g: Array, how: str) -> list[Array]:
     if isinstance(step, Conv):
-        return [sample_gradients(step, *weights, x, g, how)]
+        taps = how == "shifts" and not step.depthwise
+        return tap_gradients(step, x, g) if taps else [sample_gradients(step, *weights, x, g, how)]
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
         parts = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)

@@ -38,14 +38,14 @@ class Record:
         weights: its weights.
         before: its two inputs, as they came.
         states: the same, preprocessed, and its nodes; None for a node that nothing reaches.
-        live: by node, `[(edge, source, operation, factor)]`, what is open.
+        live: by node, `[(edge, source, operation, factor, inputs)]`, what is open, and what went into its blocks.
     """
 
     cell: Cell
     weights: dict
     before: tuple[Array, Array]
     states: list[Array | None]
-    live: list[list[tuple[int, int, int, Array]]]
+    live: list[list[tuple[int, int, int, Array, list[Array]]]]
 
 
 class Factors:
@@ -113,14 +113,15 @@ def run_cells(
             for edge in space.into(node):
                 source = space.edges[edge][1]
                 for op in np.flatnonzero(factors.open[cell.kind, edge]) if states[source] is not None else ():
-                    opened.append((edge, source, int(op), factors.of(cell.kind, edge, op)))
-            for edge, source, op, factor in opened:
+                    opened.append((edge, source, int(op), factors.of(cell.kind, edge, op), [states[source]]))
+            for edge, source, op, factor, passed in opened:
                 blocks = cell.edges[edge][op]
                 y = shared.get((source, blocks))
                 if y is None:
-                    y = states[source]
                     for block, weights in zip(blocks, own["edges"][edge][op], strict=True):
-                        y = run(block, weights, y, (cell.kind, edge, op))
+                        passed.append(run(block, weights, passed[-1], (cell.kind, edge, op)))
+                    y = passed[-1]
+                    del passed[max(len(blocks), 1) :]  # the output itself is not needed again
                     if weightless(blocks):
                         shared[source, blocks] = y
                 total = scaled(y, factor) if total is None else added(total, y, factor)
