@@ -111,6 +111,6 @@ def _whole(name: str, value, low: int) -> None:
 def _number(name: str, value, low: float, below: float) -> None:
     """From `low` to below `below`."""
     if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < below:
-        expected = "a number above 0" if 0 < low else "a number of at least 0"
+        expected = "a number above 0" if low > 0 else "a number of at least 0"
         expected += "" if below == math.inf else f" and {'at most' if below > 1 else 'below'} 1"
         raise bad_input(name, expected, value, "correct it")
