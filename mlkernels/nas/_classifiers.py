@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from threadpoolctl import threadpool_limits
 
 from mlkernels.metantk import adapted_outputs
 from mlkernels.nas._few_shot import Episode, Episodes
@@ -74,7 +75,8 @@ def metantk(train: Episodes, means: np.ndarray) -> Classifier:
 
     Source: Wang et al. 2022, the analytic MetaNTK; notebooks/01_derive_metantk, whose embedding labels these are.
     """
-    parts = [_adapted(train[number]) for number in range(len(train))]
+    with threadpool_limits(1, "blas"):
+        parts = [_adapted(train[number]) for number in range(len(train))]
     Z = np.concatenate([z for _, z, _ in parts])
     targets = np.concatenate([means[train.classes[number]][train[number].query_labels] for number in range(len(train))])
     R = targets - np.concatenate([adapted for adapted, _, _ in parts])
