@@ -251,5 +251,6 @@ def head(params: tuple[Array, Array], x: Array) -> Array:
 @partial(jax.jit, static_argnums=(2, 3, 4))
 def drop_masks(key: Array, drop, nodes: int, images: int, dtype) -> tuple[Array, ...]:
     """For each node `[2, n, 1, 1, 1]`, the factors on its two edges: 0 with probability `drop`, else 1 / (1 - drop)."""
-    kept = jax.random.bernoulli(key, 1 - drop, (nodes, 2, images, 1, 1, 1))
-    return tuple((kept / (1 - drop)).astype(dtype))
+    keep = 1 - jnp.asarray(drop, jnp.float32)  # else 64-bit JAX would draw other numbers
+    kept = jax.random.bernoulli(key, keep, (nodes, 2, images, 1, 1, 1))
+    return tuple((kept / keep).astype(dtype))
