@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import signal
 import sys
 from pathlib import Path
 
 import click
 
-from mlkernels.errors import bad_input
+from mlkernels.nas_train_cli import evaluate, named_dataset, stoppable, train
+from mlkernels.progress import Counter, seconds
 
 
 class Time(click.ParamType):
@@ -25,7 +25,7 @@ class Time(click.ParamType):
 
 @click.group()
 def nas() -> None:
-    """Search for an architecture without training any (MetaNTK-NAS)."""
+    """Search for an architecture without training any (MetaNTK-NAS); then train it, and evaluate it."""
 
 
 @nas.command()
@@ -65,15 +65,11 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
 
     keep_freed()
     jax.config.update("jax_enable_x64", True)
-    from mlkernels import datasets
     from mlkernels.nas import Layout, SearchSettings
     from mlkernels.nas import search as run
     from mlkernels.nas.estimate import estimate
 
-    known = datasets.names()
-    if data not in known:
-        raise bad_input("--data", " or ".join(known), data, "see mlkernels data list")
-    dataset = datasets.load(data)
+    dataset = named_dataset(data)
     layout = Layout(space, cells=cells, channels=channels, pixels=pixels, colours=int(dataset.images.shape[-1]))
     settings = SearchSettings(layout, **options)
     if asked or dry_run:
@@ -81,11 +77,9 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
             click.echo(line)
     if dry_run:
         return 0
-    signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     display = _Display(sys.stderr)
     try:
-        found = run(settings, dataset, out=out, devices=devices, progress=display)
+        found = stoppable(lambda: run(settings, dataset, out=out, devices=devices, progress=display))
     except KeyboardInterrupt:
         display.close()
         click.echo(f"stopped; {out} keeps what is done: the same command goes on from there", err=True)
@@ -99,7 +93,6 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
 
 def _described(cost, settings) -> list[str]:
     from mlkernels.memory import readable
-    from mlkernels.progress import seconds
 
     rate = cost.flops / max(cost.seconds - cost.compile_seconds, 1e-9) / 1e9
     return [
@@ -110,34 +103,14 @@ def _described(cost, settings) -> list[str]:
     ]
 
 
-class _Display:
-    """A bar on a terminal, a line a minute elsewhere."""
-
-    def __init__(self, stream):
-        self.stream, self.bar, self.said = stream, None, 0.0
+class _Display(Counter):
+    """How far a search is."""
 
     def __call__(self, progress) -> None:
-        import time
-
-        from mlkernels.progress import seconds
-
         left = "" if progress.seconds_left is None else f", {seconds(progress.seconds_left)} left"
         text = f"round {progress.round} of {progress.rounds}{left}"
-        if self.stream.isatty():
-            from tqdm import tqdm
+        self.show(progress.done, progress.total, text, progress.best)
 
-            if self.bar is None:
-                form = "{desc} {bar} {n_fmt} of {total_fmt} {postfix}"
-                self.bar = tqdm(
-                    total=progress.total, bar_format=form, file=self.stream, dynamic_ncols=True, leave=False
-                )
-            self.bar.n = progress.done
-            self.bar.set_description_str(text, refresh=False)
-            self.bar.set_postfix_str(progress.best)
-        elif progress.done == progress.total or time.monotonic() - self.said > 60:
-            self.said = time.monotonic()
-            print(f"{progress.done} of {progress.total}, {text}; {progress.best}", file=self.stream, flush=True)
 
-    def close(self) -> None:
-        if self.bar is not None:
-            self.bar.close()
+nas.add_command(train)
+nas.add_command(evaluate)

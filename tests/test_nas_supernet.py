@@ -114,14 +114,14 @@ def test_pruned_operations_never_run_and_candidates_compile_nothing(runs):
     pools = [block for way, block in runs if way == "backward" and not any(step.weights for step in block)]
     assert len(pools) - 1 == 4 + 4  # one a source, not one an edge; and what stands before the head
     compiled = [
-        operations._jit(f, jax.default_backend())._cache_size() for f in (operations._forward, operations._backward)
+        operations.jitted(f, jax.default_backend())._cache_size() for f in (operations._forward, operations._backward)
     ]
     for edge in range(9):
         candidate = gates.copy()
         candidate[1, edge, 4] = False
         assert (sample_kernels(LAYOUT, params, candidate, images).ntk != kernel).any()
     again = [
-        operations._jit(f, jax.default_backend())._cache_size() for f in (operations._forward, operations._backward)
+        operations.jitted(f, jax.default_backend())._cache_size() for f in (operations._forward, operations._backward)
     ]
     assert again == compiled
 

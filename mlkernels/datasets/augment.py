@@ -31,7 +31,7 @@ from mlkernels.datasets._pixels import (
 from mlkernels.errors import bad_input
 from mlkernels.tasks._checks import float_type, one_key, whole
 
-__all__ = ["Draws", "apply_crop", "apply_flip", "apply_jitter", "augment", "draw", "normalise"]
+__all__ = ["Draws", "apply_crop", "apply_drawn", "apply_flip", "apply_jitter", "augment", "draw", "normalise"]
 
 ORDERS = tuple(permutations(range(3)))  # in which brightness, contrast and saturation can follow each other
 
@@ -103,6 +103,33 @@ def augment(
     return _augment(images, key, mean, std, _strengths(jitter), _probability(flip), padding_width(padding), dtype)
 
 
+def apply_drawn(images: Array, drawn: Draws, *, mean: Array, std: Array, padding: int = 8, dtype=None) -> Array:
+    """What `augment` does with a batch once everything is drawn: so that an image looks the same in any batch.
+
+    Args:
+        images: uint8 `[N, H, W, C]`, C = 1 or 3.
+        drawn: from `draw` with this padding, one draw an image.
+        mean, std, padding, dtype: as in `augment`.
+
+    Returns:
+        float `[N, H, W, C]`.
+
+    Raises:
+        InputError: images of another shape, another number of draws.
+
+    Example:
+        >>> images, told = np.full((2, 84, 84, 3), 128, np.uint8), {"mean": np.full(3, 0.5), "std": np.full(3, 0.25)}
+        >>> drawn = draw(2, key=jax.random.key(0))
+        >>> bool((apply_drawn(images, drawn, **told) == augment(images, key=jax.random.key(0), **told)).all())
+        True
+
+    Source: as `augment`; the support images of few-shot evaluation.
+    """
+    check_images(images)
+    mean, std = statistics(mean, std, images.shape[-1])
+    return _apply_drawn(jnp.asarray(images), drawn, mean, std, padding_width(padding), float_type(dtype))
+
+
 def draw(
     count: int,
     *,
@@ -139,9 +166,16 @@ def draw(
 @partial(jax.jit, static_argnames=("padding", "dtype"))
 def _augment(images, key, mean, std, strengths, probability, padding, dtype) -> Array:
     drawn = _draw(key, strengths, probability, len(images), padding, dtype)
+    return _by(images, drawn, mean, std, padding, dtype)
+
+
+def _by(images, drawn: Draws, mean, std, padding: int, dtype) -> Array:
     cut = apply_crop(images, drawn.corners, padding)  # first, as its black counts in the mean of the contrast
     coloured = apply_jitter(to_unit(cut, dtype), drawn.factors, drawn.order)
     return standardise(apply_flip(coloured, drawn.flipped), mean, std)
+
+
+_apply_drawn = jax.jit(_by, static_argnums=(4, 5))
 
 
 @partial(jax.jit, static_argnames=("count", "padding", "dtype"))

@@ -1,4 +1,4 @@
-"""The outer loop's state on disk: one npz file without pickle, written whole, and only read by who wrote it."""
+"""The state of a training on disk: one npz file without pickle, written whole, and only read by who wrote it."""
 
 from __future__ import annotations
 
@@ -95,7 +95,7 @@ def save(path: Path, state, losses: np.ndarray, settings: dict[str, str]) -> Non
     Args:
         path: the file.
         state: a pytree of arrays.
-        losses: `[steps]`.
+        losses: `[steps]`, or any other array of numbers that tell how it went.
         settings: name -> text, which must be the same at `load`.
 
     Raises:
@@ -126,22 +126,11 @@ def load(path: Path, like, settings: dict[str, str]):
     Raises:
         InputError: the file is damaged (it is kept aside) or was written under other settings (the message says which).
     """
-    if not path.exists():
+    found = _read(path)
+    if found is None:
         return None
-    fault = fault_of(path)
-    try:
-        if fault is None:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            about = json.loads(arrays.pop("about").tobytes())
-            losses = arrays.pop("losses")
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        fault = f"a damaged file ({str(error).splitlines()[0]})"
-    if fault is not None:
-        raise _set_aside(path, fault)
-    if about["format"] != _FORMAT:
-        raise bad_input(f"checkpoint {path}", f"format {_FORMAT}", about["format"], "use another path")
-    then = about["settings"]
+    arrays, then = found
+    losses = arrays.pop("losses")
     differing = [name for name in sorted(then | settings) if then.get(name) != settings.get(name)]
     if differing:
 
@@ -162,6 +151,37 @@ def load(path: Path, like, settings: dict[str, str]):
         return jax.tree.map_with_path(restored, like), losses
     except KeyError as error:
         raise _set_aside(path, f"a file without {error.args[0]}") from None
+
+
+def settings_of(path: Path) -> dict[str, str] | None:
+    """The settings that a state was written with, or None where there is no file.
+
+    Raises:
+        InputError: the file is damaged (it is kept aside).
+    """
+    found = _read(path)
+    return None if found is None else found[1]
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
+    """Arrays and settings."""
+    if not path.exists():
+        return None
+    fault = fault_of(path)
+    try:
+        if fault is None:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            about = json.loads(arrays.pop("about").tobytes())
+            if "losses" not in arrays:
+                raise KeyError("losses")
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        fault = f"a damaged file ({str(error).splitlines()[0]})"
+    if fault is not None:
+        raise _set_aside(path, fault)
+    if about["format"] != _FORMAT:
+        raise bad_input(f"checkpoint {path}", f"format {_FORMAT}", about["format"], "use another path")
+    return arrays, about["settings"]
 
 
 def _short(text: str) -> str:

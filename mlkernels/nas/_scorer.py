@@ -47,8 +47,8 @@ class Scores:
     note: str = ""
 
 
-def mesh_of(devices: int | None) -> Mesh:
-    """A mesh over so many devices, or over all there are.
+def mesh_of(devices: int | None, axis: str = "candidates") -> Mesh:
+    """A mesh of one axis over so many devices, or over all there are.
 
     Raises:
         InputError: more devices than there are, or some of several processes' devices.
@@ -59,7 +59,7 @@ def mesh_of(devices: int | None) -> Mesh:
         raise bad_input("devices", f"a whole number from 1 to {len(there)}", devices, "leave it out to take all")
     if jax.process_count() > 1 and count != len(there):
         raise bad_input("devices", f"all {len(there)} of {jax.process_count()} processes", count, "leave it out")
-    return Mesh(np.array(there[:count]), ("candidates",))
+    return Mesh(np.array(there[:count]), (axis,))
 
 
 class Scorer:

@@ -217,10 +217,21 @@ def norm(step: Norm, x: Array) -> Array:
         >>> bool(abs(norm(Norm(32), x).reshape(2, 16, 16, 2).mean((1, 3))).max() < 1e-6)
         True
     """
-    if step.kind == "batch":
-        x = x - x.mean((0, 1, 2))
-        return x * lax.rsqrt((x * x).mean((0, 1, 2)) + EPSILON)
-    return _group_norm(step, x)
+    return standardised(x)[0] if step.kind == "batch" else _group_norm(step, x)
+
+
+def standardised(x: Array) -> tuple[Array, Array, Array]:
+    """Each channel of `[n, height, width, channels]` with mean 0 and variance 1; and what its mean and variance were.
+
+    Example:
+        >>> y, mean, variance = standardised(jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1))
+        >>> y.round(3).ravel().tolist(), mean.item(), variance.item()
+        ([-1.0, 1.0], 2.0, 1.0)
+    """
+    mean = x.mean((0, 1, 2))
+    x = x - mean
+    variance = (x * x).mean((0, 1, 2))
+    return x * lax.rsqrt(variance + EPSILON), mean, variance
 
 
 def _group_mean(x: Array) -> Array:

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.kernels import gram
-from mlkernels.nas.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu
+from mlkernels.nas.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
 from mlkernels.nas.lowering import conv, norm, pool, sample_gradients, tap_gradients
 
 # A ReLU's input so near zero is rounding: of one channel, what comes over two edges may cancel exactly.
@@ -44,13 +44,14 @@ def run_block(
     """
     left = iter(weights)
     for step in block:
-        x = _run(step, left, x, how)
+        x = run_step(step, left, x, how)
         if seen is not None and isinstance(step, Relu):
             seen.append(x > ROUNDING * jnp.finfo(x.dtype).eps)
     return x
 
 
-def _run(step, weights: Iterator[Array], x: Array, how: str) -> Array:
+def run_step(step: Step, weights: Iterator[Array], x: Array, how: str) -> Array:
+    """One step's output; it takes its weights from those that are left."""
     match step:
         case Relu():
             return jax.nn.relu(x)
@@ -73,7 +74,7 @@ def _run(step, weights: Iterator[Array], x: Array, how: str) -> Array:
 
 
 @cache
-def _jit(function, backend: str):
+def jitted(function, backend: str):
     """The function jitted over its arrays; its first two arguments are static.
 
     On a CPU without LLVM's expensive passes: blocks compile twice as fast, and time is spent in matrix products anyway.
@@ -84,7 +85,7 @@ def _jit(function, backend: str):
 
 def forward(block: Block, how: str, weights, x: Array) -> Array:
     """`run_block`, jitted."""
-    return _jit(_forward, jax.default_backend())(block, how, weights, x)
+    return jitted(_forward, jax.default_backend())(block, how, weights, x)
 
 
 def _forward(block, how, weights, x):
@@ -93,7 +94,7 @@ def _forward(block, how, weights, x):
 
 def observe(block: Block, how: str, weights, x: Array) -> tuple[Array, Array]:
     """`run_block` for batches `[B, n, ...]`, and which of its ReLUs are on, bool `[B*n, units]`; jitted."""
-    return _jit(_observe, jax.default_backend())(block, how, weights, x)
+    return jitted(_observe, jax.default_backend())(block, how, weights, x)
 
 
 def _observe(block, how, weights, x):
@@ -159,7 +160,7 @@ def backward(block: Block, how: str, outputs: str, weights, x: Array, g: Array, 
         The gradient by the input, `[k, n, ...]`, and the kernel.
     """
     static = how, outputs, _parts(how, x, g)
-    return _jit(_backward, jax.default_backend())(block, static, weights, x, g, scale, into, total)
+    return jitted(_backward, jax.default_backend())(block, static, weights, x, g, scale, into, total)
 
 
 def _parts(how: str, x: Array, g: Array) -> int:
@@ -180,13 +181,13 @@ def _backward(block, static, weights, x, g, scale, into, total):
         for step in block:
             own = [next(left) for _ in step.weights]
             inputs.append((x, own))
-            x = _run(step, iter(own), x, how)
+            x = run_step(step, iter(own), x, how)
 
         def one(g):
             found = []
             for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
                 found += [*_sample_gradients(step, own, x, g, how)]
-                g = jax.vjp(lambda x, step=step, own=own: _run(step, iter(own), x, how), x)[1](g)[0]
+                g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x, how), x)[1](g)[0]
             return found, g
 
         if g.shape[1] == 1:  # vmap would cost time

@@ -72,7 +72,7 @@ def episodes(
     choice("normalise", normalise, ("none", "unit", "dataset"))
     one_key(key)
     dtype = float_type(dtype)
-    rows = _episode_rows(dataset, split, way, shot + queries, tasks, key)
+    rows = episode_rows(dataset, split, way, shot + queries, tasks, key)
 
     pixels = np.asarray(dataset.images[rows.ravel()])
     if pixels.dtype != np.uint8:
@@ -118,8 +118,8 @@ def _unit(pixels: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return images / np.where(norms > 0, norms, 1)
 
 
-def _episode_rows(dataset: Dataset, split: str, way: int, images: int, tasks: int, key: Array) -> np.ndarray:
-    """Rows of `dataset.images` for each episode, int `[tasks, way, images]`."""
+def episode_rows(dataset: Dataset, split: str, way: int, images: int, tasks: int, key: Array) -> np.ndarray:
+    """Rows of `dataset.images` for each episode, int `[tasks, way, images]`; an `InputError` if there are too few."""
     classes = dataset.classes(split)
     if way > len(classes):
         do = f"ask for {len(classes)} or fewer"

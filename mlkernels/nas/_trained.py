@@ -1,0 +1,107 @@
+"""A trained network, and the file that it lives in between epochs and afterwards."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from mlkernels.errors import bad_input
+from mlkernels.files import write_atomically
+from mlkernels.learners import _checkpoint
+from mlkernels.nas._training import TrainSettings
+from mlkernels.nas.layout import Layout
+from mlkernels.nas.network import Network, Variables, init
+from mlkernels.nas.space import Genotype, Space
+
+STATE, LOG = "checkpoint.npz", "log.jsonl"
+COLUMNS = ("epoch", "loss", "accuracy", "rate", "images_per_second", "seconds")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network.
+
+    Attributes:
+        network: the architecture.
+        variables: its parameters and statistics.
+        history: one dict an epoch: `epoch`, the mean `loss` and `accuracy` (of augmented images, with drop path), the
+            `rate`, `images_per_second` and `seconds`.
+        settings: with which it was trained.
+        mean, std: with which images are normalised, one number a colour.
+    """
+
+    network: Network
+    variables: Variables
+    history: tuple[dict, ...]
+    settings: TrainSettings
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def about(network: Network, settings: TrainSettings, mean, std, data: str) -> dict[str, str]:
+    """All that a training follows from, as texts."""
+    layout = {name: json.dumps(value) for name, value in asdict(network.layout).items()}
+    numbers = {name: json.dumps([float(x) for x in values]) for name, values in (("mean", mean), ("std", std))}
+    return {"genotype": str(network.genotype), "data": data, **layout, **settings.described(), **numbers}
+
+
+def from_about(texts: dict[str, str]) -> tuple[Network, TrainSettings, tuple, tuple]:
+    """Network, settings, mean and standard deviation."""
+    sizes = {name: json.loads(texts[name]) for name in asdict(Layout())}
+    space = sizes.pop("space")
+    layout = Layout(Space(space["name"], tuple(space["operations"]), space["nodes"]), **sizes)
+    mean, std = (tuple(json.loads(texts[name])) for name in ("mean", "std"))
+    return Network(layout, Genotype.parse(texts["genotype"])), TrainSettings.from_described(texts), mean, std
+
+
+def save(folder: Path, state: dict, history: list[dict], texts: dict[str, str]) -> None:
+    """Write the state and the log after an epoch; each file is whole, or as it was before."""
+    rows = np.array([[row[name] for name in COLUMNS] for row in history])
+    _checkpoint.save(folder / STATE, state, rows, texts)
+    lines = "".join(json.dumps(row) + "\n" for row in history)
+    write_atomically(folder / LOG, lambda path: path.write_text(lines, encoding="utf-8"))
+
+
+def load(folder: Path, like: dict, texts: dict[str, str]) -> tuple[dict, list[dict]] | None:
+    """State and history, or None where there are none yet.
+
+    Raises:
+        InputError: a damaged file, or a training that was told something else (the message says what differs).
+    """
+    found = _checkpoint.load(folder / STATE, like, texts)
+    return None if found is None else (found[0], rows_of(found[1]))
+
+
+def rows_of(table: np.ndarray) -> list[dict]:
+    """The history from its table."""
+    rows = [dict(zip(COLUMNS, row, strict=True)) for row in table.tolist()]
+    return [row | {"epoch": int(row["epoch"])} for row in rows]
+
+
+def load_trained(folder: Path | str) -> Trained:
+    """A network from the folder that `train` was given, as its last epoch has left it.
+
+    Args:
+        folder: with the checkpoint.
+
+    Returns:
+        `Trained`.
+
+    Raises:
+        InputError: no checkpoint there, or a damaged one.
+
+    Source: `train`.
+    """
+    path = Path(folder) / STATE
+    texts = _checkpoint.settings_of(path)
+    if texts is None or "genotype" not in texts:
+        got = "none" if texts is None else "another one"
+        raise bad_input(str(path), "the checkpoint of a training", got, "name the folder that train was given")
+    network, settings, mean, std = from_about(texts)
+    fresh = init(network, key=jax.random.key(0), dtype=settings.dtype)
+    found, rows = _checkpoint.load(path, {"variables": fresh}, texts)
+    return Trained(network, found["variables"], tuple(rows_of(rows)), settings, mean, std)

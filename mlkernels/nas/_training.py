@@ -1,0 +1,116 @@
+"""What a training is told."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass, fields
+from numbers import Real
+
+from mlkernels.errors import bad_input
+from mlkernels.nas.weights import INITIALISATIONS
+
+DTYPES = ("float32", "float64")
+COMPUTE = (*DTYPES, "bfloat16")
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """What a training is told; the defaults are those of the published networks on miniImageNet.
+
+    The size of the images is the layout's.
+
+    Args:
+        epochs: passes over the images to train on, at least 1.
+        batch: images a step, at least 2. What is left over at the end of an epoch waits for another one, as in the
+            reference: a smaller batch would be compiled anew.
+        rate: of SGD, for the first epochs.
+        milestones: epochs, counted from 1, after which the rate is multiplied by `decay`.
+        decay: above 0.
+        momentum: of SGD, from 0 to below 1.
+        weight_decay: this times the parameter is added to each gradient, norms and biases included.
+        drop_path: p_max: in epoch e of E, an operation's output is dropped with probability p_max e / E.
+        padding, jitter, flip: the augmentation, as in `datasets.augment.augment`.
+        seed: everything that is random follows from it.
+        initialisation: as in `network.init`.
+        dtype: "float32", or "float64" in 64-bit JAX, of parameters and statistics.
+        compute_dtype: what blocks compute in: None as `dtype`, or "bfloat16" for accelerators; norms take their means
+            in `dtype` in any case.
+
+    Raises:
+        InputError: a setting out of its range.
+
+    Example:
+        >>> settings = TrainSettings(epochs=100)
+        >>> [f"{settings.rate_in(epoch):.4f}" for epoch in (60, 61, 81)]
+        ['0.0200', '0.0020', '0.0002']
+
+    Source: Wang et al. 2022, its code; torch's SGD; notebooks/04_metantk_nas.
+    """
+
+    epochs: int = 100
+    batch: int = 64
+    rate: float = 0.02
+    milestones: tuple[int, ...] = (60, 80)
+    decay: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    drop_path: float = 0.2
+    padding: int = 8
+    jitter: float = 0.4
+    flip: float = 0.5
+    seed: int = 0
+    initialisation: str = "uniform"
+    dtype: str = "float32"
+    compute_dtype: str | None = None
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "milestones", tuple(self.milestones))
+        for name, low in {"epochs": 1, "batch": 2, "padding": 0, "seed": 0}.items():
+            _whole(name, getattr(self, name), low)
+        for milestone in self.milestones:
+            _whole("milestones", milestone, 1)
+        for name, high in {"momentum": 1, "drop_path": 1, "weight_decay": math.inf, "jitter": math.inf}.items():
+            _number(name, getattr(self, name), 0, high)
+        _number("flip", self.flip, 0, math.nextafter(1, 2))
+        for name in ("rate", "decay"):
+            _number(name, getattr(self, name), math.ulp(0), math.inf)
+        choices = {"initialisation": INITIALISATIONS, "dtype": DTYPES, "compute_dtype": (None, *COMPUTE)}
+        for name, known in choices.items():
+            if getattr(self, name) not in known:
+                raise bad_input(name, " or ".join(map(str, known)), repr(getattr(self, name)), "name one of them")
+
+    def rate_in(self, epoch: int) -> float:
+        """The learning rate in an epoch, counted from 1."""
+        return self.rate * self.decay ** sum(epoch > milestone for milestone in self.milestones)
+
+    def drop_in(self, epoch: int) -> float:
+        """The probability of drop path in an epoch, counted from 1."""
+        return self.drop_path * epoch / self.epochs
+
+    @property
+    def augmentation(self) -> dict:
+        """Arguments for `datasets.augment.augment`."""
+        return {"padding": self.padding, "jitter": self.jitter, "flip": self.flip}
+
+    def described(self) -> dict[str, str]:
+        """As texts, for a file; the inverse of `from_described`."""
+        return {name: json.dumps(value) for name, value in asdict(self).items()}
+
+    @classmethod
+    def from_described(cls, texts: dict[str, str]) -> TrainSettings:
+        """From such texts; others beside them are left out."""
+        return cls(**{field.name: json.loads(texts[field.name]) for field in fields(cls)})
+
+
+def _whole(name: str, value, low: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < low:
+        raise bad_input(name, f"a whole number of at least {low}", value, "correct it")
+
+
+def _number(name: str, value, low: float, below: float) -> None:
+    """From `low` to below `below`."""
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < below:
+        expected = "a number above 0" if low > 0 else "a number of at least 0"
+        expected += "" if below == math.inf else f" and {'at most' if below > 1 else 'below'} 1"
+        raise bad_input(name, expected, value, "correct it")

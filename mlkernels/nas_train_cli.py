@@ -1,0 +1,188 @@
+"""The commands `nas train` and `nas evaluate`: an architecture's training and few-shot evaluation."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import signal
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+import click
+
+from mlkernels.errors import bad_input
+from mlkernels.progress import Counter, seconds
+
+
+@click.command()
+@click.argument("genotype")
+@click.option("--data", default="miniimagenet", show_default=True, metavar="NAME", help="See mlkernels data list.")
+@click.option("--space", default="darts_fewshot", show_default=True, metavar="darts_fewshot|darts")
+@click.option("--cells", default=5, show_default=True, help="Cells of the network.")
+@click.option("--channels", default=48, show_default=True, help="Channels of its first cell.")
+@click.option("--pixels", default=84, show_default=True, help="Side of the images; others are resized.")
+@click.option("--epochs", default=100, show_default=True, help="Passes over the images to train on.")
+@click.option("--batch", default=64, show_default=True, help="Images a step.")
+@click.option("--rate", default=0.02, show_default=True, help="Learning rate of SGD at the start.")
+@click.option(
+    "--milestone", "milestones", multiple=True, default=(60, 80), show_default=True, type=int,
+    help="An epoch after which the rate is a tenth; may be repeated.",
+)  # fmt: skip
+@click.option("--drop-path", default=0.2, show_default=True, help="In the last epoch; it grows linearly.")
+@click.option("--weight-decay", default=5e-4, show_default=True)
+@click.option("--padding", default=8, show_default=True, help="Black pixels around an image for the random crop.")
+@click.option("--jitter", default=0.4, show_default=True, help="Of brightness, contrast and saturation.")
+@click.option("--flip", default=0.5, show_default=True, help="Probability of a mirror image.")
+@click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@click.option("--compute-dtype", metavar="float32|bfloat16", help="What blocks compute in [float32].")
+@click.option("--devices", type=int, metavar="N", help="How many devices a batch is spread over [all].")
+@click.option(
+    "--out", default="build/nas-train", show_default=True, type=click.Path(file_okay=False, path_type=Path),
+    metavar="DIR", help="Where the checkpoint and the log go.",
+)  # fmt: skip
+def train(genotype, data, space, cells, channels, pixels, devices, out, **options) -> int:
+    """Train the architecture GENOTYPE on the base classes: its text, or a result.json of nas search.
+
+    Leaves in DIR: checkpoint.npz after each epoch, from which the same command goes on if it was stopped; log.jsonl, a
+    line an epoch.
+
+    Exit status: 0 trained, 2 bad usage, 130 stopped by Ctrl-C.
+    """
+    from mlkernels.nas import Layout
+    from mlkernels.nas import train as run
+    from mlkernels.nas.cost import parameter_count
+    from mlkernels.nas.network import Network
+    from mlkernels.nas.train import TrainSettings
+
+    text, settings = _genotype(genotype), TrainSettings(**options)
+    dataset = named_dataset(data)
+    ways = len(dataset.classes(next(iter(dataset.splits))))
+    colours = int(dataset.images.shape[-1])
+    layout = Layout(space, cells=cells, channels=channels, pixels=pixels, ways=ways, colours=colours, norm="batch")
+    network = Network(layout, text)
+    click.echo(f"{parameter_count(layout, network.gates, classes=ways) / 1e6:.3f} M parameters, {ways} classes")
+    display = _Training(sys.stderr)
+    try:
+        trained = stoppable(lambda: run(network, dataset, settings, out=out, devices=devices, progress=display))
+    except KeyboardInterrupt:
+        display.close()
+        click.echo(f"stopped; {out} keeps the epochs that are done: the same command goes on from there", err=True)
+        return 130
+    display.close()
+    last = trained.history[-1]
+    click.echo(f"epoch {last['epoch']}: loss {last['loss']:.4g}, accuracy {last['accuracy']:.1%} in training")
+    click.echo(f"{out / 'checkpoint.npz'}, {out / 'log.jsonl'}")
+    return 0
+
+
+@click.command()
+@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.option("--data", default="miniimagenet", show_default=True, metavar="NAME", help="See mlkernels data list.")
+@click.option("--split", default="test", show_default=True, help="Where episodes come from.")
+@click.option("--way", default=5, show_default=True, help="Classes of an episode.")
+@click.option("--shots", multiple=True, default=(1, 5), show_default=True, type=int, help="May be repeated.")
+@click.option("--queries", default=50, show_default=True, help="Of each class; small classes want 15.")
+@click.option("--episodes", default=1000, show_default=True)
+@click.option("--copies", default=5, show_default=True, help="Augmented copies of each support image; 0: as it is.")
+@click.option(
+    "--method", "methods", multiple=True, default=("logistic", "centroid", "metantk"), show_default=True,
+    metavar="logistic|centroid|metantk", help="May be repeated.",
+)  # fmt: skip
+@click.option("--pixels/--no-pixels", default=True, show_default=True, help="Also nearest centroid on raw pixels.")
+@click.option("--seed", default=42, show_default=True, help="Everything random follows from it.")
+@click.option(
+    "--out", default="build/nas-evaluation.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE", help="Where the result goes.",
+)  # fmt: skip
+def evaluate(folder, data, pixels, out, **told) -> int:
+    """Evaluate the network that nas train has left in FOLDER on many episodes.
+
+    Exit status: 0 evaluated, 2 bad usage, 130 stopped by Ctrl-C.
+    """
+    import jax
+
+    jax.config.update("jax_enable_x64", True)
+    from mlkernels import provenance
+    from mlkernels.files import write_atomically
+    from mlkernels.nas import evaluate as run
+    from mlkernels.nas.evaluate import pixels_of
+    from mlkernels.nas.train import load_trained
+
+    trained = load_trained(folder)
+    dataset = named_dataset(data)
+    display = _Evaluation(sys.stderr)
+
+    def both():
+        rows = run(trained, dataset, progress=display, **told).described()
+        if not pixels:
+            return rows
+        plain = told | {"methods": ("centroid",), "copies": 0}
+        found = run(pixels_of, dataset, unit=False, progress=display, **plain).described()
+        return rows + [row | {"method": "centroid of pixels"} for row in found]
+
+    try:
+        rows = stoppable(both)
+    except KeyboardInterrupt:
+        display.close()
+        click.echo("stopped; nothing was written", err=True)
+        return 130
+    display.close()
+    for row in rows:
+        half = (row["high"] - row["low"]) / 2
+        click.echo(f"{told['way']}-way {row['shot']}-shot, {row['method']}: {row['mean']:.2%} ± {half:.2%}")
+    result = {
+        "genotype": str(trained.network.genotype), "epochs": len(trained.history),
+        "training": asdict(trained.settings), "evaluation": told | {"data": dataset.name}, "results": rows,
+        **provenance.here(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }  # fmt: skip
+    write_atomically(out, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+    click.echo(str(out))
+    return 0
+
+
+def _genotype(text: str) -> str:
+    """A genotype's text, of a search's result where that is named."""
+    path = Path(text)
+    if path.suffix != ".json":
+        return text
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))["genotype"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        got = error.strerror if isinstance(error, OSError) else "something else"
+        raise bad_input(text, "the result.json of a search", got, "name such a file, or give the genotype") from None
+
+
+def named_dataset(name: str):
+    """The dataset, or an `InputError` lists those that there are."""
+    from mlkernels import datasets
+
+    known = datasets.names()
+    if name not in known:
+        raise bad_input("--data", " or ".join(known), name, "see mlkernels data list")
+    return datasets.load(name)
+
+
+def stoppable(work):
+    """Do it, so that Ctrl-C and a polite kill both raise KeyboardInterrupt."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.default_int_handler)
+    return work()
+
+
+class _Training(Counter):
+    """How far a training is."""
+
+    def __call__(self, progress) -> None:
+        left = "" if progress.seconds_left is None else f", {seconds(progress.seconds_left)} left"
+        text = f"epoch {progress.epoch} of {progress.epochs}{left}"
+        note = f"loss {progress.loss:.3f}, {progress.images_per_second:.0f} images a second"
+        done = (progress.epoch - 1) * progress.steps + progress.step
+        self.show(done, progress.epochs * progress.steps, text, note)
+
+
+class _Evaluation(Counter):
+    """How far an evaluation is."""
+
+    def __call__(self, what: str, done: int, total: int | None) -> None:
+        self.show(done, done + 1 if total is None else total, what)
