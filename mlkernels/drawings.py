@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from typing import NamedTuple
 
@@ -29,8 +30,8 @@ GONE = "#767676"  # a text as faint as can still be read
 BOX = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "black"}
 NAMES = ("normal cell", "reduction cell")
 HEIGHTS = (-0.35, 1.5, -1.5, 0.55)  # of the nodes: no straight arrow crosses a node
-FROM_INPUTS = (0.45, 0.26, 0.6, 0.45)  # where on its way from an input to each node an edge has its label; else
-BETWEEN = 0.45
+MIDDLE = 0.45  # where on its way an edge has its label, but for edges (source, target) that meet others there
+ELSEWHERE = {(1, 3): 0.27, (0, 4): 0.6}
 
 
 def draw_genotype(genotype: Genotype) -> Figure:
@@ -129,12 +130,10 @@ class CellDrawing(NamedTuple):
     Attributes:
         arrows: the arrows.
         labels: the texts on them.
-        places: where the states are, `state -> (x, y)`.
     """
 
     arrows: dict[tuple[int, int], FancyArrowPatch]
     labels: dict[tuple[int, int], Annotation]
-    places: dict[int, tuple[float, float]]
 
 
 def draw_cell(ax: Axes, name: str, edges: Iterable[tuple[int, int, str]], nodes: int) -> CellDrawing:
@@ -154,15 +153,13 @@ def draw_cell(ax: Axes, name: str, edges: Iterable[tuple[int, int, str]], nodes:
         >>> sorted(draw_cell(ax, "cell", [(0, 2, "conv_3x3"), (1, 2, "skip_connect")], 1).labels)
         [(0, 2), (1, 2)]
     """
-    places = {0: (0.0, 1.0), 1: (0.0, -1.0)}
-    places |= {2 + node: (2.0 + 1.6 * node, HEIGHTS[node % len(HEIGHTS)]) for node in range(nodes)}
-    end = (2.0 + 1.6 * nodes, 0.0)
+    places, end = places_of(nodes), (2.0 + 1.6 * nodes, 0.0)
     arrows, labels = {}, {}
     for source, target, operation in edges:
         ends = places[source], places[target]
         arrows[source, target] = _arrow(ax, *ends, colour_of(operation))
-        share = FROM_INPUTS[(target - 2) % len(FROM_INPUTS)] if source < 2 else BETWEEN
-        labels[source, target] = ax.annotate(operation, along(*ends, share), color=colour_of(operation), **LABEL)
+        middle = along(source, target, nodes)
+        labels[source, target] = ax.annotate(operation, middle, color=colour_of(operation), **LABEL)
     for state in range(2, 2 + nodes):
         _arrow(ax, places[state], end, FAINT)
     for state, place in places.items():
@@ -170,17 +167,33 @@ def draw_cell(ax: Axes, name: str, edges: Iterable[tuple[int, int, str]], nodes:
     ax.annotate("output", end, ha="center", va="center", bbox=BOX, zorder=4)
     ax.set(title=name, xlim=(-0.6, end[0] + 0.6), ylim=(-1.9, 1.9))
     ax.set_axis_off()
-    return CellDrawing(arrows, labels, places)
+    return CellDrawing(arrows, labels)
 
 
-def along(start: tuple[float, float], stop: tuple[float, float], share: float) -> tuple[float, float]:
-    """A point on the way from one place to another.
+def places_of(nodes: int) -> dict[int, tuple[float, float]]:
+    """Where a cell's states are drawn, the inputs first.
 
     Example:
-        >>> along((0.0, 0.0), (2.0, 4.0), 0.5)
-        (1.0, 2.0)
+        >>> places_of(1)
+        {0: (0.0, 1.0), 1: (0.0, -1.0), 2: (2.0, -0.35)}
     """
-    return tuple((1 - share) * a + share * b for a, b in zip(start, stop, strict=True))
+    return {0: (0.0, 1.0), 1: (0.0, -1.0)} | {
+        2 + node: (2.0 + 1.6 * node, HEIGHTS[node % len(HEIGHTS)]) for node in range(nodes)
+    }
+
+
+def along(source: int, target: int, nodes: int, ahead: float = 0.0) -> tuple[float, float]:
+    """Where an edge has its label, or a place so far ahead of it on the edge.
+
+    Example:
+        >>> along(0, 2, 1)[0], along(0, 2, 1, ahead=0.5)[0] > 1.3
+        (0.9, True)
+    """
+    places = places_of(nodes)
+    (x, y), stop = places[source], places[target]
+    across, up = stop[0] - x, stop[1] - y
+    share = ELSEWHERE.get((source, target), MIDDLE) + ahead / math.hypot(across, up)
+    return x + share * across, y + share * up
 
 
 def _draw(cells: list[list[tuple[int, int, str]]], nodes: int) -> Figure:
