@@ -31,7 +31,7 @@ BOX = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "black"}
 NAMES = ("normal cell", "reduction cell")
 HEIGHTS = (-0.35, 1.5, -1.5, 0.55)  # of the nodes: no straight arrow crosses a node
 MIDDLE = 0.45  # where on its way an edge has its label, but for edges (source, target) that meet others there
-ELSEWHERE = {(1, 3): 0.27, (0, 4): 0.6}
+ELSEWHERE = {(1, 3): 0.27, (0, 4): 0.6, (3, 4): 0.35, (1, 5): 0.5}
 
 
 def draw_genotype(genotype: Genotype) -> Figure:
