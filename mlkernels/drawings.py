@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
+from matplotlib.text import Annotation
 
 from mlkernels.nas.space import CELL_TYPES, Genotype, Space
 from mlkernels.plots import figure
@@ -17,9 +23,15 @@ FAMILIES = {
     "max": "#2D8B4E",
     "avg": "#7D5614",
 }
+BEHIND = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
+LABEL = {"ha": "center", "va": "center", "fontsize": 8, "bbox": BEHIND, "zorder": 3}
+FAINT = "#BBBBBB"
+GONE = "#767676"  # a text as faint as can still be read
 BOX = {"boxstyle": "round,pad=0.35", "facecolor": "white", "edgecolor": "black"}
 NAMES = ("normal cell", "reduction cell")
 HEIGHTS = (-0.35, 1.5, -1.5, 0.55)  # of the nodes: no straight arrow crosses a node
+MIDDLE = 0.45  # where on its way an edge has its label, but for edges (source, target) that meet others there
+ELSEWHERE = {(1, 3): 0.27, (0, 4): 0.6, (3, 4): 0.35, (1, 5): 0.5}
 
 
 def draw_genotype(genotype: Genotype) -> Figure:
@@ -85,44 +97,112 @@ def describe(genotype: Genotype) -> str:
     cells = []
     for name, cell in zip(NAMES, (genotype.normal, genotype.reduce), strict=True):
         nodes = [
-            f"node {node} adds " + " and ".join(f"{operation} of {_name(source)}" for operation, source in chosen)
+            f"node {node} adds " + " and ".join(f"{operation} of {name_of(source)}" for operation, source in chosen)
             for node, chosen in enumerate(cell, 1)
         ]
         cells.append(f"{name.capitalize()}: {'; '.join(nodes)}.")
     return f"Two cells. {' '.join(cells)}"
 
 
-def _name(state: int) -> str:
+def name_of(state: int) -> str:
+    """A cell's input or node in words.
+
+    Example:
+        >>> name_of(1), name_of(2)
+        ('input 2', 'node 1')
+    """
     return f"input {state + 1}" if state < 2 else f"node {state - 1}"
 
 
-def _colour(operation: str) -> str:
+def colour_of(operation: str) -> str:
+    """The colour of an operation's family; black for what is none.
+
+    Example:
+        >>> colour_of("sep_conv_3x3") == colour_of("sep_conv_5x5") != colour_of("7 operations")
+        True
+    """
     return next((colour for start, colour in FAMILIES.items() if operation.startswith(start)), "#000000")
+
+
+class CellDrawing(NamedTuple):
+    """What `draw_cell` draws for the edges that it is given, each under its (source, target).
+
+    Attributes:
+        arrows: the arrows.
+        labels: the texts on them.
+    """
+
+    arrows: dict[tuple[int, int], FancyArrowPatch]
+    labels: dict[tuple[int, int], Annotation]
+
+
+def draw_cell(ax: Axes, name: str, edges: Iterable[tuple[int, int, str]], nodes: int) -> CellDrawing:
+    """A cell: inputs on the left, nodes in the middle, what they make on the right.
+
+    Args:
+        ax: where.
+        name: of the cell, its title.
+        edges: `(source, target, operation)`; states 0 and 1 are the cell's inputs, 2 and up its nodes.
+        nodes: how many there are.
+
+    Returns:
+        `CellDrawing`, for who changes an edge later.
+
+    Example:
+        >>> fig, ax = figure(6, 3)
+        >>> sorted(draw_cell(ax, "cell", [(0, 2, "conv_3x3"), (1, 2, "skip_connect")], 1).labels)
+        [(0, 2), (1, 2)]
+    """
+    places, end = places_of(nodes), (2.0 + 1.6 * nodes, 0.0)
+    arrows, labels = {}, {}
+    for source, target, operation in edges:
+        ends = places[source], places[target]
+        arrows[source, target] = _arrow(ax, *ends, colour_of(operation))
+        middle = along(source, target, nodes)
+        labels[source, target] = ax.annotate(operation, middle, color=colour_of(operation), **LABEL)
+    for state in range(2, 2 + nodes):
+        _arrow(ax, places[state], end, FAINT)
+    for state, place in places.items():
+        ax.annotate(name_of(state), place, ha="center", va="center", bbox=BOX, zorder=4)
+    ax.annotate("output", end, ha="center", va="center", bbox=BOX, zorder=4)
+    ax.set(title=name, xlim=(-0.6, end[0] + 0.6), ylim=(-1.9, 1.9))
+    ax.set_axis_off()
+    return CellDrawing(arrows, labels)
+
+
+def places_of(nodes: int) -> dict[int, tuple[float, float]]:
+    """Where a cell's states are drawn, the inputs first.
+
+    Example:
+        >>> places_of(1)
+        {0: (0.0, 1.0), 1: (0.0, -1.0), 2: (2.0, -0.35)}
+    """
+    return {0: (0.0, 1.0), 1: (0.0, -1.0)} | {
+        2 + node: (2.0 + 1.6 * node, HEIGHTS[node % len(HEIGHTS)]) for node in range(nodes)
+    }
+
+
+def along(source: int, target: int, nodes: int, ahead: float = 0.0) -> tuple[float, float]:
+    """Where an edge has its label, or a place so far ahead of it on the edge.
+
+    Example:
+        >>> along(0, 2, 1)[0], along(0, 2, 1, ahead=0.5)[0] > 1.3
+        (0.9, True)
+    """
+    places = places_of(nodes)
+    (x, y), stop = places[source], places[target]
+    across, up = stop[0] - x, stop[1] - y
+    share = ELSEWHERE.get((source, target), MIDDLE) + ahead / math.hypot(across, up)
+    return x + share * across, y + share * up
 
 
 def _draw(cells: list[list[tuple[int, int, str]]], nodes: int) -> Figure:
     fig, axes = figure(8.5, 3.4 * len(CELL_TYPES), rows=len(CELL_TYPES))
     for ax, name, edges in zip(axes, NAMES, cells, strict=True):
-        places = {0: (0.0, 1.0), 1: (0.0, -1.0)}
-        places |= {2 + node: (1.6 * (node + 1), HEIGHTS[node % len(HEIGHTS)]) for node in range(nodes)}
-        end = (1.6 * (nodes + 1), 0.0)
-        for source, target, operation in edges:
-            _arrow(ax, places[source], places[target], _colour(operation), operation)
-        for state in range(2, 2 + nodes):
-            _arrow(ax, places[state], end, "#BBBBBB")
-        for state, place in places.items():
-            ax.annotate(_name(state), place, ha="center", va="center", bbox=BOX, zorder=4)
-        ax.annotate("output", end, ha="center", va="center", bbox=BOX, zorder=4)
-        ax.set(title=name, xlim=(-0.6, end[0] + 0.6), ylim=(-1.9, 1.9))
-        ax.set_axis_off()
+        draw_cell(ax, name, edges, nodes)
     return fig
 
 
-def _arrow(ax, start, stop, colour: str, label: str = "") -> None:
+def _arrow(ax, start, stop, colour: str) -> FancyArrowPatch:
     style = {"arrowstyle": "-|>", "mutation_scale": 12, "shrinkA": 24, "shrinkB": 24, "linewidth": 1.5, "zorder": 1}
-    ax.add_patch(FancyArrowPatch(start, stop, color=colour, **style))
-    if label:
-        (x1, y1), (x2, y2) = start, stop
-        middle = 0.55 * x1 + 0.45 * x2, 0.55 * y1 + 0.45 * y2
-        behind = {"boxstyle": "round,pad=0.1", "facecolor": "white", "edgecolor": "none", "alpha": 0.85}
-        ax.annotate(label, middle, ha="center", va="center", color=colour, fontsize=8, bbox=behind, zorder=3)
+    return ax.add_patch(FancyArrowPatch(start, stop, color=colour, **style))

@@ -42,16 +42,31 @@ def compose(pictures: list[tuple[str, Image.Image]], columns: int, dpi: float = 
         One image.
     """
     font = ImageFont.truetype(findfont("DejaVu Sans:bold"), round(11 * dpi / 72))
-    head = round(0.34 * dpi)
     wide, high = pictures[0][1].size
+    captions = [_lines(caption, font, wide - 0.2 * dpi) for caption, _ in pictures]
+    head = round((0.34 + 0.2 * (max(map(len, captions)) - 1)) * dpi)
     rows = -(-len(pictures) // columns)
     sheet = Image.new("RGB", (wide * columns, (high + head) * rows), "white")
     pen = ImageDraw.Draw(sheet)
-    for index, (caption, image) in enumerate(pictures):
+    for index, (caption, (_, image)) in enumerate(zip(captions, pictures, strict=True)):
         left, top = wide * (index % columns), (high + head) * (index // columns)
-        pen.text((left + 0.1 * dpi, top + 0.08 * dpi), caption, fill="#222222", font=font)
+        for number, line in enumerate(caption):
+            pen.text((left + 0.1 * dpi, top + (0.08 + 0.2 * number) * dpi), line, fill="#222222", font=font)
         sheet.paste(image, (left, top + head))
     return sheet
+
+
+def _lines(caption: str, font: ImageFont.FreeTypeFont, most: float) -> list[str]:
+    """A caption in lines that are at most so wide, broken where one setting ends."""
+    lines = [""]
+    for part in caption.split(", "):
+        longer = f"{lines[-1]}, {part}" if lines[-1] else part
+        if font.getlength(longer) <= most or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines[-1] += ","
+            lines.append(part)
+    return lines
 
 
 def twin(demo: Demo) -> None:

@@ -152,6 +152,11 @@ def test_a_demo_below_the_goal_is_said_so(monkeypatch):
     result = sliders.measure()
     assert [found["met"] for found in result["demos"]] == [True, False]
     assert "NO" in sliders.report(result)
+    controls = iter(({"edge": 101.0}, {"edge": 1001.0}))
+    monkeypatch.setattr(
+        widgets, "latency", lambda demo, repeats: {**answer, "demo": "cell_editor", "by_control_ms": next(controls)}
+    )
+    assert [found["met"] for found in sliders.measure()["demos"]] == [True, False]
 
 
 def test_an_unknown_benchmark_is_refused(capsys):

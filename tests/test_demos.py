@@ -10,10 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlkernels.demos import _maml_training, derive_metantk, maml_linear_rate, start_here
+from mlkernels.demos import (
+    _maml_training,
+    cell_editor,
+    derive_metantk,
+    maml_linear_rate,
+    search_replay,
+    start_here,
+)
 from mlkernels.demos._base import Progress
 
-DEMOS = [start_here.DEMO, derive_metantk.DEMO, maml_linear_rate.DEMO]
+DEMOS = [start_here.DEMO, derive_metantk.DEMO, maml_linear_rate.DEMO, cell_editor.DEMO, search_replay.DEMO]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(demo.ends())]
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import numpy as np
 from matplotlib.patches import FancyArrowPatch
 
-from mlkernels.drawings import describe, draw_gates, draw_genotype
+from mlkernels.drawings import along, describe, draw_cell, draw_gates, draw_genotype, places_of
 from mlkernels.nas.space import SPACES, Genotype
-from mlkernels.plots import check_alt
+from mlkernels.plots import check_alt, figure
 
 GENOTYPE = Genotype.parse("N: s3<0 s3<1 | s3<0 mp<2 | d3<2 s3<3 R: d3<0 s3<1 | f5<1 s3<2 | sk<0 s3<3")
 STATES = ["input 1", "input 2", "node 1", "node 2", "node 3", "output"]
@@ -40,3 +41,20 @@ def test_gates_are_drawn_with_how_many_are_left():
     assert words(reduce) == sorted(["skip_connect"] * 9 + STATES)
     assert arrows(normal) == 8 + 3
     assert len(draw_gates(SPACES["darts"], SPACES["darts"].open_gates()).axes) == 2
+
+
+def test_labels_stand_on_their_edges_and_apart_from_each_other():
+    for space in SPACES.values():
+        places = places_of(space.nodes)
+        spots = {}
+        for node, source in space.edges:
+            spots[source, 2 + node] = x, y = along(source, 2 + node, space.nodes)
+            (x0, y0), (x1, y1) = places[source], places[2 + node]
+            np.testing.assert_allclose((x - x0) * (y1 - y0), (y - y0) * (x1 - x0), atol=1e-12)
+            assert x0 < x < x1
+        drawn = draw_cell(figure(6, 3)[1], "cell", [(*edge, "skip_connect") for edge in spots], space.nodes)
+        assert {edge: label.xy for edge, label in drawn.labels.items()} == spots
+        ahead = along(0, 2, space.nodes, ahead=0.3)
+        np.testing.assert_allclose(np.hypot(*np.subtract(ahead, spots[0, 2])), 0.3)
+    apart = [np.abs(np.subtract(a, b)) for a in spots.values() for b in spots.values() if a is not b]
+    assert all(across > 0.5 or up > 0.15 for across, up in apart)

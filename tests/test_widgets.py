@@ -13,7 +13,8 @@ from functools import partial
 
 import numpy as np
 import pytest
-from PIL import Image
+from matplotlib.font_manager import findfont
+from PIL import Image, ImageFont
 
 from mlkernels import explorer, plots, widgets
 from mlkernels.background import Background
@@ -271,6 +272,19 @@ def test_twin_stacks_the_demos_own_pictures(demo, monkeypatch):
     head = round(0.34 * plots.DPI)
     np.testing.assert_array_equal(sheet[head : head + 576], first)
     assert sheet[:head].min() < 128  # a caption is written there
+
+
+def test_a_long_caption_is_broken_between_settings():
+    image = Image.new("RGB", (640, 80), "#ff0000")
+    parts = [f"edge {number} sep_conv_3x3" for number in range(6)]
+    font = ImageFont.truetype(findfont("DejaVu Sans:bold"), 24)
+    lines = widgets._lines(", ".join(parts), font, 600)
+    assert " ".join(lines) == ", ".join(parts)
+    assert all(font.getlength(line) <= 610 for line in lines)
+    assert widgets._lines("one", font, 1) == ["one"]
+    once, often = (widgets.compose([(text, image)], 1) for text in ("short", ", ".join(parts)))
+    assert often.height - once.height == round(0.2 * plots.DPI) * (len(lines) - 1)
+    assert often.crop((0, often.height - 80, 640, often.height)).tobytes() == image.tobytes()
 
 
 def test_narrow_twins_stand_in_two_columns():

@@ -103,7 +103,7 @@ class Demo:
     Args:
         name: short, for messages and benchmarks.
         question: what the reader should think about before moving anything.
-        controls: two to five.
+        controls: two to six, in three rows: with question and figure they must fit a screen.
         compute: (**settings) -> numbers, of any type; raises InputError for settings that have no answer.
         stage: () -> `Stage`: the figure with all that stays, and placeholders for what moves.
         move: (stage, numbers): put the numbers into the stage's artists; every moving artist, every time.

@@ -1,0 +1,164 @@
+"""The replay of a search: its rounds are those of the log, what went is what the rule says, and a file keeps it."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+
+from mlkernels import widgets
+from mlkernels.demos import _recording as recording
+from mlkernels.demos import search_replay
+from mlkernels.demos._search_rounds import rounds_of
+from mlkernels.errors import InputError
+from mlkernels.nas import CELL_TYPES, SPACES, Genotype, Space
+from mlkernels.nas.ranking import choose, edges_left, operations_left, relative_change
+
+LOG, SPACE = recording.unpack()
+ROUNDS = rounds_of(LOG, SPACE)
+TINY = Space("tiny", ("skip_connect", "conv_3x3"), 1)
+
+
+def tiny(*changes):
+    """A log of one round; each change is (without, with) of the condition number."""
+    lines = []
+    for cell in CELL_TYPES:
+        for source in range(2):
+            scores = {
+                name: {"condition": {"change": list(change)}}
+                for name, change in zip(TINY.operations, changes, strict=True)
+            }
+            lines.append({"round": 1, "cell": cell, "node": 0, "input": source, "pruned": "conv_3x3", "scores": scores})
+    return [*lines, {"genotype": "...", "short": "..."}]
+
+
+@pytest.mark.parametrize("number", range(1, len(ROUNDS)))
+def test_a_round_tries_what_was_open_and_prunes_by_the_rule(number):
+    found, before = ROUNDS[number], ROUNDS[number - 1].gates
+    np.testing.assert_array_equal(found.before, before)
+    expected = operations_left(before) or edges_left(SPACE, before)
+    assert sorted(found.candidates, key=str) == sorted(expected, key=str)
+    rows = [line for line in LOG if line.get("round") == number]
+    assert len(found.pruned) == len(rows) == 18 or number == 7
+    sums = {}
+    for line in rows:
+        kind, node = CELL_TYPES.index(line["cell"]), line["node"]
+        for name, row in line["scores"].items():
+            if line["pruned"] == "edge":
+                sums[kind, SPACE.edges.index((node, int(name))), None] = row["rank_sum"]
+            else:
+                edge = SPACE.edges.index((node, line["input"]))
+                sums[kind, edge, SPACE.operations.index(name)] = row["rank_sum"]
+    assert set(found.pruned) == set(choose(SPACE, before, expected, [sums[each] for each in expected]))
+
+
+def test_it_ends_with_what_was_found():
+    assert SPACE.genotype_of(ROUNDS[-1].gates) == Genotype.parse(LOG[-1]["genotype"])
+    assert not ROUNDS[0].candidates
+    assert not ROUNDS[0].pruned
+
+
+def test_ratios_are_without_over_with():
+    rows = {}
+    for line in LOG:
+        if line.get("round") == 1:
+            edge = SPACE.edges.index((line["node"], line["input"]))
+            for name, row in line["scores"].items():
+                rows[CELL_TYPES.index(line["cell"]), edge, SPACE.operations.index(name)] = row
+    for score in ("condition", "regions"):
+        told = [rows[each][score] for each in ROUNDS[1].candidates]
+        expected = [row["without"][0] / row["with"][0] for row in told]
+        np.testing.assert_allclose(getattr(ROUNDS[1], score), expected, rtol=1e-4)
+        changes = [relative_change(row["with"][0], row["without"][0]) for row in told]
+        np.testing.assert_allclose([row["change"][0] for row in told], changes, rtol=1e-3, atol=1e-5)
+
+
+def test_a_score_that_was_not_used_and_one_without_a_number_have_a_place():
+    demo = search_replay.make_demo(tiny((0.5, 0.7), (None, 0.0)), TINY)
+    n = demo.compute(**demo.settings())
+    np.testing.assert_allclose(n.condition[:2], [0.4, 25.5])
+    np.testing.assert_array_equal(n.regions, 1.0)
+    assert demo.controls[0].values == (0, 1)
+    assert len(demo.twin) == 3
+    assert all(demo.frame(demo.build(), **values).png for values in demo.twin)
+
+
+@pytest.mark.parametrize(
+    ("log", "space"),
+    [([], SPACE), ([{"genotype": "..."}], SPACE), (LOG, SPACES["darts"]), ([{"round": 1}], SPACE), (None, SPACE)],
+)
+def test_what_is_no_log_of_this_space_is_refused(log, space):
+    with pytest.raises(InputError, match="log: expected"):
+        search_replay.make_demo(log, space)
+
+
+def test_one_cell_shows_its_own_candidates():
+    both, normal, reduce = (search_replay.DEMO.compute(2, cell) for cell in ("both", *CELL_TYPES))
+    assert set(normal.candidates) | set(reduce.candidates) == set(both.candidates)
+    assert {kind for kind, *_ in normal.candidates} == {0}
+    np.testing.assert_array_equal(normal.gates, both.gates)
+
+
+def words(stage, kind):
+    return sorted(label.get_text() for label in stage[f"{kind} labels"] if label.get_text())
+
+
+def test_the_picture_has_a_mark_for_all_that_is_open_and_a_cross_on_all_that_goes():
+    stage = search_replay.DEMO.build()
+    for number in (0, 3, 6):
+        search_replay.DEMO.frame(stage, round=number)
+        for kind, name in enumerate(CELL_TYPES):
+            shown = sum(len(line.get_xdata()) for line in stage[f"{name} beads"])
+            assert shown == ROUNDS[number].before[kind].sum()
+            assert len(stage[f"{name} gone"][0].get_xdata()) == (9 if number else 0)
+            assert not words(stage, name)
+        assert len(stage["gone"][0].get_xdata()) == len(ROUNDS[number].pruned)
+    search_replay.DEMO.frame(stage, round=7)
+    genotype = SPACE.genotype_of(ROUNDS[-1].gates)
+    for name, cell in zip(CELL_TYPES, (genotype.normal, genotype.reduce), strict=True):
+        shown = words(stage, name)
+        assert [word for word in shown if "✗" not in word] == sorted(op for chosen in cell for op, _ in chosen)
+        assert sum("✗" in word for word in shown) == 3
+        assert not any(len(line.get_xdata()) for line in stage[f"{name} beads"])
+
+
+def test_what_is_said_counts_what_went():
+    n = search_replay.DEMO.compute(**search_replay.DEMO.settings())
+    assert "108 of 126 operations are open · 126 candidates, 18 pruned: 4 avg_pool_3x3BN" in search_replay.DEMO.readout(
+        n
+    )
+    assert "6 a whole edge" in search_replay.DEMO.alt(round=7)
+    assert search_replay.DEMO.readout(ROUNDS[0]).startswith("before the first round: 126 of 126")
+
+
+def test_a_finished_search_is_packed_and_replayed(tmp_path):
+    result = {"seconds": 1.0, "settings": {"space": "darts_fewshot"}, "command": "a", "versions": {}, "device": {}}
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG), encoding="utf-8")
+    (tmp_path / "result.json").write_text(json.dumps(result | {"devices": 1}), encoding="utf-8")
+    recording.pack(tmp_path, tmp_path / "out.json", commit="c")
+    assert recording.unpack(tmp_path / "out.json") == (LOG, SPACE)
+    where = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["provenance"]
+    assert where == {"commit": "c", "command": "a", "versions": {}, "device": {}, "devices": 1}
+    view = widgets.explore(search_replay.make_demo(*recording.unpack(tmp_path / "out.json")))
+    view.controls["round"].value = 7
+    assert view.error is None
+    assert "12 of 126" in view.readout.value
+
+
+def test_what_cannot_be_packed_or_read_is_said(tmp_path):
+    with pytest.raises(InputError, match="finished search"):
+        recording.pack(tmp_path, tmp_path / "out.json")
+    with pytest.raises(InputError, match="No such file"):
+        recording.unpack(tmp_path / "none.json")
+    for text in ("", "[]", "{}", '{"log": [], "settings": {"space": "mine"}}'):
+        (tmp_path / "other.json").write_text(text)
+        with pytest.raises(InputError, match="something else"):
+            recording.unpack(tmp_path / "other.json")
+
+
+def test_the_recorded_search_says_where_it_comes_from():
+    found = json.loads(recording.GLYPHS.read_text(encoding="utf-8"))
+    assert {"commit", "date", "command", "versions", "device", "package_sha256"} <= set(found["provenance"])
+    assert found["short"] == LOG[-1]["short"]
+    assert len(ROUNDS) == 8
