@@ -63,11 +63,14 @@ class Plain:
         block, own, running = self.blocks.pop(0)
         weights = [w for step, w in zip(block, own, strict=True) if not isinstance(step, Norm)]
         norms = [pair for step, *pair in zip(block, own, running, strict=True) if isinstance(step, Norm)]
-        return [w for part in weights for w in part], partial(self.norm, *norms[0])
+        return [w for part in weights for w in part], partial(self.norm, *norms[0]) if norms else None
 
     def operation(self, name, x, stride):
         if name == "skip_connect" and stride == 1:
             return x
+        if name == "conv_1x5_5x1":
+            (across, _), (down, norm) = self.next(), self.next()
+            return operate(name, x, [across, down], stride, norm, [])
         if not name.startswith("sep"):
             weights, norm = self.next()
             return operate(name, x, [weights], stride, norm, [])

@@ -9,6 +9,7 @@ two edges into each node and one operation on each, for the normal cell and for 
 from __future__ import annotations
 
 import ast
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -60,6 +61,12 @@ class Space:
     def edges(self) -> tuple[tuple[int, int], ...]:
         """`(node, input)` of each edge, node by node; nodes count from 0, inputs from the cell's two inputs."""
         return tuple((node, source) for node in range(self.nodes) for source in range(2 + node))
+
+    @property
+    def architectures(self) -> int:
+        """How many genotypes there are: pairs of inputs at each node, an operation on each of their edges, both cells."""
+        pairs = math.prod(math.comb(2 + node, 2) for node in range(self.nodes))
+        return (pairs * len(self.operations) ** (2 * self.nodes)) ** len(CELL_TYPES)
 
     def into(self, node: int) -> tuple[int, ...]:
         """Numbers of the edges into a node."""
