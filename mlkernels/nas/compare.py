@@ -106,7 +106,7 @@ def training_free_scores(
 
     Example:
         >>> from mlkernels import datasets
-        >>> layout = Layout(cells=2, channels=2, pixels=8, ways=2, colours=1)
+        >>> layout = Layout(cells=2, channels=1, pixels=8, ways=2, colours=1)
         >>> genotypes = random_genotypes(layout.space, 1, key=jax.random.key(0))
         >>> settings = ScoreSettings(layout, tasks=1, repeats=1, region_images=10)
         >>> sorted(training_free_scores(genotypes, datasets.load("glyphs"), settings, key=jax.random.key(1)))[:3]

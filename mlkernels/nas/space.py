@@ -64,7 +64,7 @@ class Space:
 
     @property
     def architectures(self) -> int:
-        """How many genotypes there are: pairs of inputs at each node, an operation on each of their edges, both cells."""
+        """How many genotypes there are: at each node two inputs, an operation on each of their edges, in both cells."""
         pairs = math.prod(math.comb(2 + node, 2) for node in range(self.nodes))
         return (pairs * len(self.operations) ** (2 * self.nodes)) ** len(CELL_TYPES)
 
