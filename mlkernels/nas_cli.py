@@ -7,6 +7,7 @@ from pathlib import Path
 
 import click
 
+from mlkernels.nas_compare_cli import compare
 from mlkernels.nas_train_cli import evaluate, named_dataset, stoppable, train
 from mlkernels.progress import Counter, seconds
 
@@ -114,3 +115,4 @@ class _Display(Counter):
 
 nas.add_command(train)
 nas.add_command(evaluate)
+nas.add_command(compare)

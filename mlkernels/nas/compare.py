@@ -1,29 +1,28 @@
-"""Is a training-free score worth anything? Random architectures, scored, and how far that agrees with training them."""
+"""Is a training-free score worth anything? Random architectures, trained on one budget, and how far a score agrees."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, replace
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax import Array
 from scipy.stats import bootstrap, kendalltau
 
+from mlkernels import provenance
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
+from mlkernels.files import write_atomically
 from mlkernels.intervals import Interval
-from mlkernels.nas.cost import flop_count, parameter_count
-from mlkernels.nas.gram import sample_kernels
-from mlkernels.nas.images import search_patches, search_tasks
+from mlkernels.nas.evaluate import evaluate
 from mlkernels.nas.layout import Layout
-from mlkernels.nas.regions import linear_regions, thin
-from mlkernels.nas.scores import gradient_norm, random_score, score_of, task_images
+from mlkernels.nas.network import Network
 from mlkernels.nas.space import Genotype, Space
-from mlkernels.nas.weights import init
+from mlkernels.nas.train import TrainSettings, train
 from mlkernels.tasks._checks import whole
-
-SCORES = ("metantk", "ntk", "regions", "gradient norm", "parameters", "FLOPs", "random")
 
 
 def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
@@ -61,84 +60,86 @@ def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
     return list(found)
 
 
-@dataclass(frozen=True)
-class ScoreSettings:
-    """How architectures are scored.
-
-    Args:
-        layout: the stack, with group normalisation.
-        tasks: tasks in the batch of one repeat.
-        repeats: of weights and images.
-        region_images: of each of three batches of patches.
-        inner_time, ridge: as in `scores.metantk_score`.
-    """
-
-    layout: Layout
-    tasks: int = 3
-    repeats: int = 3
-    region_images: int = 1000
-    inner_time: float = float("inf")
-    ridge: float = 1e-3
-
-
-def training_free_scores(
+def trained_accuracies(
     genotypes: Sequence[Genotype],
     dataset: Dataset,
-    settings: ScoreSettings,
+    layout: Layout,
+    settings: TrainSettings,
     *,
-    key: Array,
+    seeds: int = 1,
+    shot: int = 1,
+    method: str = "centroid",
+    episodes: int = 100,
+    queries: int = 15,
+    out: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
-) -> dict[str, np.ndarray]:
-    """All scores of architectures, each turned so that larger is held to be better.
+) -> np.ndarray:
+    """Train architectures, all on the same budget, and test each on the same new episodes.
 
-    Architectures share a repeat's weights and images. Condition numbers count as minus their logarithm; infinity, the
-    worst there is, stays so.
+    Blocks are compiled once for all of them (`train` with `compiled="blocks"`).
 
     Args:
         genotypes: A architectures of the layout's space.
-        dataset: its first split is looked at.
-        settings: how.
-        key: a key.
+        dataset: trained on its first split, tested on "test".
+        layout: the stack, with `norm="batch"`.
+        settings: of each training; their seed is the first.
+        seeds: trainings of each.
+        shot, method, episodes, queries: of the evaluation, as in `evaluate`; images as they are, without copies.
+        out: a JSON file that keeps what is done, from which the same call goes on.
         progress: is called as `progress(done, total)`.
 
     Returns:
-        Name, as in `SCORES`, -> float `[A, repeats]`.
+        Mean accuracy of each training, float `[A, seeds]`.
+
+    Raises:
+        InputError: a file of other settings; as `train` and `evaluate`.
 
     Example:
         >>> from mlkernels import datasets
-        >>> layout = Layout(cells=2, channels=1, pixels=8, ways=2, colours=1)
-        >>> genotypes = random_genotypes(layout.space, 1, key=jax.random.key(0))
-        >>> settings = ScoreSettings(layout, tasks=1, repeats=1, region_images=10)
-        >>> sorted(training_free_scores(genotypes, datasets.load("glyphs"), settings, key=jax.random.key(1)))[:3]
-        ['FLOPs', 'gradient norm', 'metantk']
+        >>> glyphs = datasets.load("glyphs", classes=24, drawings=6)
+        >>> layout = Layout(cells=2, channels=1, pixels=4, ways=15, colours=1, norm="batch")
+        >>> one = [Genotype.parse("N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3")]
+        >>> settings = TrainSettings(epochs=1, batch=10, padding=1)
+        >>> trained_accuracies(one, glyphs, layout, settings, episodes=10, queries=3).shape
+        (1, 1)
 
-    Source: notebooks/04_metantk_nas; Abdelfattah et al. 2021, for which baselines such a score has to beat.
+    Source: notebooks/04_metantk_nas.
     """
-    layout, found = settings.layout, {name: np.zeros((len(genotypes), settings.repeats)) for name in SCORES}
-    gates = [layout.space.gates_of(genotype) for genotype in genotypes]
-    for repeat in range(settings.repeats):
-        weights, looks, patches, thin_key, luck = jax.random.split(jax.random.fold_in(key, repeat), 5)
-        params, small = init(layout, key=weights), thin(layout)
-        small_params = init(small, key=thin_key)
-        tasks = search_tasks(dataset, key=looks, pixels=layout.pixels, way=layout.ways, tasks=settings.tasks)
-        squares = search_patches(dataset, key=patches, images=settings.region_images)
-        for number, each in enumerate(gates):
-            kernels = sample_kernels(layout, params, each, task_images(tasks))
-            told = {"inner_time": settings.inner_time, "ridge": settings.ridge, "precision": params["head"][0].dtype}
-            row = {
-                "metantk": -np.log(score_of(kernels, tasks, **told).value),
-                "ntk": -np.log(score_of(kernels, tasks, algorithm="none", precision=told["precision"]).value),
-                "regions": linear_regions(small, small_params, each, squares),
-                "gradient norm": gradient_norm(layout, params, each, tasks),
-                "parameters": parameter_count(layout, each),
-                "FLOPs": flop_count(layout, each),
-                "random": random_score(key=jax.random.fold_in(luck, number)),
-            }
-            for name, value in row.items():
-                found[name][number, repeat] = value
+    tested = {"shot": shot, "method": method, "episodes": episodes, "queries": queries}
+    stack = asdict(layout) | {"space": layout.space.name}
+    about = json.loads(json.dumps({"layout": stack, "train": asdict(settings), "test": tested, "data": dataset.name}))
+    path = None if out is None else Path(out)
+    rows = _kept(path, about)
+    for number, genotype in enumerate(genotypes):
+        for seed in range(settings.seed, settings.seed + seeds):
+            name = f"{genotype} seed {seed}"
+            if name not in rows:
+                network = Network(layout, genotype)
+                trained = train(network, dataset, replace(settings, seed=seed), compiled="blocks")
+                asked = {"shots": (shot,), "queries": queries, "episodes": episodes, "methods": (method,)}
+                rows[name] = evaluate(trained, dataset, copies=0, **asked).interval(method, shot).mean
+                if path is not None:
+                    content = json.dumps({**provenance.here(), "settings": about, "accuracy": rows}, indent=1)
+                    write_atomically(path, lambda temporary, content=content: temporary.write_text(content + "\n"))
             if progress is not None:
-                progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats)
-    return found
+                progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds)
+    return np.array([[rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
+
+
+def _kept(path: Path | None, about: dict) -> dict[str, float]:
+    if path is None or not path.exists():
+        return {}
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        settings, rows = found["settings"], found["accuracy"]
+    except (OSError, ValueError, KeyError, TypeError):
+        do = "move it away, or choose another file"
+        raise bad_input(str(path), "accuracies of trained architectures", "something else", do) from None
+    if settings != about:
+        differ = ", ".join(name for name in about if settings.get(name) != about[name])
+        do = "choose another file, or the same settings"
+        raise bad_input(str(path), "accuracies of these settings", f"others: {differ} differ", do)
+    return rows
 
 
 def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interval:
