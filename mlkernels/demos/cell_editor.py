@@ -184,16 +184,19 @@ def _describe(n: Numbers) -> str:
 
 
 def _warm() -> None:
-    """Compile what all cells have, then the operations, two at a time: XLA compiles without Python's lock."""
-    tasks, params = problem()[0]
-    points = task_images(tasks)
+    """Compile all that cells are made of, two blocks at a time: XLA compiles without Python's lock."""
+    params = init(LAYOUT, key=jax.random.key(0))
+    points = jnp.zeros((2 * TASKS * LAYOUT.ways, LAYOUT.pixels, LAYOUT.pixels, LAYOUT.colours), jnp.float32)
 
     def compiled(operation: str) -> Kernels:
         return sample_kernels(LAYOUT, params, gates_of(**dict.fromkeys(EDGES, operation)), points)
 
-    _metantk(compiled("skip_connect"), tasks)
     with ThreadPoolExecutor(2) as threads:
-        for _ in threads.map(compiled, OPERATIONS[1:]):
+        drawn = threads.submit(problem)
+        kernels = compiled("skip_connect")  # first what all cells have, lest it be compiled twice
+        rest = threads.map(compiled, OPERATIONS[1:])
+        _metantk(kernels, drawn.result()[0][0])
+        for _ in rest:
             pass
 
 
