@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import jax
@@ -13,12 +16,14 @@ jax.config.update("jax_enable_x64", True)
 MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
 LONGEST = (
     "test_notebooks", "test_browser", "test_nas_search", "test_kernels", "test_miniimagenet", "test_maml", "test_wide",
-    "test_nas_scores", "test_nas_supernet", "test_metantk", "test_browser_training", "test_cost", "test_anil",
+    "test_nas_train", "test_nas_network", "test_nas_evaluate", "test_nas_scores", "test_nas_supernet", "test_metantk",
+    "test_browser_training", "test_cost", "test_anil",
 )  # fmt: skip
 # Arithmetic, the same under every Python: tools/matrix.sh leaves it to the doctests, for it takes most of the time.
 NUMERICS = (
     "test_kernels", "test_metantk", "test_maml", "test_wide", "test_anil", "test_cost", "test_curvature",
-    "test_similarity", "test_history", "test_nas_search", "test_nas_scores", "test_nas_supernet", "test_tasks",
+    "test_similarity", "test_history", "test_nas_search", "test_nas_scores", "test_nas_supernet", "test_nas_train",
+    "test_nas_network", "test_nas_evaluate", "test_tasks",
 )  # fmt: skip
 
 
@@ -52,3 +57,35 @@ def real_data() -> Path:
         if (Path(part) / "omniglot_28.npz").exists():
             return Path(part)
     pytest.skip(f"no omniglot_28.npz in MLKERNELS_DATA={folder}")
+
+
+@pytest.fixture(scope="session")
+def unpacked_miniimagenet(real_data, tmp_path_factory):
+    """miniImageNet in form A as the tool beside the data writes it, or a skip."""
+    tools = [real_data / "unpack_miniimagenet.py", real_data.parent / "tools" / "unpack_miniimagenet.py"]
+    tool = next((path for path in tools if path.is_file()), None)
+    archive = real_data / "miniimagenet_avif.npz"
+    if tool is None or not archive.is_file():
+        pytest.skip(f"no unpack_miniimagenet.py and miniimagenet_avif.npz with {real_data}")
+    folder = tmp_path_factory.mktemp("real")
+    if shutil.disk_usage(folder).free < 5e9:
+        pytest.skip("less than 5 GB of room for miniImageNet")
+    command = [sys.executable, str(tool), str(folder / "a"), "--archive", str(archive)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"{tool} does not run here: {done.stderr[-200:]}")
+    yield folder / "a"
+    shutil.rmtree(folder)
+
+
+@pytest.fixture
+def miniimagenet(unpacked_miniimagenet, tmp_path, monkeypatch):
+    """The real miniImageNet, imported, or a skip."""
+    from mlkernels import datasets
+    from mlkernels.datasets import _get, _store
+
+    (tmp_path / "data").mkdir()
+    monkeypatch.setenv(_store.VARIABLE, str(tmp_path / "data"))
+    _get.get(_get.recipe_of("miniimagenet"), unpacked_miniimagenet, accept=lambda recipe: True)
+    yield datasets.load("miniimagenet")
+    shutil.rmtree(tmp_path / "data")

@@ -448,25 +448,6 @@ def test_the_classes_are_those_of_the_published_split():
 # --- the real thing ---------------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="module")
-def real(real_data, tmp_path_factory) -> Path:
-    """miniImageNet in form A as the tool beside the data writes it, or a skip."""
-    tools = [real_data / "unpack_miniimagenet.py", real_data.parent / "tools" / "unpack_miniimagenet.py"]
-    tool = next((path for path in tools if path.is_file()), None)
-    archive = real_data / "miniimagenet_avif.npz"
-    if tool is None or not archive.is_file():
-        pytest.skip(f"no unpack_miniimagenet.py and miniimagenet_avif.npz with {real_data}")
-    folder = tmp_path_factory.mktemp("real")
-    if shutil.disk_usage(folder).free < 5e9:
-        pytest.skip("less than 5 GB of room for miniImageNet")
-    command = [sys.executable, str(tool), str(folder / "a"), "--archive", str(archive)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"{tool} does not run here: {done.stderr[-200:]}")
-    yield folder
-    shutil.rmtree(folder)
-
-
 IMPORT = """
 import sys
 from pathlib import Path
@@ -482,10 +463,11 @@ print(next(int(line.split()[1]) for line in lines() if line.startswith("VmHWM"))
 
 
 @pytest.mark.slow
-def test_the_real_copy(real, monkeypatch):
+def test_the_real_copy(unpacked_miniimagenet, tmp_path, monkeypatch):
+    real = tmp_path
     (real / "data").mkdir()
     monkeypatch.setenv(_store.VARIABLE, str(real / "data"))
-    command = [sys.executable, "-c", IMPORT, str(real / "a")]
+    command = [sys.executable, "-c", IMPORT, str(unpacked_miniimagenet)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     if sys.platform == "linux":  # where the number is in kB
         assert peak < 300_000  # of 1.27 GB

@@ -125,7 +125,7 @@ def init(network: Network, *, key: Array, initialisation: str = "uniform", dtype
         >>> text = "N: sk<0 s3<1 | c3<1 mp<2 | c3<0 c3<2 R: sk<0 s3<1 | f5<1 d3<2 | d3<2 d3<3"
         >>> network = Network(Layout(cells=2, channels=4, pixels=8, norm="batch"), text)
         >>> parameters(init(network, key=jax.random.key(0)))
-        3813
+        7505
 
     Source: PyTorch's defaults, with which the reference trains.
     """
@@ -228,7 +228,7 @@ def features(network: Network, variables: Variables, images: Array, *, how: str 
         >>> text = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
         >>> network = Network(Layout(cells=2, channels=2, pixels=8, norm="batch"), text)
         >>> features(network, init(network, key=jax.random.key(0)), jnp.ones((3, 8, 8, 3))).shape
-        (3, 12)
+        (3, 24)
     """
     images, run = check_images(network.layout, images), partial(forward_block, lowering(how), False)
     x, _ = forward(network.plan, variables.params["blocks"], variables.statistics, images, run)

@@ -92,8 +92,8 @@ def train(
     Example:
         >>> from mlkernels import datasets
         >>> from mlkernels.nas import Layout
-        >>> glyphs = datasets.load("glyphs", classes=8, drawings=4)
-        >>> layout = Layout(cells=2, channels=1, pixels=4, ways=5, colours=1, norm="batch")
+        >>> glyphs = datasets.load("glyphs", classes=12, drawings=4)
+        >>> layout = Layout(cells=2, channels=1, pixels=4, ways=7, colours=1, norm="batch")
         >>> text = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
         >>> settings = TrainSettings(epochs=1, batch=10, padding=1, flip=0.0)
         >>> train(Network(layout, text), glyphs, settings).history[0]["epoch"]

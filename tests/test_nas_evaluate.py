@@ -1,0 +1,235 @@
+"""Few-shot evaluation: features that must do at chance or perfectly, classifiers against their definitions."""
+
+from __future__ import annotations
+
+import math
+import zlib
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from _nas_train import data, network, settings
+from sklearn.linear_model import LogisticRegression
+
+from mlkernels import datasets, metantk
+from mlkernels.datasets._maps import Chosen
+from mlkernels.errors import InputError
+from mlkernels.nas import Genotype, Layout, Network, TrainSettings, evaluate, load_trained, pixels_of, train
+from mlkernels.nas import _classifiers as classifiers
+from mlkernels.nas._few_shot import Features, Look
+from mlkernels.nas._trained import Trained
+from mlkernels.nas.network import features, init
+from mlkernels.tasks import TaskBatch
+
+SMALL = {"queries": 5, "episodes": 60, "copies": 0}
+
+
+@pytest.fixture(scope="module")
+def glyphs():
+    return datasets.load("glyphs", classes=40, drawings=12)
+
+
+def looks(copies=0, block=7, unit=True):
+    return Look(28, (0.1,), (0.3,), {"padding": 2, "jitter": 0.2, "flip": 0.5}, copies, unit, block)
+
+
+def shown(dataset, function=pixels_of, split="test", **changes):
+    return Features(function, dataset, split, looks(**changes), jax.random.key(1), lambda count: None)
+
+
+def noise(images):
+    """Features that have nothing to do with the image."""
+    rng = np.random.default_rng(zlib.crc32(np.asarray(images).tobytes()))
+    return rng.normal(size=(len(images), 20))
+
+
+def told_by(dataset):
+    """Features that know the class: they look the image up."""
+    table = {np.asarray(image).tobytes(): label for image, label in zip(dataset.images[:], dataset.labels, strict=True)}
+
+    def function(images):
+        raw = np.round((np.asarray(images) * dataset.std + dataset.mean) * 255).astype(np.uint8)
+        return np.eye(len(dataset.class_names))[[table[image.tobytes()] for image in raw]] + 0.01
+
+    return function
+
+
+@pytest.mark.parametrize("method", classifiers.METHODS)
+def test_features_that_know_nothing_do_at_chance_and_those_that_know_all_are_right(method, glyphs):
+    found = evaluate(noise, glyphs, shots=[1], methods=[method], **SMALL | {"episodes": 150})
+    assert 0.2 in found.interval(method, 1)
+    found = evaluate(told_by(glyphs), glyphs, shots=[1, 3], methods=[method], **SMALL)
+    for shot in (1, 3):
+        assert (found.accuracies[method, shot] == 1).all()
+
+
+def test_the_interval_is_scipys(glyphs):
+    found = evaluate(pixels_of, glyphs, shots=[2], methods=["centroid"], **SMALL)
+    values = found.accuracies["centroid", 2]
+    low, high = scipy.stats.t.interval(0.95, len(values) - 1, loc=values.mean(), scale=scipy.stats.sem(values))
+    mine = found.interval("centroid", 2)
+    assert (mine.mean, mine.low, mine.high) == pytest.approx((values.mean(), low, high))
+    (row,) = found.described()
+    assert (row["shot"], row["method"], row["episodes"]) == (2, "centroid", 60)
+    assert row["accuracies"] == pytest.approx(list(values), abs=1e-6)
+    with pytest.raises(InputError, match="centroid at 2, got logistic at 1"):
+        found.interval("logistic", 1)
+
+
+def test_logistic_regression_is_scikit_learns(glyphs):
+    episodes = shown(glyphs, copies=2).episodes(5, 2, 5, 4, jax.random.key(0))
+    for number in range(4):
+        episode = episodes[number]
+        assert episode.support.shape == (5 * 2 * 2, 784)
+        plain = LogisticRegression(C=1.0, solver="lbfgs", max_iter=1000)
+        plain.fit(episode.support, episode.support_labels)
+        np.testing.assert_array_equal(classifiers.logistic(episode), plain.predict(episode.query))
+
+
+def test_nearest_centroid_by_distances(glyphs):
+    episode = shown(glyphs).episodes(5, 3, 5, 2, jax.random.key(0))[1]
+    centres = episode.support.reshape(5, 3, -1).mean(1)
+    distances = ((episode.query[:, None] - centres) ** 2).sum(-1)
+    np.testing.assert_array_equal(classifiers.centroid(episode), distances.argmin(1))
+
+
+def test_metantk_is_the_function_space_solution(glyphs):
+    """Solved in the features' dimension; against the package's kernel form on the same tasks."""
+    rng = np.random.default_rng(0)
+    mix = rng.normal(size=(784, 12)) / 28
+    base = shown(glyphs, lambda x: pixels_of(x) @ mix, "train")
+    train_tasks, test_tasks = base.episodes(5, 2, 4, 6, jax.random.key(0)), base.episodes(5, 2, 4, 2, jax.random.key(1))
+    means = classifiers.seen_means(train_tasks, base.pictures.classes)
+    classify = classifiers.metantk(train_tasks, means)
+
+    def batch(tasks, targets):
+        parts = [tasks[number] for number in range(len(tasks))]
+        labels = [classifiers.class_means(each.support, each.support_labels)[each.support_labels] for each in parts]
+        return TaskBatch(*(jnp.asarray(np.stack(x)) for x in (
+            [each.support for each in parts], labels, [each.query for each in parts], targets(parts))))  # fmt: skip
+
+    old = batch(train_tasks, lambda parts: [means[train_tasks.classes[n]][e.query_labels] for n, e in enumerate(parts)])
+    new = batch(test_tasks, lambda parts: [np.zeros((20, 12)) for _ in parts])
+    outputs = metantk.predict(
+        old, new, lambda a, b: a @ b.T, inner_rate=1.0, inner_steps=math.inf, flow=True,
+        ridge=classifiers.INNER_RIDGE, outer_ridge=classifiers.OUTER_RIDGE,
+    )  # fmt: skip
+    for number in range(2):
+        episode = test_tasks[number]
+        centres = classifiers.class_means(episode.support, episode.support_labels)
+        expected = ((np.asarray(outputs[number])[:, None] - centres) ** 2).sum(-1).argmin(1)
+        np.testing.assert_array_equal(classify(episode), expected)
+
+
+def test_a_base_class_has_the_mean_of_its_images(glyphs):
+    base = shown(glyphs, split="train")
+    tasks = base.episodes(5, 1, 3, 8, jax.random.key(0))
+    seen = {}
+    for number in range(8):
+        for place, label in enumerate(tasks.classes[number]):
+            for row in tasks.query[number][place]:
+                seen.setdefault(int(label), {})[row.tobytes()] = row
+    means = classifiers.seen_means(tasks, base.pictures.classes)
+    for label in range(base.pictures.classes):
+        rows = list(seen.get(label, {}).values())
+        np.testing.assert_allclose(means[label], np.mean(rows, axis=0) if rows else 0, atol=1e-6)
+
+
+def test_episodes_are_right_and_copies_stay_the_same_whatever_the_blocks(glyphs):
+    one, other = (shown(glyphs, copies=3, block=block) for block in (7, 64))
+    first, second = (each.episodes(5, 2, 4, 3, jax.random.key(0)) for each in (one, other))
+    for number in range(3):
+        for a, b in zip(vars(first[number]).values(), vars(second[number]).values(), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(np.linalg.norm(first[0].query, axis=1), 1, rtol=1e-6)
+    assert len(np.unique(first[0].support.round(5), axis=0)) == 5 * 2 * 3
+    plain = shown(glyphs, unit=False).episodes(5, 2, 4, 3, jax.random.key(0))
+    test = glyphs.only("test")
+    table = {((image / 255 - 0.1) / 0.3).ravel().astype(np.float32).round(3).tobytes(): label
+             for image, label in zip(test.images[:], test.labels, strict=True)}  # fmt: skip
+    for number in range(3):
+        episode = plain[number]
+        classes = [table[row.astype(np.float32).round(3).tobytes()] for row in episode.query]
+        np.testing.assert_array_equal(plain.classes[number][episode.query_labels], classes)
+        assert not {row.tobytes() for row in episode.support} & {row.tobytes() for row in episode.query}
+
+
+def test_results_follow_from_the_seed_alone(glyphs):
+    told = SMALL | {"copies": 2, "shots": [1], "methods": ["centroid", "metantk"], "augmentation": {"padding": 2}}
+    one, again, other = (
+        evaluate(pixels_of, glyphs, seed=seed, block=block, **told) for seed, block in ((1, 30), (1, 77), (2, 30))
+    )
+    for key, values in one.accuracies.items():
+        np.testing.assert_array_equal(values, again.accuracies[key])
+        assert (values != other.accuracies[key]).any()
+    alone = evaluate(pixels_of, glyphs, seed=1, **told | {"methods": ["centroid"]})
+    np.testing.assert_array_equal(alone.accuracies["centroid", 1], one.accuracies["centroid", 1])
+
+
+def test_a_trained_network_is_shown_images_as_in_training(tmp_path):
+    dataset = data()
+    dataset = replace(dataset, splits={"train": np.arange(8), "test": np.arange(8)})
+    train(network(), dataset, settings(), out=tmp_path, epochs=1)
+    trained, seen = load_trained(tmp_path), []
+    told = {"queries": 3, "episodes": 20, "copies": 0, "shots": [2], "methods": ["centroid"]}
+    found = evaluate(trained, dataset, progress=lambda *each: seen.append(each), **told)
+
+    def function(images):
+        return features(trained.network, trained.variables, jnp.asarray(images, float))
+
+    by_hand = evaluate(function, dataset, **told)
+    np.testing.assert_array_equal(found.accuracies["centroid", 2], by_hand.accuracies["centroid", 2])
+    assert seen[-1] == ("episodes of 2 shot", 20, 20)
+    with pytest.raises(InputError, match="a trained network has its own"):
+        evaluate(trained, dataset, pixels=8, **told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"methods": ["svm"]}, "methods: expected logistic or centroid or metantk, got 'svm'"),
+        ({"shots": [0]}, "expected a whole number of at least 1, got 0"),
+        ({"shots": []}, "evaluation: expected two episodes"),
+        ({"episodes": 1}, "evaluation: expected two episodes"),
+        ({"copies": -1}, "evaluation: expected"),
+        ({"split": "valid"}, "split: expected"),
+        ({"queries": 50}, "lower shot or queries"),
+        ({"way": 99}, "way: expected at most"),
+    ],
+)
+def test_bad_input_is_named(changes, said, glyphs):
+    with pytest.raises(InputError, match=said):
+        evaluate(pixels_of, glyphs, **SMALL | {"methods": ["centroid"]} | changes)
+
+
+def test_random_weights_are_evaluated_too(glyphs):
+    layout = Layout(cells=2, channels=2, pixels=8, ways=5, colours=1, norm="batch")
+    net = Network(layout, Genotype.parse("N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"))
+    untrained = Trained(net, init(net, key=jax.random.key(0)), (), TrainSettings(), (0.1,), (0.3,))
+    found = evaluate(untrained, glyphs, shots=[3], methods=["centroid"], **SMALL)
+    assert found.interval("centroid", 3).low > 0.2
+
+
+@pytest.mark.slow
+def test_a_short_training_on_the_real_images_is_above_their_pixels(miniimagenet):
+    """100 images a class of 28x28 pixels, 8 channels, 4 epochs: three minutes on two cores."""
+    base = set(miniimagenet.classes("train").tolist())
+    rows = [miniimagenet.rows_of(c)[: 100 if c in base else 200] for c in range(100)]
+    keep = np.sort(np.concatenate(rows))
+    dataset = replace(miniimagenet, images=Chosen(miniimagenet.images, keep), labels=miniimagenet.labels[keep])
+    text = "N: s3<0 s3<1 | s3<0 mp<2 | d3<2 s3<3 R: d3<0 s3<1 | c3<1 s3<2 | s3<2 s3<3"
+    net = Network(Layout(cells=3, channels=8, pixels=28, ways=64, norm="batch"), text)
+    told = TrainSettings(epochs=4, rate=0.1, milestones=(3,), drop_path=0.0, padding=3)
+    trained = train(net, dataset, told)
+    assert trained.history[-1]["accuracy"] > 5 / 64
+    asked = {"queries": 15, "episodes": 300, "copies": 0}
+    found = evaluate(trained, dataset, methods=["logistic", "centroid"], **asked)
+    pixels = evaluate(pixels_of, dataset, unit=False, methods=["centroid"], **asked)
+    for shot, margin in ((1, 0.02), (5, 0.03)):
+        ours, baseline = found.interval("logistic", shot), pixels.interval("centroid", shot)
+        print(f"{shot} shot: {ours:.1%}, pixels {baseline:.1%}")
+        assert ours.low > baseline.high + margin / 2
+        assert ours.mean > baseline.mean + margin

@@ -1,0 +1,256 @@
+"""Training of the derived network: against a plain loop, resumed and killed, on several devices, refused."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from _nas_train import TEXT, data, network, settings
+
+from mlkernels.datasets.augment import augment
+from mlkernels.errors import InputError
+from mlkernels.nas import Layout, Network, TrainSettings, load_trained, train
+from mlkernels.nas._pictures import Pictures, resized
+from mlkernels.nas.network import apply, init
+
+HERE = Path(__file__).parent
+
+
+@functools.cache
+def unbroken():
+    return train(network(), data(), settings())
+
+
+def same(one, other) -> None:
+    """The same to the bit."""
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def losses(trained):
+    return [(row["epoch"], row["loss"], row["accuracy"], row["rate"]) for row in trained.history]
+
+
+def test_a_training_is_the_loop_written_down():
+    """Documented keys and order; torch's SGD; the network differentiated as it is called."""
+    net, told, dataset = network(), settings(epochs=2, milestones=(1,), drop_path=0.3), data()
+    found = train(net, dataset, told)
+    weights, draws = jax.random.split(jax.random.key(told.seed))
+    params, statistics = init(net, key=weights, dtype=float)
+    speed = jax.tree.map(jnp.zeros_like, params)
+
+    @functools.partial(jax.jit, static_argnums=4)
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss_of(params, statistics, images, labels, drop, key):
+        given = {"drop": drop, "key": key, "train": True}
+        outputs, moved = apply(net, type(found.variables)(params, statistics), images, **given)
+        return optax.losses.softmax_cross_entropy_with_integer_labels(outputs, labels).mean(), moved
+
+    for epoch in (1, 2):
+        key, total = jax.random.fold_in(draws, epoch), []
+        order = np.random.default_rng(np.asarray(jax.random.key_data(key)).tolist()).permutation(len(dataset.labels))
+        for step in range(len(order) // 16):
+            rows = np.sort(order[16 * step : 16 * step + 16])
+            look, path = jax.random.split(jax.random.fold_in(key, step))
+            images = augment(dataset.images[rows], key=look, mean=dataset.mean, std=dataset.std, padding=1)
+            arguments = params, statistics, images, dataset.labels[rows], 0.3 * epoch / 2, path
+            with pytest.MonkeyPatch.context() as patch:  # a jit with compiler options is not differentiated through
+                patch.setattr("mlkernels.nas.network.forward_block", plain_block)
+                (loss, statistics), by_params = loss_of(*arguments)
+            decayed = jax.tree.map(lambda g, w: g + 5e-4 * w, by_params, params)
+            speed = jax.tree.map(lambda v, g: 0.9 * v + g, speed, decayed)
+            rate = 0.1 if epoch == 1 else 0.01
+            params = jax.tree.map(lambda w, v, rate=rate: w - rate * v, params, speed)
+            total.append(float(loss))
+        assert found.history[epoch - 1]["loss"] == pytest.approx(np.mean(total), rel=1e-6)
+        assert found.history[epoch - 1]["rate"] == pytest.approx(rate)
+    ours, theirs = jax.tree.leaves(found.variables), jax.tree.leaves((params, statistics))
+    for a, b in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
+
+
+def plain_block(how, train, block, *rest):
+    from mlkernels.nas import _normed
+
+    return _normed.run(block, how, train, *rest)
+
+
+def test_compiled_as_a_whole_it_is_the_same_and_it_says_how_far_it_is():
+    found, seen = unbroken(), []
+    again = train(network(), data(), settings(), compiled="whole", progress=seen.append)
+    for a, b in zip(jax.tree.leaves(found.variables), jax.tree.leaves(again.variables), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
+    assert [row["epoch"] for row in found.history] == [1, 2, 3, 4]
+    assert [row["rate"] for row in found.history] == pytest.approx([0.1, 0.1, 0.01, 0.01])
+    ends = [each for each in seen if each.step == each.steps]
+    assert [(each.epoch, each.epochs, each.steps) for each in ends] == [(e, 4, 6) for e in (1, 2, 3, 4)]
+    assert ends[-1].seconds_left == 0.0
+    assert ends[0].seconds_left > 0
+    assert all(each.images_per_second > 0 for each in ends)
+
+
+def test_it_learns():
+    easy = {"epochs": 10, "milestones": (8,), "jitter": 0.0, "padding": 0, "flip": 0.0, "drop_path": 0.0}
+    found = train(network(), data(), settings(**easy))
+    assert found.history[-1]["loss"] < 0.6 * found.history[0]["loss"]
+    assert found.history[-1]["accuracy"] > 0.5 > found.history[0]["accuracy"]
+
+
+def test_other_seeds_and_settings_give_others():
+    first = losses(unbroken())[0]
+    for changes in ({"seed": 4}, {"flip": 0.0}, {"drop_path": 0.0}, {"initialisation": "fan_out"}):
+        other = train(network(), data(), settings(**changes), epochs=1)
+        assert len(other.history) == 1
+        assert losses(other)[0][1] != first[1], changes
+
+
+def test_it_goes_on_where_it_was_stopped_to_the_bit(tmp_path):
+    for done in (1, 3, 4):
+        found = train(network(), data(), settings(), out=tmp_path, epochs=1 if done == 1 else 2)
+        assert len(found.history) == done
+        lines = (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines()
+        assert [json.loads(line) for line in lines] == list(found.history)
+    same(found.variables, unbroken().variables)
+    assert losses(found) == losses(unbroken())
+    loaded = load_trained(tmp_path)
+    assert (loaded.network, loaded.settings, loaded.history) == (network(), settings(), found.history)
+    assert loaded.mean == tuple(data().mean)
+    same(loaded.variables, found.variables)
+    assert train(network(), data(), settings(), out=tmp_path).history == found.history  # it is finished
+
+
+def run(folder, compiled="auto", flags=""):
+    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parent)}
+    command = [sys.executable, str(HERE / "_nas_train.py"), str(folder), compiled]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+
+
+def test_a_training_that_is_killed_at_random_moments_ends_the_same(tmp_path):
+    rng, killed, state = random.Random(0), 0, tmp_path / "checkpoint.npz"
+    for _ in range(10):
+        before = state.stat().st_mtime_ns if state.exists() else 0
+        process, deadline = run(tmp_path), time.monotonic() + 300
+        while process.poll() is None and time.monotonic() < deadline:
+            if killed < 2 and state.exists() and state.stat().st_mtime_ns != before:
+                time.sleep(rng.uniform(0, 0.1))
+                process.send_signal(signal.SIGKILL)
+                killed += 1
+                break
+            time.sleep(0.005)
+        out, _ = process.communicate(timeout=300)
+        if process.returncode == 0:
+            break
+        assert process.returncode == -signal.SIGKILL, out
+    assert killed >= 1
+    found = load_trained(tmp_path)
+    assert losses(found) == losses(unbroken())
+    same(found.variables, unbroken().variables)
+
+
+@pytest.mark.parametrize("compiled", ["blocks", "whole"])
+def test_four_devices_train_as_one_does(tmp_path, compiled):
+    process = run(tmp_path, compiled, "--xla_force_host_platform_device_count=4")
+    out, _ = process.communicate(timeout=600)
+    assert process.returncode == 0, out
+    assert out.splitlines()[-1] == "4 devices"
+    found = load_trained(tmp_path)
+    for a, b in zip(jax.tree.leaves(found.variables), jax.tree.leaves(unbroken().variables), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-7, atol=1e-9)
+
+
+def test_half_precision_keeps_float32():
+    found, full = (
+        train(network(), data(), settings(dtype="float32", compute_dtype=compute), epochs=1)
+        for compute in ("bfloat16", None)
+    )
+    assert {leaf.dtype.name for leaf in jax.tree.leaves(found.variables)} == {"float32"}
+    assert found.history[0]["loss"] == pytest.approx(full.history[0]["loss"], rel=0.05)
+
+
+def test_a_folder_of_another_training_is_refused(tmp_path):
+    train(network(), data(), settings(), out=tmp_path, epochs=1)
+    with pytest.raises(InputError, match=r"the settings that it was made with \(rate 0.1\), got rate 0.2"):
+        train(network(), data(), settings(rate=0.2), out=tmp_path)
+    other = Network(network().layout, TEXT.replace("sk<1", "c3<1"))
+    with pytest.raises(InputError, match="genotype N: c3<0 c3<1"):
+        train(other, data(), settings(), out=tmp_path)
+    (tmp_path / "checkpoint.npz").write_bytes(b"nothing")
+    with pytest.raises(InputError, match="a whole file"):
+        load_trained(tmp_path)
+    with pytest.raises(InputError, match="the checkpoint of a training, got none"):
+        load_trained(tmp_path)
+
+
+def test_a_loss_that_is_not_finite_ends_it_and_the_epoch_before_is_kept(tmp_path):
+    told = settings(rate=1e200, milestones=())
+    with pytest.raises(InputError, match="loss: expected a finite number, got nan in epoch 1"):
+        train(network(), data(), told, out=tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"epochs": 0}, "epochs: expected a whole number of at least 1"),
+        ({"batch": 1}, "batch: expected a whole number of at least 2"),
+        ({"batch": 97}, "batch: expected at most the 96 images"),
+        ({"rate": 0.0}, "rate: expected a number above 0"),
+        ({"momentum": 1.0}, "momentum: expected a number of at least 0 and below 1"),
+        ({"flip": 1.5}, "flip: expected a number of at least 0 and at most 1"),
+        ({"drop_path": 1.0}, "drop_path: expected"),
+        ({"milestones": (0,)}, "milestones: expected"),
+        ({"padding": -1}, "padding: expected"),
+        ({"compute_dtype": "float16"}, "compute_dtype: expected None or float32"),
+        ({"initialisation": "zeros"}, "initialisation: expected"),
+    ],
+)
+def test_settings_out_of_their_range(changes, said):
+    with pytest.raises(InputError, match=said):
+        train(network(), data(), settings(**changes))
+
+
+def test_a_network_that_does_not_fit():
+    for changes, said in (({"ways": 7}, "8 classes, as in synthetic, got 7"), ({"colours": 1}, "3 colours, got 1")):
+        with pytest.raises(InputError, match=said):
+            train(Network(replace(network().layout, **changes), TEXT), data(), settings())
+    with pytest.raises(InputError, match="devices: expected"):
+        train(network(), data(), settings(), devices=2)
+    with pytest.raises(InputError, match="compiled: expected auto, blocks or whole"):
+        train(network(), data(), settings(), compiled="half")
+
+
+def test_the_defaults_are_the_published_training():
+    told = TrainSettings()
+    assert (told.epochs, told.batch, told.rate, told.milestones) == (100, 64, 0.02, (60, 80))
+    assert (told.momentum, told.weight_decay, told.drop_path) == (0.9, 5e-4, 0.2)
+    assert told.augmentation == {"padding": 8, "jitter": 0.4, "flip": 0.5}
+    assert [told.rate_in(e) for e in (1, 60, 61, 80, 81, 100)] == pytest.approx([2e-2, 2e-2, 2e-3, 2e-3, 2e-4, 2e-4])
+    assert [told.drop_in(e) for e in (1, 50, 100)] == pytest.approx([0.002, 0.1, 0.2])
+    assert TrainSettings.from_described(told.described()) == told
+    assert Layout(cells=5, channels=48, pixels=84, ways=64, norm="batch").features == 576
+
+
+def test_images_of_another_size_are_resized_once():
+    dataset = data()
+    small = Pictures(dataset, "train", 4)
+    rows = np.array([5, 0, 95])
+    expected = dataset.images[rows].reshape(3, 4, 2, 4, 2, 3).mean((2, 4))
+    assert abs(small[rows] - expected).max() < 40  # a triangle twice as wide, not a square
+    assert small[rows].dtype == np.uint8
+    np.testing.assert_array_equal(small[rows], resized(dataset.images[rows], 4))
+    flat = resized(np.full((2, 9, 9, 1), 77, np.uint8), 5)
+    assert (flat == 77).all()
+    np.testing.assert_array_equal(Pictures(dataset, "train", 8)[rows], dataset.images[rows])

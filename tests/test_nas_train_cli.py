@@ -1,0 +1,108 @@
+"""mlkernels nas train and nas evaluate: what they leave, what they say, what they refuse and how."""
+
+from __future__ import annotations
+
+import inspect
+import json
+
+import pytest
+from test_nas_cli import status_of
+
+from mlkernels import datasets, nas, nas_train_cli
+from mlkernels.nas import Layout, TrainProgress, TrainSettings
+
+TEXT = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
+SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "2", "--pixels", "8", "--epochs", "2", "--batch", "50"]
+FEW = ["--data", "glyphs", "--queries", "5", "--episodes", "10", "--copies", "0"]
+
+
+@pytest.fixture
+def few_glyphs(monkeypatch):
+    few, load = datasets.load("glyphs", classes=24, drawings=12), datasets.load
+    monkeypatch.setattr(datasets, "load", lambda name: few if name == "glyphs" else load(name))
+
+
+def test_a_search_is_trained_and_evaluated(few_glyphs, capsys, tmp_path):
+    result, out, found = tmp_path / "result.json", tmp_path / "out", tmp_path / "evaluation.json"
+    result.write_text(json.dumps({"genotype": repr(nas.Genotype.parse(TEXT))}), encoding="utf-8")
+    assert status_of("nas", "train", result, *SMALL, "--out", out) == 0
+    told = capsys.readouterr()
+    assert "M parameters, 15 classes" in told.out
+    assert "epoch 2: loss" in told.out
+    assert "6 of 6, epoch 2 of 2, 0.0 s left; loss" in told.err
+    assert "images a second" in told.err
+    assert len((out / "log.jsonl").read_text(encoding="utf-8").splitlines()) == 2
+    assert status_of("nas", "train", TEXT, *SMALL, "--out", out) == 0  # the same, and finished
+    capsys.readouterr()
+    assert status_of("nas", "evaluate", out, *FEW, "--out", found, "--method", "centroid", "--method", "metantk") == 0
+    told = capsys.readouterr()
+    for words in ("5-way 1-shot, metantk:", "5-way 5-shot, centroid:", "5-way 1-shot, centroid of pixels:", "±"):
+        assert words in told.out
+    written = json.loads(found.read_text(encoding="utf-8"))
+    assert nas.Genotype.parse(written["genotype"]) == nas.Genotype.parse(TEXT)
+    assert written["training"]["batch"] == 50
+    assert written["evaluation"]["episodes"] == 10
+    assert {"jax", "numpy"} <= written["versions"].keys()
+    assert [(row["shot"], row["method"]) for row in written["results"]] == [
+        (1, "centroid"), (1, "metantk"), (5, "centroid"), (5, "metantk"),
+        (1, "centroid of pixels"), (5, "centroid of pixels"),
+    ]  # fmt: skip
+    assert all(row["low"] <= row["mean"] <= row["high"] for row in written["results"])
+
+
+def test_ctrl_c_says_how_to_go_on(few_glyphs, capsys, tmp_path, monkeypatch):
+    def stop(*arguments, **options):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(nas, "train", stop)
+    assert status_of("nas", "train", TEXT, *SMALL, "--out", tmp_path) == 130
+    assert "the same command goes on from there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([TEXT, "--data", "imagenet"], "--data: expected omniglot or glyphs or"),
+        (["N: sk<0"], "genotype: expected Genotype("),
+        (["missing.json"], "missing.json: expected the result.json of a search, got No such file"),
+        ([TEXT, "--cells", "1"], "cells: expected a whole number of at least 2, got 1"),
+        ([TEXT, "--epochs", "0"], "epochs: expected a whole number of at least 1, got 0"),
+        ([TEXT, "--compute-dtype", "int8"], "compute_dtype: expected None or float32"),
+        ([TEXT, "--devices", "9"], "devices: expected a whole number from 1 to 1, got 9"),
+    ],
+)
+def test_what_is_refused_is_said_in_one_line(arguments, said, capsys, tmp_path):
+    genotype, *rest = arguments
+    assert status_of("nas", "train", genotype, *SMALL, *rest, "--out", tmp_path / "out") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert told.startswith("mlkernels: ")
+    assert said in told
+
+
+def test_no_checkpoint_there(capsys, tmp_path):
+    assert status_of("nas", "evaluate", tmp_path, *FEW) == 2
+    assert "expected the checkpoint of a training, got none" in " ".join(capsys.readouterr().err.split())
+
+
+def test_the_defaults_are_the_published_ones():
+    defaults = {option.name: option.default for option in nas_train_cli.train.params}
+    told = TrainSettings()
+    for name in ("epochs", "batch", "rate", "milestones", "drop_path", "weight_decay", "padding", "jitter", "flip"):
+        assert defaults[name] == getattr(told, name), name
+    assert (defaults["cells"], defaults["channels"], defaults["pixels"]) == (Layout().cells, Layout().channels, 84)
+    evaluation = {name: each.default for name, each in inspect.signature(nas.evaluate).parameters.items()}
+    for option in nas_train_cli.evaluate.params:
+        if option.name in evaluation and option.name != "pixels":
+            assert option.default == evaluation[option.name], option.name
+
+
+def test_what_is_shown_of_a_training(capsys):
+    import sys
+
+    display = nas_train_cli._Training(sys.stderr)
+    display(TrainProgress(3, 100, 600, 600, 1.2345, 812.6, 75.0))
+    display(TrainProgress(100, 100, 600, 600, 0.5, 812.6, 0.0))
+    assert capsys.readouterr().err.splitlines() == [
+        "1800 of 60000, epoch 3 of 100, 1 min 15 s left; loss 1.234, 813 images a second",
+        "60000 of 60000, epoch 100 of 100, 0.0 s left; loss 0.500, 813 images a second",
+    ]
