@@ -215,7 +215,7 @@ def test_random_weights_are_evaluated_too(glyphs):
 
 @pytest.mark.slow
 def test_a_short_training_on_the_real_images_is_above_their_pixels(miniimagenet):
-    """100 images a class of 28x28 pixels, 8 channels, 4 epochs: three minutes on two cores."""
+    """100 images a class of 28x28 pixels, 8 channels, 4 epochs."""
     base = set(miniimagenet.classes("train").tolist())
     rows = [miniimagenet.rows_of(c)[: 100 if c in base else 200] for c in range(100)]
     keep = np.sort(np.concatenate(rows))

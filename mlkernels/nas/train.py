@@ -91,12 +91,13 @@ def train(
 
     Example:
         >>> from mlkernels import datasets
-        >>> from mlkernels.nas import Layout
+        >>> from mlkernels.nas import Layout, Space
         >>> glyphs = datasets.load("glyphs", classes=12, drawings=4)
-        >>> layout = Layout(cells=2, channels=1, pixels=4, ways=7, colours=1, norm="batch")
-        >>> text = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
+        >>> space = Space("two", ("skip_connect", "max_pool_3x3"), 1)
+        >>> layout = Layout(space, cells=2, channels=1, pixels=4, ways=7, colours=1, norm="batch")
+        >>> network = Network(layout, "N: sk<0 m3<1 R: sk<0 m3<1")
         >>> settings = TrainSettings(epochs=1, batch=10, padding=1, flip=0.0)
-        >>> train(Network(layout, text), glyphs, settings).history[0]["epoch"]
+        >>> train(network, glyphs, settings).history[0]["epoch"]
         1
 
     Source: Wang et al. 2022, its code; Tian et al. 2020 (RFS); notebooks/04_metantk_nas.
