@@ -325,7 +325,7 @@ def test_small_networks_take_tasks_at_once_large_ones_in_sequence():
         ({"rate": float("inf")}, "rate: expected a finite"),
         ({"rate": {"head": float("nan")}}, "rate: expected a finite"),
         ({"l2": -1e-3}, "l2: expected a finite number of at least 0"),
-        ({"loss": "hinge"}, "loss: expected 'half_sum_squares' or 'mean_squares' or 'cross_entropy', got 'hinge'"),
+        ({"loss": "hinge"}, "loss: expected half_sum_squares or mean_squares or cross_entropy, got 'hinge'"),
         ({"adapt": ()}, "adapt: expected"),
         ({"adapt": ("tail",)}, r"adapt: expected layers of the network, got 'tail' beside \['body', 'head'\]"),
         ({"rate": {"tail": 0.1}}, r"rates: expected one for each adapted layer, \['body', 'head'\], got \['tail'\]"),
@@ -353,7 +353,7 @@ def test_bad_labels_are_named():
     ("settings", "said"),
     [
         ({"steps": -1}, "steps: expected"),
-        ({"method": "sgd"}, "method: expected 'maml'"),
+        ({"method": "sgd"}, "method: expected maml"),
         ({"outer_loss": "hinge"}, "outer_loss: expected"),
         ({"reduce": "max"}, "reduce: expected"),
         ({"on_divergence": "ignore"}, "on_divergence: expected"),

@@ -126,10 +126,6 @@ def sample_kernels(
     return Kernels(tape.total[0], nngp[0]) if one else Kernels(tape.total, nngp)
 
 
-def _forward(how: str, block: Block, weights, x: Array, operation=None) -> Array:
-    return forward(block, how, weights, x)
-
-
 @partial(jax.jit, static_argnums=(1, 2))
 def _ways(features: Array, ways: int, outputs: str) -> Array:
     """The gradients by the outputs that go back, `[k, n, ways]`."""
