@@ -15,7 +15,6 @@ from mlkernels.learners.maml import InnerLoop
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch
 
-QUICK = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 HEAD, TWO = ("head",), ("layer2", "head")
 
 
@@ -43,20 +42,6 @@ def draw_batch(seed=0, B=2, m=7, n=5, outputs=3):
 
 
 BATCH = draw_batch()
-
-
-@pytest.fixture(autouse=True, scope="module")
-def quick():
-    """Many small programs are compiled here and run once: not worth optimising."""
-    with pytest.MonkeyPatch.context() as patch:
-        for module, name, static in (
-            (anil, "_two_part", (0, 1, 2, 3)),
-            (anil, "_implicit", (0, 1, 2, 3, 4)),
-            (maml, "_jit_gradient", (0, 4, 5, 6, 7, 8)),
-        ):
-            wrapped = getattr(module, name).__wrapped__
-            patch.setattr(module, name, jax.jit(wrapped, static_argnums=static, compiler_options=QUICK))
-        yield
 
 
 def norm(tree) -> float:
