@@ -14,6 +14,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels._conv3x3 import conv3x3
+from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 
 PARAMETRIZATIONS = ("ntk", "standard")
@@ -34,10 +35,7 @@ def _check(network) -> None:
             raise bad_input(
                 name, "a finite standard deviation of at least 0", value, "use the default or a positive one"
             )
-    if network.parametrization not in PARAMETRIZATIONS:
-        raise bad_input(
-            "parametrization", " or ".join(PARAMETRIZATIONS), repr(network.parametrization), "name one of them"
-        )
+    one_of("parametrization", network.parametrization, PARAMETRIZATIONS)
 
 
 def _scales(fan_in: int, w_std: float, b_std: float, parametrization: str) -> tuple[float, float, float, float]:
@@ -131,8 +129,7 @@ class MLP:
         _check(self)
         if isinstance(self.width, tuple) and len(self.width) != self.depth:
             raise bad_input("width", f"one number or depth = {self.depth} of them", self.width, "set depth too")
-        if self.activation not in ACTIVATIONS:
-            raise bad_input("activation", " or ".join(ACTIVATIONS), repr(self.activation), "name one of them")
+        one_of("activation", self.activation, ACTIVATIONS)
 
     def init(self, key: Array, input_shape: tuple[int, ...], dtype=None) -> Params:
         """Draw parameters for inputs of `input_shape` (without the batch); `dtype` None is JAX's default float."""

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
+from mlkernels.checks import whole
 from mlkernels.errors import bad_input
 
 PRESETS = ("quick", "class", "full")
@@ -175,8 +176,7 @@ def choose(
                             "give every preset the same settings")  # fmt: skip
     if clash := sorted(_RESERVED & set(names)):
         raise bad_input("setting", "a name that Settings does not use", ", ".join(clash), "rename it")
-    if isinstance(seed, bool) or not isinstance(seed, numbers.Integral) or seed < 0:
-        raise bad_input("seed", "a whole number of at least 0", repr(seed), "give one")
+    seed = whole("seed", seed, do="give one")
     chosen = dict(presets[preset])
     given = {name: value for name, value in overrides.items() if value is not None}
     if unknown := sorted(set(overrides) - set(names)):
@@ -185,7 +185,7 @@ def choose(
         if not _same_kind(chosen[name], value):
             raise bad_input(name, f"a value like {chosen[name]!r}", repr(value), "give a value of the same kind")
     chosen.update(given)
-    return Settings(preset, int(seed), notebook, _Frozen(chosen), tuple(given))
+    return Settings(preset, seed, notebook, _Frozen(chosen), tuple(given))
 
 
 class _Frozen(dict):

@@ -12,9 +12,11 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from urllib.parse import urljoin
 
 import nbformat
 import pytest
+from _compilation import as_a_reader
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
 from mlkernels.worker import kernel_environment
@@ -49,7 +51,11 @@ def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
     settings.parent.mkdir(parents=True)
     settings.write_text(json.dumps(QUIET), encoding="utf-8")
     environment = {
-        **{name: value for name, value in kernel_environment(ROOT).items() if not name.startswith("JUPYTER")},
+        **{
+            name: value
+            for name, value in as_a_reader(kernel_environment(ROOT)).items()
+            if not name.startswith("JUPYTER")
+        },
         "IPYTHONDIR": str(home / "ipython"),
         "JUPYTER_CONFIG_DIR": str(home / "config"),
         "JUPYTER_DATA_DIR": str(home / "data"),
@@ -140,6 +146,18 @@ def troubles(page: Page) -> list[str]:
     for words in ("Error displaying widget", "model not found", "Loading widget...", "Javascript Error"):
         found += [words] * any(words.lower() in text.lower() for text in outputs)
     return found
+
+
+def saved(page: Page, name: str) -> nbformat.NotebookNode:
+    """A notebook that has run, as it lies on the disk once it is saved."""
+    address = urljoin(page.url, f"/api/contents/{name}.ipynb?token={TOKEN}")
+    page.keyboard.press("Control+s")
+    for _ in range(120):
+        notebook = nbformat.from_dict(page.request.get(address).json()["content"])
+        if all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source):
+            return notebook
+        page.wait_for_timeout(500)
+    raise AssertionError(f"{name} was not saved")
 
 
 @contextlib.contextmanager

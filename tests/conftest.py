@@ -1,4 +1,4 @@
-"""Settings that every test shares: float64, strict rank promotion, keys, real data where there is some."""
+"""Settings that every test shares: float64, quick compilation, keys, real data where there is some."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ import subprocess
 import sys
 from pathlib import Path
 
-import jax
-import pytest
+from _compilation import compile_quickly
+
+compile_quickly()
+
+import jax  # noqa: E402
+import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 
 MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
-LONGEST = (
-    "test_notebooks", "test_browser", "test_nas_search", "test_kernels", "test_miniimagenet", "test_maml", "test_wide",
-    "test_nas_train", "test_nas_network", "test_nas_evaluate", "test_nas_scores", "test_nas_supernet", "test_metantk",
-    "test_browser_training", "test_cost", "test_anil",
+LONGEST = (  # the browser after the notebooks: it reads what they have compiled
+    "test_notebooks", "test_nas_search", "test_nas_scores", "test_nas_network", "test_browser", "test_kernels",
+    "test_nas_train", "test_nas_evaluate", "test_miniimagenet", "test_maml", "test_wide", "test_benchmarks",
+    "test_nas_supernet", "test_metantk", "test_browser_training", "test_cost", "test_anil",
 )  # fmt: skip
 # Arithmetic, the same under every Python: tools/matrix.sh leaves it to the doctests, for it takes most of the time.
 NUMERICS = (

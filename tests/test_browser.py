@@ -8,6 +8,7 @@ from __future__ import annotations
 import _browser
 import pytest
 from _browser import PICTURES
+from _notebooks import check_real_omniglot
 
 NAME = "01_derive_metantk"
 pytestmark = pytest.mark.browser
@@ -29,6 +30,11 @@ def test_all_cells_run_without_an_error(course):
     pictures = page.locator(".jp-Notebook .jp-OutputArea img")
     assert pictures.count() >= 5
     assert pictures.evaluate_all("images => images.every(image => image.complete && image.naturalWidth > 0)")
+
+
+def test_real_omniglot_is_used_where_it_is_found(course, real_data):
+    """Of the notebook as the reader saves it."""
+    check_real_omniglot(_browser.saved(course[0], NAME))
 
 
 def test_the_demo_answers_to_the_keyboard(course):

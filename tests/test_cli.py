@@ -10,6 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from _cli import status_of
 from nbformat.v4 import new_code_cell, new_notebook
 
 import mlkernels
@@ -42,12 +43,6 @@ def folder(tmp_path):
     write(tmp_path / "notebooks", "01_derive", parameters=PARAMETERS + "tasks: int = 3\n")
     write(tmp_path / "notebooks", "02_plain", parameters="")
     return tmp_path / "notebooks"
-
-
-def status_of(*arguments):
-    with pytest.raises(SystemExit) as leaving:
-        cli.main([str(argument) for argument in arguments])
-    return leaving.value.code
 
 
 @pytest.mark.parametrize(

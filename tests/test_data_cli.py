@@ -15,10 +15,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from _cli import status_of
 from _pictures import picture
 from _python2 import write_pickle
 
-from mlkernels import check, cli, datasets
+from mlkernels import check, datasets
 from mlkernels.datasets import _get, _store, miniimagenet, omniglot
 from mlkernels.datasets._recipe import Download
 from mlkernels.datasets.miniimagenet import SPLITS, classes
@@ -62,10 +63,8 @@ def copy(tmp_path_factory) -> Path:
 
 def run(capsys, *arguments) -> tuple[int, str, str]:
     """Status, what was printed, and what was said on the error channel."""
-    with pytest.raises(SystemExit) as leaving:
-        cli.main(["data", *map(str, arguments)])
-    shown = capsys.readouterr()
-    return leaving.value.code, shown.out, shown.err
+    status, shown = status_of("data", *arguments), capsys.readouterr()
+    return status, shown.out, shown.err
 
 
 def tree(folder: Path) -> dict[str, tuple]:

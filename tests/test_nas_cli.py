@@ -5,17 +5,12 @@ from __future__ import annotations
 import json
 
 import pytest
+from _cli import status_of
 
-from mlkernels import cli, nas_cli
+from mlkernels import nas_cli
 from mlkernels.nas import Genotype, Layout, Progress, SearchSettings, search
 
 SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "4", "--pixels", "8", "--repeats", "1"]
-
-
-def status_of(*arguments):
-    with pytest.raises(SystemExit) as leaving:
-        cli.main([str(argument) for argument in arguments])
-    return leaving.value.code
 
 
 @pytest.mark.parametrize(

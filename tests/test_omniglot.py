@@ -329,7 +329,7 @@ def test_rotations_are_new_classes(small_official, monkeypatch):
 
 
 def test_unknown_splits_are_refused(cache):
-    with pytest.raises(InputError, match="splits: expected vinyals or lake, got train"):
+    with pytest.raises(InputError, match="splits: expected vinyals or lake, got 'train'"):
         datasets.load("omniglot", splits="train")
 
 

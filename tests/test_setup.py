@@ -46,6 +46,7 @@ FLOORS = (
     {
         "__init__",
         "errors",
+        "checks",
         "files",
         "_conv3x3",
         "_neural_tangents",

@@ -356,8 +356,8 @@ def test_an_empty_image_stays_empty_at_unit_norm():
         ({"shot": 0}, "shot"),
         ({"queries": 0}, "queries"),
         ({"tasks": 0}, "tasks"),
-        ({"one_hot": "yes"}, "one_hot: expected centred or plain, got yes"),
-        ({"normalise": "mean"}, "normalise: expected none or unit or dataset, got mean"),
+        ({"one_hot": "yes"}, "one_hot: expected centred or plain, got 'yes'"),
+        ({"normalise": "mean"}, "normalise: expected none or unit or dataset, got 'mean'"),
         ({"key": np.random.default_rng(0)}, "key: expected one JAX key, got Generator"),
     ],
 )

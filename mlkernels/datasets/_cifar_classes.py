@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from mlkernels.errors import bad_input
+from mlkernels.checks import one_of
 
 SPLITS = ("train", "val", "test")
 
@@ -66,8 +66,7 @@ def split_classes(name: str) -> dict[str, tuple[str, ...]]:
         >>> split_classes("cifar_fs")["val"][:3]
         ('beaver', 'beetle', 'butterfly')
     """
-    if name not in ("cifar_fs", "fc100"):
-        raise bad_input("name", "cifar_fs or fc100", name, "choose one of these")
+    one_of("name", name, ("cifar_fs", "fc100"))
     if name == "cifar_fs":
         chosen = {split: names.split() for split, names in _CIFAR_FS.items()}
     else:

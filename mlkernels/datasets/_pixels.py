@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import whole
 from mlkernels.errors import bad_input
 from mlkernels.tasks._checks import float_type
 
@@ -36,7 +37,7 @@ def apply_crop(images: Array, corners: Array, padding: int) -> Array:
     """
     check_images(images, any_channels=True)
     _check_drawn("corners", corners, (len(images), 2))
-    padding = padding_width(padding)
+    padding = whole("padding", padding)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
     return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), images.shape[1:]))(padded, corners)
 
@@ -174,10 +175,3 @@ def statistics(mean: Array, std: Array, channels: int) -> tuple[Array, Array]:
     if not isinstance(std, jax.core.Tracer) and not (np.asarray(std) > 0).all():
         raise bad_input("std", "numbers above 0", np.asarray(std).tolist(), "give each channel's standard deviation")
     return jnp.asarray(mean), jnp.asarray(std)
-
-
-def padding_width(padding: int) -> int:
-    """A whole number of at least 0, checked."""
-    if isinstance(padding, bool) or not isinstance(padding, (int, np.integer)) or padding < 0:
-        raise bad_input("padding", "a whole number of at least 0", padding, "choose such a number")
-    return int(padding)

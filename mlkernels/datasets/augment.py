@@ -17,19 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import whole
 from mlkernels.datasets._pixels import (
     apply_crop,
     apply_flip,
     apply_jitter,
     check_images,
     normalise,
-    padding_width,
     standardise,
     statistics,
     to_unit,
 )
 from mlkernels.errors import bad_input
-from mlkernels.tasks._checks import float_type, one_key, whole
+from mlkernels.tasks._checks import float_type, one_key
 
 __all__ = ["Draws", "apply_crop", "apply_drawn", "apply_flip", "apply_jitter", "augment", "draw", "normalise"]
 
@@ -100,7 +100,7 @@ def augment(
     dtype = float_type(dtype)
     mean, std = statistics(mean, std, images.shape[-1])
     images = jnp.asarray(images)
-    return _augment(images, key, mean, std, _strengths(jitter), _probability(flip), padding_width(padding), dtype)
+    return _augment(images, key, mean, std, _strengths(jitter), _probability(flip), whole("padding", padding), dtype)
 
 
 def apply_drawn(images: Array, drawn: Draws, *, mean: Array, std: Array, padding: int = 8, dtype=None) -> Array:
@@ -158,9 +158,9 @@ def draw(
         >>> drawn.corners.max().item(), drawn.factors.shape, sorted(drawn.order[0].tolist())
         (16, (1000, 3), [0, 1, 2])
     """
-    whole(count=count)
+    whole("count", count, 1)
     one_key(key)
-    return _draw(key, _strengths(jitter), _probability(flip), count, padding_width(padding), float_type(dtype))
+    return _draw(key, _strengths(jitter), _probability(flip), count, whole("padding", padding), float_type(dtype))
 
 
 @partial(jax.jit, static_argnames=("padding", "dtype"))

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
+from mlkernels.checks import whole
 from mlkernels.datasets._dataset import Dataset, pixel_statistics
-from mlkernels.errors import bad_input
 
 SIZE = 28
 FINE = 4  # strokes are inked on a grid this much finer, then averaged: anti-aliasing
@@ -55,10 +55,7 @@ def load(*, seed: int = 0, classes: int = 240, drawings: int = 20) -> Dataset:
         >>> data.images.shape, data.images.dtype
         ((24, 28, 28, 1), dtype('uint8'))
     """
-    for name, value, least in (("seed", seed, 0), ("classes", classes, 12), ("drawings", drawings, 1)):
-        if isinstance(value, bool) or not isinstance(value, (int, np.integer)) or value < least:
-            raise bad_input(name, f"a whole number of at least {least}", value, "choose such a number")
-    return _load(int(seed), int(classes), int(drawings))
+    return _load(whole("seed", seed), whole("classes", classes, 12), whole("drawings", drawings, 1))
 
 
 @lru_cache(maxsize=4)

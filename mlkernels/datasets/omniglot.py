@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlkernels.checks import one_of
 from mlkernels.datasets import _store
 from mlkernels.datasets._dataset import Dataset, Turned, pixel_statistics
 from mlkernels.datasets._fetch import fetch
@@ -80,12 +81,11 @@ def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = T
     Example:
         >>> load(splits="snell")
         Traceback (most recent call last):
-        mlkernels.errors.InputError: splits: expected vinyals or lake, got snell; choose one of these
+        mlkernels.errors.InputError: splits: expected vinyals or lake, got 'snell'; name one of them
 
     Source: Lake, Salakhutdinov and Tenenbaum 2015; splits of Vinyals et al. 2016.
     """
-    if splits not in SPLITS:
-        raise bad_input("splits", " or ".join(SPLITS), splits, "choose one of these")
+    one_of("splits", splits, SPLITS)
     if found := _store.find(PREPARED):
         path = found[0]
         arrays = read_prepared(path)

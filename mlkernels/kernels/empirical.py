@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.memory import require
 
@@ -115,8 +116,7 @@ def check_outputs(outputs: str) -> None:
     Example:
         >>> check_outputs("full")
     """
-    if outputs not in OUTPUTS:
-        raise bad_input("outputs", " or ".join(map(repr, OUTPUTS)), repr(outputs), "name one of them")
+    one_of("outputs", outputs, OUTPUTS)
 
 
 def empirical_ntk(

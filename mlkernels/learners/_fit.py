@@ -12,11 +12,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mlkernels.checks import one_of, whole
 from mlkernels.errors import bad_input
 from mlkernels.learners import _checkpoint
 from mlkernels.learners._chunk import Plan, State, traceable
 from mlkernels.learners._divergence import Divergence, DivergenceError, explain
-from mlkernels.learners._inner import InnerLoop, form, per_layer, rates_for, whole
+from mlkernels.learners._inner import InnerLoop, form, per_layer, rates_for
 from mlkernels.learners._loop import Loop
 from mlkernels.learners._meta import check_batch, check_reduce, in_sequence
 from mlkernels.tasks import TaskBatch
@@ -48,8 +49,8 @@ class FitResult:
 
 
 def _method(method: str | None, inner: InnerLoop, learn_rates: bool) -> InnerLoop:
-    if method is not None and method not in METHODS:
-        raise bad_input("method", " or ".join(map(repr, METHODS)), repr(method), "name one of them")
+    if method is not None:
+        one_of("method", method, METHODS)
     if method == "reptile" and learn_rates:
         raise bad_input("learn_rates", "False with Reptile", True, "choose a method with a gradient by rates")
     if method == "anil" and inner.adapt == "all":

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from numbers import Integral, Real
+from numbers import Real
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import number, whole
 from mlkernels.errors import bad_input
 from mlkernels.learners._losses import check_labels, check_loss, loss_of
 from mlkernels.metantk.empirical import descend, moving_part
@@ -61,11 +61,11 @@ class InnerLoop:
 
         pairs = tuple(self.rate.items()) if isinstance(self.rate, Mapping) else self.rate
         if isinstance(pairs, tuple) and all(isinstance(pair, tuple) and len(pair) == 2 for pair in pairs):
-            keep("rate", tuple(sorted((name, _number("rate", rate)) for name, rate in pairs)))
+            keep("rate", tuple(sorted((name, number("rate", rate)) for name, rate in pairs)))
         else:
-            keep("rate", _number("rate", self.rate))
+            keep("rate", number("rate", self.rate))
         keep("steps", whole("steps", self.steps))
-        keep("l2", _number("l2", self.l2))
+        keep("l2", number("l2", self.l2))
         check_loss(self.loss, "loss")
         if self.adapt != "all":
             keep("adapt", (self.adapt,) if isinstance(self.adapt, str) else tuple(self.adapt))
@@ -80,24 +80,6 @@ class InnerLoop:
     def start_rates(self):
         """The rates as a tree: the number, or a dictionary."""
         return dict(self.rate) if isinstance(self.rate, tuple) else self.rate
-
-
-def _number(name: str, value) -> float:
-    if isinstance(value, bool) or not isinstance(value, Real) or not (0 <= value < math.inf):
-        raise bad_input(name, "a finite number of at least 0", value, "use 0 or a small positive number")
-    return float(value)
-
-
-def whole(name: str, value, least: int = 0) -> int:
-    """The value as an int, or an `InputError` unless it is a whole number of at least `least`.
-
-    Example:
-        >>> whole("steps", 3)
-        3
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise bad_input(name, f"a whole number of at least {least}", value, "choose such a number")
-    return int(value)
 
 
 def per_layer(params, inner: InnerLoop) -> dict | Array:

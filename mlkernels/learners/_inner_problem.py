@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.learners._inner import InnerLoop
 from mlkernels.learners._losses import loss_of
@@ -137,5 +138,4 @@ def check_solver(solver: str) -> None:
     Example:
         >>> check_solver("cg")
     """
-    if solver not in SOLVERS:
-        raise bad_input("solver", " or ".join(map(repr, SOLVERS)), repr(solver), "name one of them")
+    one_of("solver", solver, SOLVERS)

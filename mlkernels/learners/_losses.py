@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 
 LOSSES = ("half_sum_squares", "mean_squares", "cross_entropy")
@@ -18,8 +19,7 @@ def check_loss(name: str, which: str) -> None:
     Example:
         >>> check_loss("mean_squares", "outer_loss")
     """
-    if name not in LOSSES:
-        raise bad_input(which, " or ".join(map(repr, LOSSES)), repr(name), "name one of them")
+    one_of(which, name, LOSSES)
 
 
 def loss_of(name: str, outputs: Array, labels: Array) -> Array:

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels._conv3x3 import reverse_only
+from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.learners import _wide
 from mlkernels.learners._inner import InnerLoop, adapted
@@ -159,5 +160,4 @@ def check_reduce(reduce: str) -> None:
     Example:
         >>> check_reduce("sum")
     """
-    if reduce not in ("sum", "mean"):
-        raise bad_input("reduce", "'sum' or 'mean' over tasks", repr(reduce), "name one of them")
+    one_of("reduce", reduce, ("sum", "mean"), do="it says how the tasks' losses are put together")

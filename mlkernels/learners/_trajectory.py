@@ -10,7 +10,8 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
-from mlkernels.learners._inner import InnerLoop, form, rates_for, whole
+from mlkernels.checks import whole
+from mlkernels.learners._inner import InnerLoop, form, rates_for
 from mlkernels.learners._inner_problem import parts, support_loss
 from mlkernels.learners._losses import check_labels
 from mlkernels.metantk.empirical import spread

@@ -12,8 +12,9 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
+from mlkernels.checks import whole
 from mlkernels.errors import bad_input
-from mlkernels.learners._inner import InnerLoop, form, rates_for, whole
+from mlkernels.learners._inner import InnerLoop, form, rates_for
 from mlkernels.learners._inner_problem import (
     check_solver,
     check_strongly_convex,

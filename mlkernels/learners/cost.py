@@ -10,8 +10,9 @@ from typing import NamedTuple
 
 import jax
 
+from mlkernels.checks import whole
 from mlkernels.errors import bad_input
-from mlkernels.learners._inner import InnerLoop, rates_for, whole
+from mlkernels.learners._inner import InnerLoop, rates_for
 from mlkernels.learners._inner_problem import joined, parts, support_loss
 from mlkernels.learners._losses import loss_of
 from mlkernels.learners._meta import check_batch

@@ -13,10 +13,11 @@ from typing import Any, NamedTuple
 import numpy as np
 import optax
 
+from mlkernels.checks import whole
 from mlkernels.errors import bad_input
 from mlkernels.files import set_aside, write_atomically
 from mlkernels.learners._fit import FitResult, fit
-from mlkernels.learners._inner import InnerLoop, whole
+from mlkernels.learners._inner import InnerLoop
 
 _NUMBERS = ("step", "seconds", "value")
 

@@ -15,6 +15,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mlkernels.checks import whole
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
 from mlkernels.memory import available_bytes, require
@@ -54,9 +55,7 @@ def mesh_of(devices: int | None, axis: str = "candidates") -> Mesh:
         InputError: more devices than there are, or some of several processes' devices.
     """
     there = jax.devices()
-    count = len(there) if devices is None else devices
-    if isinstance(count, bool) or not isinstance(count, int) or not 1 <= count <= len(there):
-        raise bad_input("devices", f"a whole number from 1 to {len(there)}", devices, "leave it out to take all")
+    count = len(there) if devices is None else whole("devices", devices, 1, len(there), do="leave it out to take all")
     if jax.process_count() > 1 and count != len(there):
         raise bad_input("devices", f"all {len(there)} of {jax.process_count()} processes", count, "leave it out")
     return Mesh(np.array(there[:count]), (axis,))

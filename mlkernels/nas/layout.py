@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cached_property
 
+from mlkernels.checks import one_of, whole
 from mlkernels.errors import bad_input
 from mlkernels.nas.blocks import NORMS, Block, Conv, Halves, Mean, Norm, Operation, Relu, operation, through
 from mlkernels.nas.space import SPACES, Space
@@ -72,20 +73,15 @@ class Layout:
 
     def __post_init__(self) -> None:
         if isinstance(self.space, str):
-            if self.space not in SPACES:
-                raise bad_input("space", " or ".join(SPACES), repr(self.space), "name one of them")
-            object.__setattr__(self, "space", SPACES[self.space])
+            object.__setattr__(self, "space", SPACES[one_of("space", self.space, SPACES)])
         least = {"cells": 2, "channels": 1, "pixels": 1, "ways": 1, "colours": 1, "depth": 1}
         for name, low in least.items():
             value = getattr(self, name)
-            if value is None and name == "depth":
-                continue
-            if not isinstance(value, int) or isinstance(value, bool) or value < low:
-                raise bad_input(name, f"a whole number of at least {low}", value, "give the network a size")
+            if value is not None or name != "depth":
+                object.__setattr__(self, name, whole(name, value, low, do="give the network a size"))
         if self.depth is not None and self.depth > self.cells:
             raise bad_input("depth", f"at most cells = {self.cells}", self.depth, "leave it out for all cells")
-        if self.norm not in NORMS:
-            raise bad_input("norm", " or ".join(NORMS), repr(self.norm), "name one of them")
+        one_of("norm", self.norm, NORMS)
         normalised = {cell.channels for cell in self.stack} | {self.features}
         odd = [count for count in sorted(normalised) if self.norm == "group" and count % min(16, count)]
         if odd:

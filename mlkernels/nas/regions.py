@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import whole
 from mlkernels.errors import bad_input
 from mlkernels.memory import require
 from mlkernels.nas.layout import Layout
@@ -95,8 +96,7 @@ def linear_regions(
     Source: Wang et al. 2022, its code; Chen et al. 2021 (TE-NAS).
     """
     how = lowering(how)
-    if not isinstance(block_bytes, int) or block_bytes < 1:
-        raise bad_input("block_bytes", "a whole number of at least 1", block_bytes, "leave it at its default")
+    whole("block_bytes", block_bytes, 1, do="leave it at its default")
     gates = np.asarray(gates)
     one = gates.ndim < 4
     gates = np.stack([layout.space.check_gates(each) for each in (gates[None] if one else gates)])

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.metantk import adaptation_operator
 from mlkernels.metantk.operator import float64
@@ -155,8 +156,7 @@ def metantk_kernel(
 
     Source: Wang et al. 2022, its code.
     """
-    if algorithm not in ALGORITHMS:
-        raise bad_input("algorithm", " or ".join(ALGORITHMS), repr(algorithm), "name one of them")
+    one_of("algorithm", algorithm, ALGORITHMS)
     points = tasks.tasks * (tasks.queries + tasks.support)
     rows = tasks.queries * (len(kernels.ntk) // points)
     inner = kernels.ntk if algorithm == "maml" else kernels.nngp

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import asdict, dataclass, field, fields
 from functools import cached_property
-from numbers import Real
 
 import jax
 from jax import Array
 
+from mlkernels.checks import number, one_of, whole
 from mlkernels.errors import bad_input
 from mlkernels.kernels import check_outputs
 from mlkernels.nas.layout import Layout
@@ -84,20 +84,14 @@ class SearchSettings:
             ("initialisation", INITIALISATIONS),
             ("dtype", ("float32", "float64")),
         ):
-            if getattr(self, name) not in known:
-                raise bad_input(name, " or ".join(known), repr(getattr(self, name)), "name one of them")
+            one_of(name, getattr(self, name), known)
         if self.condition == "none" and not self.regions:
             raise bad_input("condition", "a score to rank by", "none, and no regions", "rank by one of them at least")
         least = dict.fromkeys(("repeats", "precision", "shot", "queries", "tasks", "region_batches"), 1)
         for name, low in (least | {"seed": 0, "region_images": 2}).items():
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < low:
-                raise bad_input(name, f"a whole number of at least {low}", value, "correct it")
+            object.__setattr__(self, name, whole(name, getattr(self, name), low, do="correct it"))
         for name in ("inner_time", "ridge"):
-            value = getattr(self, name)
-            finite = name == "inner_time" or (isinstance(value, Real) and math.isfinite(value))
-            if isinstance(value, bool) or not isinstance(value, Real) or not value >= 0 or not finite:
-                raise bad_input(name, "a number of at least 0", value, "correct it")
+            number(name, getattr(self, name), infinite=name == "inner_time", do="correct it")
 
     @property
     def key(self) -> Array:

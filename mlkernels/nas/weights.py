@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.nas.blocks import Block, Conv
 from mlkernels.nas.layout import Layout
@@ -41,8 +42,7 @@ def init(layout: Layout, *, key: Array, initialisation: str = "uniform", dtype=j
     Source: PyTorch's defaults, with which the reference's search runs (it asks for another, by a name that it does not
     know); He et al. 2015.
     """
-    if initialisation not in INITIALISATIONS:
-        raise bad_input("initialisation", " or ".join(INITIALISATIONS), repr(initialisation), "name one of them")
+    one_of("initialisation", initialisation, INITIALISATIONS)
     dtype = np.dtype(dtype)
     if dtype not in (np.float32, np.float64) or (dtype == np.float64 and not jax.config.jax_enable_x64):
         raise bad_input("dtype", "float32, or float64 in 64-bit JAX", dtype, "take float32")

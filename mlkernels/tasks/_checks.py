@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlkernels.checks import whole
 from mlkernels.errors import bad_input
 
 
@@ -20,17 +21,10 @@ def float_type(dtype) -> np.dtype:
     return chosen
 
 
-def whole(**numbers: int) -> None:
+def sizes(**numbers: int) -> None:
     """Each is a whole number of at least 1, or an `InputError` names it."""
-    for name, number in numbers.items():
-        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-            raise bad_input(name, "a whole number of at least 1", number, "choose such a number")
-
-
-def choice(name: str, value: str, choices: tuple[str, ...]) -> None:
-    """It is one of the choices, or an `InputError` lists them."""
-    if value not in choices:
-        raise bad_input(name, " or ".join(choices), value, "choose one of these")
+    for name, value in numbers.items():
+        whole(name, value, 1)
 
 
 def one_key(key: jax.Array) -> None:

@@ -10,9 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.tasks._batch import TaskBatch
-from mlkernels.tasks._checks import choice, float_type, one_key, whole
+from mlkernels.tasks._checks import float_type, one_key, sizes
 
 if TYPE_CHECKING:
     from mlkernels.datasets import Dataset
@@ -67,9 +68,9 @@ def episodes(
         >>> batch.query_y[0, 3:6].argmax(axis=-1).tolist()
         [1, 1, 1]
     """
-    whole(way=way, shot=shot, queries=queries, tasks=tasks)
-    choice("one_hot", one_hot, ("centred", "plain"))
-    choice("normalise", normalise, ("none", "unit", "dataset"))
+    sizes(way=way, shot=shot, queries=queries, tasks=tasks)
+    one_of("one_hot", one_hot, ("centred", "plain"))
+    one_of("normalise", normalise, ("none", "unit", "dataset"))
     one_key(key)
     dtype = float_type(dtype)
     rows = episode_rows(dataset, split, way, shot + queries, tasks, key)

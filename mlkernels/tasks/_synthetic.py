@@ -11,7 +11,7 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.tasks._batch import TaskBatch
-from mlkernels.tasks._checks import float_type, one_key, whole
+from mlkernels.tasks._checks import float_type, one_key, sizes
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,7 +147,7 @@ def sinusoid_with_parameters(
         >>> bool((truth.value(truth.batch.query_x) == truth.batch.query_y).all())
         True
     """
-    whole(tasks=tasks, support=support, queries=queries, dimension=dimension)
+    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
     for name, (low, high) in (("amplitude", amplitude), ("phase", phase), ("x_range", x_range)):
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise bad_input(name, "two finite numbers, the smaller first", (low, high), "order them")
@@ -198,7 +198,7 @@ def random_labels(
         >>> bool(jnp.allclose((batch.support_x**2).sum(axis=-1), 6.0))
         True
     """
-    whole(tasks=tasks, support=support, queries=queries, dimension=dimension)
+    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
     if not math.isfinite(label_scale):
         raise bad_input("label_scale", "a finite number", label_scale, "choose such a number")
     one_key(key)
@@ -252,7 +252,7 @@ def teacher_student(
 
     Source: notebooks/03_anil_inner_loop_geometry.
     """
-    whole(tasks=tasks, support=support, queries=queries, dimension=dimension, features=features)
+    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension, features=features)
     if not 0 <= noise < math.inf:
         raise bad_input("noise", "a standard deviation of at least 0", noise, "choose such a number")
     one_key(key)

@@ -1,0 +1,105 @@
+"""Checks at the door of what many functions take: a whole number, a number of at least 0, one of a few names."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from numbers import Integral, Real
+
+from mlkernels.errors import bad_input
+
+
+def whole(name: str, value, least: int = 0, most: int | None = None, *, do: str = "choose such a number") -> int:
+    """A whole number in a range.
+
+    Args:
+        name: of the argument or setting.
+        value: an int of Python or NumPy; True and False are none.
+        least, most: the range, both ends in it; no upper end where `most` is None.
+        do: what the reader can do now.
+
+    Returns:
+        The value as Python's int.
+
+    Raises:
+        InputError: another value.
+
+    Example:
+        >>> whole("cells", 5, 2)
+        5
+        >>> whole("cells", 1, 2)
+        Traceback (most recent call last):
+        mlkernels.errors.InputError: cells: expected a whole number of at least 2, got 1; choose such a number
+
+    Source: none; every module that takes a size, a count or a seed.
+    """
+    fits = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
+    if not fits or (most is not None and value > most):
+        span = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise bad_input(name, f"a whole number {span}", _shown(value), do)
+    return int(value)
+
+
+def number(name: str, value, *, infinite: bool = False, do: str = "use 0 or a small positive number") -> float:
+    """A number of at least 0.
+
+    Args:
+        name: of the argument or setting.
+        value: a real number of Python or NumPy; True and False are none.
+        infinite: whether infinity is one.
+        do: what the reader can do now.
+
+    Returns:
+        The value as Python's float.
+
+    Raises:
+        InputError: another value, NaN among them.
+
+    Example:
+        >>> number("ridge", 1)
+        1.0
+        >>> number("ridge", float("nan"))
+        Traceback (most recent call last):
+        mlkernels.errors.InputError: ridge: expected a finite number of at least 0, got nan; use 0 or a small ...
+
+    Source: none; every module that takes a rate, a time or a strength.
+    """
+    fits = isinstance(value, Real) and not isinstance(value, bool) and value >= 0
+    if not fits or not (infinite or value < math.inf):
+        raise bad_input(name, f"a {'' if infinite else 'finite '}number of at least 0", _shown(value), do)
+    return float(value)
+
+
+def one_of(name: str, value, known: Iterable[str], *, do: str = "name one of them") -> str:
+    """One of a few names.
+
+    Args:
+        name: of the argument or setting.
+        value: what was given.
+        known: the names, in the order in which the message lists them.
+        do: what the reader can do now.
+
+    Returns:
+        The value.
+
+    Raises:
+        InputError: another value.
+
+    Example:
+        >>> one_of("algorithm", "anil", ("maml", "anil"))
+        'anil'
+        >>> one_of("algorithm", "sgd", ("maml", "anil"))
+        Traceback (most recent call last):
+        mlkernels.errors.InputError: algorithm: expected maml or anil, got 'sgd'; name one of them
+
+    Source: none; every module that takes the name of a method.
+    """
+    names = tuple(known)
+    if value not in names:
+        raise bad_input(name, " or ".join(names), repr(value), do)
+    return value
+
+
+def _shown(value) -> object:
+    """As a message shows it: a text that looks like a number in quotes, NumPy's numbers without their type."""
+    return repr(value) if isinstance(value, str) else value

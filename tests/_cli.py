@@ -1,0 +1,14 @@
+"""The command line as a user calls it, without a process."""
+
+from __future__ import annotations
+
+import pytest
+
+from mlkernels import cli
+
+
+def status_of(*arguments) -> int:
+    """The exit status of `mlkernels ARGUMENTS`; what it shows is for pytest's capsys."""
+    with pytest.raises(SystemExit) as leaving:
+        cli.main([str(argument) for argument in arguments])
+    return leaving.value.code
