@@ -127,7 +127,7 @@ def apply_drawn(images: Array, drawn: Draws, *, mean: Array, std: Array, padding
     """
     check_images(images)
     mean, std = statistics(mean, std, images.shape[-1])
-    return _apply_drawn(jnp.asarray(images), drawn, mean, std, padding_width(padding), float_type(dtype))
+    return _apply_drawn(jnp.asarray(images), drawn, mean, std, whole("padding", padding), float_type(dtype))
 
 
 def draw(

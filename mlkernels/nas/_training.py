@@ -7,6 +7,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from numbers import Real
 
+from mlkernels.checks import whole
 from mlkernels.errors import bad_input
 from mlkernels.nas.weights import INITIALISATIONS
 
@@ -67,9 +68,9 @@ class TrainSettings:
     def __post_init__(self) -> None:
         object.__setattr__(self, "milestones", tuple(self.milestones))
         for name, low in {"epochs": 1, "batch": 2, "padding": 0, "seed": 0}.items():
-            _whole(name, getattr(self, name), low)
+            whole(name, getattr(self, name), low, do="correct it")
         for milestone in self.milestones:
-            _whole("milestones", milestone, 1)
+            whole("milestones", milestone, 1, do="correct it")
         for name, high in {"momentum": 1, "drop_path": 1, "weight_decay": math.inf, "jitter": math.inf}.items():
             _number(name, getattr(self, name), 0, high)
         _number("flip", self.flip, 0, math.nextafter(1, 2))
@@ -101,11 +102,6 @@ class TrainSettings:
     def from_described(cls, texts: dict[str, str]) -> TrainSettings:
         """From such texts; others beside them are left out."""
         return cls(**{field.name: json.loads(texts[field.name]) for field in fields(cls)})
-
-
-def _whole(name: str, value, low: int) -> None:
-    if isinstance(value, bool) or not isinstance(value, int) or value < low:
-        raise bad_input(name, f"a whole number of at least {low}", value, "correct it")
 
 
 def _number(name: str, value, low: float, below: float) -> None:

@@ -22,7 +22,7 @@ from mlkernels.nas.layout import Layout
 from mlkernels.nas.network import Network
 from mlkernels.nas.space import Genotype, Space
 from mlkernels.nas.train import TrainSettings, train
-from mlkernels.tasks._checks import whole
+from mlkernels.tasks._checks import sizes
 
 
 def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
@@ -43,7 +43,7 @@ def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
 
     Source: notebooks/04_metantk_nas.
     """
-    whole(count=count)
+    sizes(count=count)
     if 2 * count > space.architectures:
         raise bad_input("count", f"at most half of the {space.architectures} there are", count, "ask for fewer")
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))

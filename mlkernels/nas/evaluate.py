@@ -20,7 +20,7 @@ from mlkernels.nas._gradients import compiled_as
 from mlkernels.nas._trained import Trained
 from mlkernels.nas._training import TrainSettings
 from mlkernels.nas.network import features
-from mlkernels.tasks._checks import whole
+from mlkernels.tasks._checks import sizes
 
 TRAIN_TASKS, TRAIN_QUERIES = 100, 15  # of the base classes, for the MetaNTK
 
@@ -106,7 +106,7 @@ def evaluate(
     Source: Tian et al. 2020 (RFS); Wang et al. 2022, its code (1000 episodes, 5 copies, 50 queries, seed 42);
     notebooks/04_metantk_nas.
     """
-    whole(way=way, queries=queries, episodes=episodes, block=block, **{f"shots[{i}]": s for i, s in enumerate(shots)})
+    sizes(way=way, queries=queries, episodes=episodes, block=block, **{f"shots[{i}]": s for i, s in enumerate(shots)})
     for method in methods:
         if method not in METHODS:
             raise bad_input("methods", " or ".join(METHODS), repr(method), "name some of them")
