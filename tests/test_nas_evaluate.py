@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import math
+import os
 import zlib
 from dataclasses import replace
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,10 +17,22 @@ import scipy.stats
 from _nas_train import data, network, settings
 from sklearn.linear_model import LogisticRegression
 
-from mlkernels import datasets, metantk
+from mlkernels import datasets, metantk, provenance
 from mlkernels.datasets._maps import Chosen
 from mlkernels.errors import InputError
-from mlkernels.nas import Genotype, Layout, Network, TrainSettings, evaluate, load_trained, pixels_of, train
+from mlkernels.files import write_atomically
+from mlkernels.nas import (
+    Genotype,
+    Layout,
+    Network,
+    SearchSettings,
+    TrainSettings,
+    evaluate,
+    load_trained,
+    pixels_of,
+    search,
+    train,
+)
 from mlkernels.nas import _classifiers as classifiers
 from mlkernels.nas._few_shot import Features, Look
 from mlkernels.nas._trained import Trained
@@ -214,20 +229,33 @@ def test_random_weights_are_evaluated_too(glyphs):
 
 
 @pytest.mark.slow
-def test_a_short_training_on_the_real_images_is_above_their_pixels(miniimagenet):
-    """100 images a class of 28x28 pixels, 8 channels, 4 epochs."""
+@pytest.mark.once
+def test_search_training_and_evaluation_on_the_real_images_are_above_their_pixels(miniimagenet, tmp_path):
+    """The whole way at a small size: 100 base images a class of 28x28 pixels, 4 epochs; figures to NAS_FIGURES."""
     base = set(miniimagenet.classes("train").tolist())
     rows = [miniimagenet.rows_of(c)[: 100 if c in base else 200] for c in range(100)]
     keep = np.sort(np.concatenate(rows))
     dataset = replace(miniimagenet, images=Chosen(miniimagenet.images, keep), labels=miniimagenet.labels[keep])
-    text = "N: s3<0 s3<1 | s3<0 mp<2 | d3<2 s3<3 R: d3<0 s3<1 | c3<1 s3<2 | s3<2 s3<3"
-    net = Network(Layout(cells=3, channels=8, pixels=28, ways=64, norm="batch"), text)
+    searched = SearchSettings(Layout(cells=3, channels=4, pixels=16), repeats=1, region_images=300)
+    result = search(searched, dataset, out=tmp_path / "search")
+    net = Network(Layout(cells=3, channels=8, pixels=28, ways=64, norm="batch"), result.genotype)
     told = TrainSettings(epochs=4, rate=0.1, milestones=(3,), drop_path=0.0, padding=3)
     trained = train(net, dataset, told)
-    assert trained.history[-1]["accuracy"] > 5 / 64
+    assert trained.history[-1]["accuracy"] > 4 / 64
     asked = {"queries": 15, "episodes": 300, "copies": 0}
-    found = evaluate(trained, dataset, methods=["logistic", "centroid"], **asked)
+    found = evaluate(trained, dataset, methods=["logistic", "centroid", "metantk"], **asked)
     pixels = evaluate(pixels_of, dataset, unit=False, methods=["centroid"], **asked)
+    if path := os.environ.get("NAS_FIGURES"):
+        figures = {
+            **provenance.here(), "command": "NAS_FIGURES=... make test ARGS='-m once tests/test_nas_evaluate.py'",
+            "data": "miniImageNet, re-compressed copy; 100 images of each base class, 200 of each other", "seed": 0,
+            "search": {**searched.described(), "seconds": result.seconds}, "genotype": str(result.genotype),
+            "train": told.described(), "layout": "3 cells, 8 channels, 28 pixels", "history": list(trained.history),
+            "network": found.described(), "pixels": pixels.described(),
+        }  # fmt: skip
+        for row in (*figures["network"], *figures["pixels"]):
+            del row["accuracies"]
+        write_atomically(Path(path), lambda temporary: temporary.write_text(json.dumps(figures, indent=1) + "\n"))
     for shot, margin in ((1, 0.02), (5, 0.03)):
         ours, baseline = found.interval("logistic", shot), pixels.interval("centroid", shot)
         print(f"{shot} shot: {ours:.1%}, pixels {baseline:.1%}")
