@@ -157,8 +157,9 @@ class Scorer:
             same = [n for n, item in enumerate(items) if item.draw == draw]
             mine = same[jax.process_index() :: processes]
             if mine:
-                gates, images = np.stack([items[n].gates for n in mine]), self._images(draw)[1]
-                counts[mine] = linear_regions(self.thin, self.thin_params, gates, images)
+                full = [*mine, *[mine[-1]] * (-(-self.batch // processes) - len(mine))]  # one shape here too
+                gates, images = np.stack([items[n].gates for n in full]), self._images(draw)[1]
+                counts[mine] = linear_regions(self.thin, self.thin_params, gates, images)[: len(mine)]
         if processes > 1:
             counts = multihost_utils.process_allgather(counts).sum(0)
         return [int(count) for count in counts]
