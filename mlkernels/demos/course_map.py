@@ -13,7 +13,7 @@ NOTEBOOKS = {
     "01": (1, 1, "Derive the MetaNTK", "MAML as a kernel machine", True),
     "02": (2, 0, "MAML's linear rate", "training loss against theory", True),
     "03": (2, 1, "ANIL's inner loop", "convex and nonconvex", True),
-    "04": (3, 0, "MetaNTK-NAS", "search without training", False),
+    "04": (3, 0, "MetaNTK-NAS", "search without training", True),
     "05": (2, 2, "Meta-learning in RKHS", "no inner loop in training", False),
     "06": (3, 2, "Function space", "adapt by one solve", False),
 }
