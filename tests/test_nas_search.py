@@ -130,7 +130,7 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_log(after, tmp_path):
 
 
 def run(folder, *more, flags=""):
-    environment = {**os.environ, "XLA_FLAGS": f"{os.environ.get('XLA_FLAGS', '')} {flags}", "JAX_PLATFORMS": "cpu"}
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
     command = [sys.executable, str(HERE / "_nas_search.py"), str(folder), *map(str, more)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
