@@ -96,7 +96,7 @@ def one_of(name: str, value, known: Iterable[str], *, do: str = "name one of the
     """
     names = tuple(known)
     if value not in names:
-        raise bad_input(name, " or ".join(names), repr(value), do)
+        raise bad_input(name, " or ".join(map(str, names)), repr(value), do)
     return value
 
 

@@ -8,7 +8,8 @@ from pathlib import Path
 import click
 
 from mlkernels.nas_compare_cli import compare
-from mlkernels.nas_train_cli import evaluate, named_dataset, stoppable, train
+from mlkernels.nas_options import data_option, named_dataset, seed_option, size_options, stoppable
+from mlkernels.nas_train_cli import evaluate, train
 from mlkernels.progress import Counter, seconds
 
 
@@ -26,15 +27,16 @@ class Time(click.ParamType):
 
 @click.group()
 def nas() -> None:
-    """Search for an architecture without training any (MetaNTK-NAS); then train it, and evaluate it."""
+    """Search for an architecture, train it, evaluate it.
+
+    The search trains none of its candidates (MetaNTK-NAS).
+    """
 
 
 @nas.command()
-@click.option("--data", default="miniimagenet", show_default=True, metavar="NAME", help="See mlkernels data list.")
+@data_option("miniimagenet")
 @click.option("--space", default="darts_fewshot", show_default=True, metavar="darts_fewshot|darts")
-@click.option("--cells", default=5, show_default=True, help="Cells of the network.")
-@click.option("--channels", default=48, show_default=True, help="Channels of its first cell.")
-@click.option("--pixels", default=32, show_default=True, help="Side of the images that are looked at.")
+@size_options(cells=5, channels=48, pixels=32)
 @click.option("--algorithm", default="maml", show_default=True, metavar="maml|anil", help="Whose MetaNTK.")
 @click.option("--inner-time", default="inf", show_default=True, type=Time(), help="Rate times steps of the inner loop.")
 @click.option("--ridge", default=1e-3, show_default=True, help="Added to the inner kernel in the inverse.")
@@ -43,7 +45,7 @@ def nas() -> None:
 )
 @click.option("--regions/--no-regions", default=True, show_default=True, help="Rank by linear regions too.")
 @click.option("--repeats", default=3, show_default=True, help="How often each candidate is scored.")
-@click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@seed_option()
 @click.option("--reference-quirks", is_flag=True, help="Do as the published code does where it is careless.")
 @click.option("--devices", type=int, metavar="N", help="How many devices candidates are spread over [all].")
 @click.option("--estimate", "asked", is_flag=True, help="First measure and say what it will cost here.")

@@ -9,19 +9,18 @@ from pathlib import Path
 
 import click
 
+from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
+
 
 @click.command()
-@click.option("--data", default="omniglot", show_default=True, metavar="NAME", help="See mlkernels data list.")
+@data_option("omniglot")
 @click.option("--count", default=32, show_default=True, help="Random architectures.")
-@click.option("--cells", default=3, show_default=True, help="Cells of the networks.")
-@click.option("--channels", default=4, show_default=True, help="Channels of their first cell.")
-@click.option("--pixels", default=14, show_default=True, help="Side of the images; others are resized.")
-@click.option("--epochs", default=1, show_default=True, help="Passes over the images to train on.")
-@click.option("--rate", default=0.1, show_default=True, help="Learning rate of SGD at the start.")
+@size_options(cells=3, channels=4, pixels=14)
+@budget_options(epochs=1, rate=0.1)
 @click.option("--seeds", default=1, show_default=True, help="Trainings of each.")
 @click.option("--repeats", default=3, show_default=True, help="Draws of weights and images for the scores.")
 @click.option("--episodes", default=300, show_default=True, help="5-way 1-shot, for the test.")
-@click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@seed_option()
 @click.option(
     "--out", default="build/nas-compare.json", show_default=True, metavar="FILE",
     type=click.Path(dir_okay=False, path_type=Path), help="Where the result goes, and FILE.part what is done so far.",
@@ -45,7 +44,6 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     from mlkernels.nas import Layout, TrainSettings
     from mlkernels.nas.compare import agreement, random_genotypes, trained_accuracies
     from mlkernels.nas.training_free import ScoreSettings, training_free_scores
-    from mlkernels.nas_train_cli import named_dataset, stoppable
     from mlkernels.progress import Counter
 
     dataset = named_dataset(data)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shlex
-import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,19 +11,17 @@ from pathlib import Path
 import click
 
 from mlkernels.errors import bad_input
+from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
 from mlkernels.progress import Counter, seconds
 
 
 @click.command()
 @click.argument("genotype")
-@click.option("--data", default="miniimagenet", show_default=True, metavar="NAME", help="See mlkernels data list.")
+@data_option("miniimagenet")
 @click.option("--space", default="darts_fewshot", show_default=True, metavar="darts_fewshot|darts")
-@click.option("--cells", default=5, show_default=True, help="Cells of the network.")
-@click.option("--channels", default=48, show_default=True, help="Channels of its first cell.")
-@click.option("--pixels", default=84, show_default=True, help="Side of the images; others are resized.")
-@click.option("--epochs", default=100, show_default=True, help="Passes over the images to train on.")
+@size_options(cells=5, channels=48, pixels=84)
+@budget_options(epochs=100, rate=0.02)
 @click.option("--batch", default=64, show_default=True, help="Images a step.")
-@click.option("--rate", default=0.02, show_default=True, help="Learning rate of SGD at the start.")
 @click.option(
     "--milestone", "milestones", multiple=True, default=(60, 80), show_default=True, type=int,
     help="An epoch after which the rate is a tenth; may be repeated.",
@@ -34,7 +31,7 @@ from mlkernels.progress import Counter, seconds
 @click.option("--padding", default=8, show_default=True, help="Black pixels around an image for the random crop.")
 @click.option("--jitter", default=0.4, show_default=True, help="Of brightness, contrast and saturation.")
 @click.option("--flip", default=0.5, show_default=True, help="Probability of a mirror image.")
-@click.option("--seed", default=0, show_default=True, help="Everything random follows from it.")
+@seed_option()
 @click.option("--compute-dtype", metavar="float32|bfloat16", help="What blocks compute in [float32].")
 @click.option("--devices", type=int, metavar="N", help="How many devices a batch is spread over [all].")
 @click.option(
@@ -78,7 +75,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 
 @click.command()
 @click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
-@click.option("--data", default="miniimagenet", show_default=True, metavar="NAME", help="See mlkernels data list.")
+@data_option("miniimagenet")
 @click.option("--split", default="test", show_default=True, help="Where episodes come from.")
 @click.option("--way", default=5, show_default=True, help="Classes of an episode.")
 @click.option("--shots", multiple=True, default=(1, 5), show_default=True, type=int, help="May be repeated.")
@@ -90,7 +87,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     metavar="logistic|centroid|metantk", help="May be repeated.",
 )  # fmt: skip
 @click.option("--pixels/--no-pixels", default=True, show_default=True, help="Also nearest centroid on raw pixels.")
-@click.option("--seed", default=42, show_default=True, help="Everything random follows from it.")
+@seed_option(42)
 @click.option(
     "--out", default="build/nas-evaluation.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE", help="Where the result goes.",
@@ -151,23 +148,6 @@ def _genotype(text: str) -> str:
     except (OSError, ValueError, KeyError, TypeError) as error:
         got = error.strerror if isinstance(error, OSError) else "something else"
         raise bad_input(text, "the result.json of a search", got, "name such a file, or give the genotype") from None
-
-
-def named_dataset(name: str):
-    """The dataset, or an `InputError` lists those that there are."""
-    from mlkernels import datasets
-
-    known = datasets.names()
-    if name not in known:
-        raise bad_input("--data", " or ".join(known), name, "see mlkernels data list")
-    return datasets.load(name)
-
-
-def stoppable(work):
-    """Do it, so that Ctrl-C and a polite kill both raise KeyboardInterrupt."""
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
-    return work()
 
 
 class _Training(Counter):

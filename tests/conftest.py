@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import subprocess
@@ -43,6 +44,15 @@ def pytest_collection_modifyitems(items) -> None:
         if item.path.stem in NUMERICS:
             item.add_marker("numerics")
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _programs_go_with_their_file():
+    """Each compiled program holds some of the 65,530 mappings that Linux grants a process; at the end of them, LLVM
+    crashes."""
+    yield
+    jax.clear_caches()
+    gc.collect()
 
 
 @pytest.fixture

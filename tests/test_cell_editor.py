@@ -64,17 +64,17 @@ def signature(leaf):
 
 
 def test_what_is_warm_is_all_that_is_asked_for(monkeypatch):
-    seen, jitted = set(), operations._jit
+    seen, jitted = set(), operations.jitted
 
     def spy(function, backend):
-        def run(block, how, *arrays):
+        def run(block, static, *arrays):
             leaves, tree = jax.tree.flatten(arrays)
-            seen.add((function.__name__, block, how, tree, tuple(map(signature, leaves))))
-            return jitted(function, backend)(block, how, *arrays)
+            seen.add((function.__name__, block, static, tree, tuple(map(signature, leaves))))
+            return jitted(function, backend)(block, static, *arrays)
 
         return run
 
-    monkeypatch.setattr(operations, "_jit", spy)
+    monkeypatch.setattr(operations, "jitted", spy)
     DEMO.warm()
     warm = len(seen)
     assert warm >= 2 * 8

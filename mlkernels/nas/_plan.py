@@ -56,7 +56,7 @@ def plan_of(layout: Layout, genotype: Genotype) -> Plan:
         >>> text = "N: sk<0 s3<1 | c3<1 mp<2 | c3<0 c3<2 R: sk<0 s3<1 | f5<1 d3<2 | d3<2 d3<3"
         >>> plan = plan_of(layout, Genotype.parse(text))
         >>> [sum(isinstance(step, kind) for step in plan) for kind in (Run, Add, Join)]
-        [19, 6, 2]
+        [21, 6, 2]
     """
     steps: list[Run | Add | Join] = []
 

@@ -7,7 +7,7 @@ import math
 from dataclasses import asdict, dataclass, fields
 from numbers import Real
 
-from mlkernels.checks import whole
+from mlkernels.checks import one_of, whole
 from mlkernels.errors import bad_input
 from mlkernels.nas.weights import INITIALISATIONS
 
@@ -78,8 +78,7 @@ class TrainSettings:
             _number(name, getattr(self, name), math.ulp(0), math.inf)
         choices = {"initialisation": INITIALISATIONS, "dtype": DTYPES, "compute_dtype": (None, *COMPUTE)}
         for name, known in choices.items():
-            if getattr(self, name) not in known:
-                raise bad_input(name, " or ".join(map(str, known)), repr(getattr(self, name)), "name one of them")
+            one_of(name, getattr(self, name), known)
 
     def rate_in(self, epoch: int) -> float:
         """The learning rate in an epoch, counted from 1."""
