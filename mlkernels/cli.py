@@ -92,13 +92,15 @@ def lab(name, extra, notebooks) -> None:
     NAME is the beginning of its name; without it, the first one. What follows -- goes to JupyterLab.
     """
     from mlkernels.parameters import choose_notebooks, find_notebooks
+    from mlkernels.worker import kernel_environment
 
     if name and name.startswith("-"):
         name, extra = None, (name, *extra)
     found = find_notebooks(notebooks)
     path = next(iter(choose_notebooks(found, [name] if name else []).values()))
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", str(path), *extra])
+    command = [sys.executable, "-m", "jupyterlab", str(path), *extra]
+    os.execve(sys.executable, command, kernel_environment(path.resolve().parents[1]))
 
 
 @cli.command()

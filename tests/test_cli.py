@@ -14,7 +14,7 @@ from _cli import status_of
 from nbformat.v4 import new_code_cell, new_notebook
 
 import mlkernels
-from mlkernels import check, cli, parameters, provenance, runner
+from mlkernels import check, cli, parameters, provenance, runner, worker
 from mlkernels.errors import InputError
 from mlkernels.parameters import Parameter
 
@@ -186,6 +186,24 @@ def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path
 
 
 @pytest.mark.parametrize(
+    ("jaxlib", "before", "after"),
+    [
+        ("0.10.2", None, "--xla_cpu_use_fusion_emitters=false"),
+        ("0.10.2", "--xla_a=1", "--xla_a=1 --xla_cpu_use_fusion_emitters=false"),
+        ("0.10.2", "--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),
+        ("0.11.2", None, None),
+        ("0.11.2", "--xla_a=1", "--xla_a=1"),
+    ],
+)
+def test_kernels_compile_quickly_where_jaxlib_knows_how(tmp_path, monkeypatch, jaxlib, before, after):
+    monkeypatch.setattr(worker.importlib.metadata, "version", lambda name: jaxlib)
+    monkeypatch.delenv("XLA_FLAGS", raising=False)
+    if before:
+        monkeypatch.setenv("XLA_FLAGS", before)
+    assert runner.kernel_environment(tmp_path).get("XLA_FLAGS") == after
+
+
+@pytest.mark.parametrize(
     ("arguments", "name", "extra"),
     [
         ([], "00_start", []),
@@ -196,10 +214,10 @@ def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path
 )
 def test_lab_opens_jupyterlab_of_this_interpreter(folder, monkeypatch, arguments, name, extra):
     called = []
-    monkeypatch.setattr(cli.os, "execv", lambda *call: called.append(call))
+    monkeypatch.setattr(cli.os, "execve", lambda *call: called.append(call))
     assert status_of("lab", "--notebooks", folder, *arguments) == 0
     command = [sys.executable, "-m", "jupyterlab", str(folder / f"{name}.ipynb"), *extra]
-    assert called == [(sys.executable, command)]
+    assert called == [(sys.executable, command, runner.kernel_environment(folder.resolve().parent))]
 
 
 def test_lab_with_an_unknown_name(folder, capsys):

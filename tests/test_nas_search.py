@@ -130,7 +130,9 @@ def test_a_search_that_is_stopped_goes_on_to_the_same_log(after, tmp_path):
 
 
 def run(folder, *more, flags=""):
-    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+    threads = "32"  # simulated devices wait for each other, each in a thread of a pool as large as the machine
+    environment = {**os.environ, "XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu", "NPROC": threads}
     command = [sys.executable, str(HERE / "_nas_search.py"), str(folder), *map(str, more)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 

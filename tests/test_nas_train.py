@@ -133,7 +133,14 @@ def test_it_goes_on_where_it_was_stopped_to_the_bit(tmp_path):
 
 
 def run(folder, compiled="auto", flags=""):
-    environment = os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": flags, "PYTHONPATH": str(HERE.parent)}
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {flags}"
+    threads = "32"  # simulated devices wait for each other, each in a thread of a pool as large as the machine
+    environment = os.environ | {
+        "JAX_PLATFORMS": "cpu",
+        "NPROC": threads,
+        "XLA_FLAGS": flags,
+        "PYTHONPATH": str(HERE.parent),
+    }
     command = [sys.executable, str(HERE / "_nas_train.py"), str(folder), compiled]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
 
