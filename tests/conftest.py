@@ -44,6 +44,8 @@ def pytest_collection_modifyitems(items) -> None:
     for item in items:
         if item.path.stem in NUMERICS:
             item.add_marker("numerics")
+        if item.path.stem in ("test_kernels", "test_metantk"):
+            item.add_marker("kernels")
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

@@ -1,7 +1,7 @@
 #!/bin/bash
-# The core's tests (all doctests, and what is not arithmetic) under every Python 3.11 to 3.13 that is found and is not
-# .venv's own, then the bridge's and the kernels' tests under JAX 0.11.2 on Python 3.12. Environments are kept in
-# build/venvs and made from the same lock.
+# The core's tests (all doctests, and what is not arithmetic) under Python 3.11 and 3.13, where they are found and are not
+# .venv's own; then they and the kernels' tests under Python 3.12 with JAX 0.11.2. Environments are kept in build/venvs
+# and made from the same lock.
 # bash tools/matrix.sh [PYTEST ARGUMENT...]; JUnit reports go to $REPORTS if that is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -37,23 +37,29 @@ check() {
 
 set_up() {
     local start=$SECONDS
-    echo "== Python 3.$1 ($2)"
-    sh tools/setup.sh "$2" "build/venvs/3.$1" || return
-    echo "== Python 3.$1: set up in $((SECONDS - start)) s"
+    sh tools/setup.sh "$2" "build/venvs/3.$1" >"build/venvs/3.$1.log" 2>&1 || { cat "build/venvs/3.$1.log" && return 1; }
+    echo "== Python 3.$1 ($2): set up in $((SECONDS - start)) s"
 }
 
 report() { [ -z "${REPORTS:-}" ] || echo "--junitxml=$REPORTS/$1.xml"; }
 
 own=$(.venv/bin/python -c 'import sys; print(sys.version_info[1])' 2>/dev/null || true)
 mkdir -p build/venvs
-for minor in 11 12 13; do
+others=()
+for minor in 11 12 13; do # at the same time: each is one process, and waits much
     [ "$minor" != "$own" ] || continue
     python=$(find_python "$minor")
     if [ -z "$python" ]; then
         echo "== Python 3.$minor: not found, left out"
         continue
     fi
-    set_up "$minor" "$python" || { failed+=("set-up of 3.$minor") && continue; }
+    set_up "$minor" "$python" &
+    others+=("$minor:$!")
+done
+for other in ${others[@]+"${others[@]}"}; do
+    minor=${other%:*}
+    wait "${other#*:}" || { failed+=("set-up of 3.$minor") && continue; }
+    [ "$minor" != 12 ] || continue # its turn is next
     check "core on 3.$minor" "build/venvs/3.$minor/bin/python" -m pytest -q $parallel -m "$core and not numerics" --ignore=tests/test_benchmarks.py \
         $(report "core-3.$minor") "$@"
 done
@@ -62,19 +68,15 @@ done
 python=build/venvs/3.12/bin/python
 [ "$own" != 12 ] || python=.venv/bin/python
 overlay=$PWD/build/venvs/3.12-jax-0.11.2
-tests=()
-for file in tests/test_neural_tangents.py tests/test_kernels.py tests/test_metantk.py; do
-    [ ! -f "$file" ] || tests+=("$file")
-done
-if [ -x "$python" ] && [ ${#tests[@]} -gt 0 ]; then
+if [ -x "$python" ]; then
     if [ ! -f "$overlay/.installed" ]; then
         rm -rf "$overlay"
         "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$overlay" jax==0.11.2 jaxlib==0.11.2 &&
             touch "$overlay/.installed" || failed+=("set-up of JAX 0.11.2")
     fi
     if [ -f "$overlay/.installed" ]; then
-        check "bridge and kernels on JAX 0.11.2" env PYTHONPATH="$overlay" "$python" -m pytest -q $parallel -m "$core" --ignore=tests/test_benchmarks.py \
-            $(report jax-0.11.2) "$@" "${tests[@]}"
+        check "core and kernels on 3.12 with JAX 0.11.2" env PYTHONPATH="$overlay" "$python" -m pytest -q $parallel \
+            -m "$core and (kernels or not numerics)" --ignore=tests/test_benchmarks.py $(report core-3.12-jax-0.11.2) "$@"
     fi
 fi
 
