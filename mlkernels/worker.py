@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import importlib.metadata
 import json
 import os
 import platform
@@ -15,8 +14,6 @@ import tempfile
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-
-_QUICK = "--xla_cpu_use_fusion_emitters=false"
 
 
 @dataclass(frozen=True)
@@ -33,12 +30,10 @@ class Job:
 
 
 def kernel_environment(root: Path, jobs: int = 1) -> dict[str, str]:
-    """The environment that the notebooks' kernels get: this one, quick compilation, and a cache of what is compiled.
+    """The environment that the notebooks' kernels get: this one, and a cache of what JAX has compiled.
 
-    On a CPU, XLA takes up to twice as long to compile fusions in its newer way as in its older one. jaxlib 0.10 has a
-    flag for the older one; a jaxlib that does not know a flag stops, so others go without it. What is compiled is kept:
-    a second run of a notebook compiles little (a quarter of the time, measured on small networks). The cache is kept
-    apart by processor, because compiled code of one may not run on another. Settings of the user's own win.
+    A second run of a notebook then compiles little (a quarter of the time, measured on small networks). The cache is
+    kept apart by processor, because compiled code of one may not run on another. Settings of the user's own win.
 
     Args:
         root: of the checkout; the cache lies in its build/jax_cache.
@@ -53,21 +48,12 @@ def kernel_environment(root: Path, jobs: int = 1) -> dict[str, str]:
         cpu += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
     mark = hashlib.sha256(cpu.encode()).hexdigest()[:12]
     environment = dict(os.environ)
-    if _QUICK.split("=")[0] not in environment.get("XLA_FLAGS", "") and _jaxlib().startswith("0.10."):
-        environment["XLA_FLAGS"] = f"{environment.get('XLA_FLAGS', '')} {_QUICK}".strip()
     if "JAX_COMPILATION_CACHE_DIR" not in environment:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(root / "build" / "jax_cache" / mark)
         environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     if jobs > 1:
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return environment
-
-
-def _jaxlib() -> str:
-    try:
-        return importlib.metadata.version("jaxlib")
-    except importlib.metadata.PackageNotFoundError:
-        return ""
 
 
 class Worker:

@@ -28,8 +28,7 @@ LONGEST = (  # the browser after the notebooks: it reads what they have compiled
 NUMERICS = (
     "test_kernels", "test_metantk", "test_maml", "test_wide", "test_anil", "test_cost", "test_curvature",
     "test_similarity", "test_history", "test_nas_search", "test_nas_scores", "test_nas_supernet", "test_nas_train",
-    "test_nas_network", "test_nas_evaluate", "test_tasks", "test_nas_compare", "test_nas_train_cli", "test_nas_cli",
-    "test_networks", "test_cell_editor", "test_demos",
+    "test_nas_network", "test_nas_evaluate", "test_tasks",
 )  # fmt: skip
 
 
@@ -44,8 +43,6 @@ def pytest_collection_modifyitems(items) -> None:
     for item in items:
         if item.path.stem in NUMERICS:
             item.add_marker("numerics")
-        if item.path.stem in ("test_kernels", "test_metantk"):
-            item.add_marker("kernels")
     items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 

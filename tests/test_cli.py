@@ -14,7 +14,7 @@ from _cli import status_of
 from nbformat.v4 import new_code_cell, new_notebook
 
 import mlkernels
-from mlkernels import check, cli, parameters, provenance, runner, worker
+from mlkernels import check, cli, parameters, provenance, runner
 from mlkernels.errors import InputError
 from mlkernels.parameters import Parameter
 
@@ -183,24 +183,6 @@ def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path
     assert runner.kernel_environment(tmp_path, 2)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
     assert runner.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "mine"
-
-
-@pytest.mark.parametrize(
-    ("jaxlib", "before", "after"),
-    [
-        ("0.10.2", None, "--xla_cpu_use_fusion_emitters=false"),
-        ("0.10.2", "--xla_a=1", "--xla_a=1 --xla_cpu_use_fusion_emitters=false"),
-        ("0.10.2", "--xla_cpu_use_fusion_emitters=true", "--xla_cpu_use_fusion_emitters=true"),
-        ("0.11.2", None, None),
-        ("0.11.2", "--xla_a=1", "--xla_a=1"),
-    ],
-)
-def test_kernels_compile_quickly_where_jaxlib_knows_how(tmp_path, monkeypatch, jaxlib, before, after):
-    monkeypatch.setattr(worker.importlib.metadata, "version", lambda name: jaxlib)
-    monkeypatch.delenv("XLA_FLAGS", raising=False)
-    if before:
-        monkeypatch.setenv("XLA_FLAGS", before)
-    assert runner.kernel_environment(tmp_path).get("XLA_FLAGS") == after
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 #!/bin/bash
-# The core's tests (all doctests, and what is not arithmetic) under Python 3.11 and 3.13, where they are found and are not
-# .venv's own; then they and the kernels' tests under Python 3.12 with JAX 0.11.2. Environments are kept in build/venvs
-# and made from the same lock.
+# The core's tests (all doctests, and what is not arithmetic) under every Python 3.11 to 3.13 that is found and is not
+# .venv's own, then the bridge's and the kernels' tests under JAX 0.11.2 on Python 3.12. Environments are kept in
+# build/venvs and made from the same lock.
 # bash tools/matrix.sh [PYTEST ARGUMENT...]; JUnit reports go to $REPORTS if that is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -59,7 +59,6 @@ done
 for other in ${others[@]+"${others[@]}"}; do
     minor=${other%:*}
     wait "${other#*:}" || { failed+=("set-up of 3.$minor") && continue; }
-    [ "$minor" != 12 ] || continue # its turn is next
     check "core on 3.$minor" "build/venvs/3.$minor/bin/python" -m pytest -q $parallel -m "$core and not numerics" --ignore=tests/test_benchmarks.py \
         $(report "core-3.$minor") "$@"
 done
@@ -68,15 +67,19 @@ done
 python=build/venvs/3.12/bin/python
 [ "$own" != 12 ] || python=.venv/bin/python
 overlay=$PWD/build/venvs/3.12-jax-0.11.2
-if [ -x "$python" ]; then
+tests=()
+for file in tests/test_neural_tangents.py tests/test_kernels.py tests/test_metantk.py; do
+    [ ! -f "$file" ] || tests+=("$file")
+done
+if [ -x "$python" ] && [ ${#tests[@]} -gt 0 ]; then
     if [ ! -f "$overlay/.installed" ]; then
         rm -rf "$overlay"
         "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$overlay" jax==0.11.2 jaxlib==0.11.2 &&
             touch "$overlay/.installed" || failed+=("set-up of JAX 0.11.2")
     fi
     if [ -f "$overlay/.installed" ]; then
-        check "core and kernels on 3.12 with JAX 0.11.2" env PYTHONPATH="$overlay" "$python" -m pytest -q $parallel \
-            -m "$core and (kernels or not numerics)" --ignore=tests/test_benchmarks.py $(report core-3.12-jax-0.11.2) "$@"
+        check "bridge and kernels on JAX 0.11.2" env PYTHONPATH="$overlay" "$python" -m pytest -q $parallel -m "$core" --ignore=tests/test_benchmarks.py \
+            $(report jax-0.11.2) "$@" "${tests[@]}"
     fi
 fi
 

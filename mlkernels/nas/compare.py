@@ -10,7 +10,7 @@ from pathlib import Path
 import jax
 import numpy as np
 from jax import Array
-from scipy.stats import bootstrap, rankdata
+from scipy.stats import bootstrap, kendalltau, rankdata
 
 from mlkernels import provenance
 from mlkernels.datasets import Dataset
@@ -172,7 +172,7 @@ def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interva
 
     order = [np.sign(np.subtract.outer(ranks, ranks)) for ranks in map(rankdata, (score, accuracy))]  # of each pair
 
-    def tau(rows, axis=-1):  # SciPy's kendalltau, for all resamples at once
+    def resampled(rows, axis=-1):  # SciPy's kendalltau, for all resamples at once
         pairs = rows[..., :, None], rows[..., None, :]
         first, second = (signs[pairs].reshape(*rows.shape[:-1], -1) for signs in order)
         norm = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
@@ -180,8 +180,9 @@ def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interva
 
     rows = np.arange(len(score))
     drawn = bootstrap(
-        (rows,), tau, vectorized=True, n_resamples=2000, confidence_level=level, method="percentile",
+        (rows,), resampled, vectorized=True, n_resamples=2000, confidence_level=level, method="percentile",
         rng=np.random.default_rng(seed),
     )  # fmt: skip
     low, high = map(float, drawn.confidence_interval)
-    return Interval(float(tau(rows)), low, high, len(score), level)
+    tau = kendalltau(score, accuracy).statistic
+    return Interval(0.0 if np.isnan(tau) else float(tau), low, high, len(score), level)
