@@ -83,9 +83,6 @@ class Numbers:
     flops: int
 
 
-_metantk = jax.jit(metantk_kernel)
-
-
 def numbers(**operations: str) -> Numbers:
     """Spectra and condition numbers of both kernels, and the cost, of a network of two such cells.
 
@@ -106,7 +103,7 @@ def numbers(**operations: str) -> Numbers:
     gates, found = gates_of(**operations), []
     for tasks, params in problem():
         kernels = sample_kernels(LAYOUT, params, gates, task_images(tasks))
-        found.append((np.asarray(_metantk(kernels, tasks)), np.asarray(kernels.ntk)))
+        found.append((np.asarray(metantk_kernel(kernels, tasks)), np.asarray(kernels.ntk)))
     phis, ntks = zip(*found, strict=True)
     return Numbers(
         operations=operations,
@@ -195,7 +192,7 @@ def _warm() -> None:
         drawn = threads.submit(problem)
         kernels = compiled("skip_connect")  # first what all cells have, lest it be compiled twice
         rest = threads.map(compiled, OPERATIONS[1:])
-        _metantk(kernels, drawn.result()[0][0])
+        metantk_kernel(kernels, drawn.result()[0][0])
         for _ in rest:
             pass
 

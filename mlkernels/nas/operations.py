@@ -8,6 +8,7 @@ from functools import cache, partial
 
 import jax
 import jax.numpy as jnp
+import jaxlib.version
 from jax import Array
 
 from mlkernels.kernels import gram
@@ -78,8 +79,11 @@ def jitted(function, backend: str):
     """The function jitted over its arrays; its first two arguments are static.
 
     On a CPU without LLVM's expensive passes: blocks compile twice as fast, and time is spent in matrix products anyway.
+    jaxlib before 0.11 also has an older way to compile fusions: a third faster, and what comes out is no slower.
     """
     options = {"xla_llvm_disable_expensive_passes": True} if backend == "cpu" else None
+    if options and jaxlib.version.__version_info__ < (0, 11):
+        options["xla_cpu_use_fusion_emitters"] = False
     return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
 
 

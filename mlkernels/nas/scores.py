@@ -160,7 +160,10 @@ def metantk_kernel(
     points = tasks.tasks * (tasks.queries + tasks.support)
     rows = tasks.queries * (len(kernels.ntk) // points)
     inner = kernels.ntk if algorithm == "maml" else kernels.nngp
-    return composite(kernels.ntk, inner, tasks.tasks, rows, inner_time=inner_time, ridge=ridge)
+    return _composite(kernels.ntk, inner, tasks.tasks, rows, inner_time=inner_time, ridge=ridge)
+
+
+_composite = jax.jit(composite, static_argnames=("tasks", "queries", "inner_time", "ridge"))
 
 
 def metantk_score(
