@@ -45,7 +45,7 @@ def _stage(rounds: Sequence[Round]) -> Stage:
     right.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 500 * low else (1,)))
     right.xaxis.set_major_formatter("{x:g}")
     right.xaxis.set_minor_locator(NullLocator())
-    right.text(0.02, 0.97, "↖ not missed", transform=right.transAxes, va="top", fontsize=9, color=GONE)
+    right.text(0.02, 0.97, "↖ not\n   missed", transform=right.transAxes, va="top", fontsize=9, color=GONE)
     right.legend(loc="lower center", bbox_to_anchor=(0.4, 1.0), ncols=2, fontsize=9, columnspacing=1.0,
                  handletextpad=0.2)  # fmt: skip
     return Stage(fig, **moving)
