@@ -400,6 +400,8 @@ def test_matrices_without_a_condition_number_are_refused(bad, said):
 @pytest.mark.parametrize(
     ("change", "said"),
     [
+        ({"inner_rate": "fast"}, "inner_rate: expected a number, got 'fast'; give one number"),
+        ({"inner_steps": [1, 2]}, "inner_steps: expected a number, got [1, 2]; give one number"),
         ({"inner_rate": -0.1}, "inner_rate: expected a finite number of at least 0, got -0.1"),
         ({"inner_steps": 1.5}, "for a fraction of a step use flow=True"),
         ({"inner_steps": -1}, "inner_steps"),

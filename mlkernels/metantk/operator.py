@@ -23,14 +23,18 @@ def float64(matrix, name: str) -> Array:
     return matrix.astype(jnp.float64)
 
 
-def _concrete(x) -> float | None:
+def _concrete(x, name: str = "number") -> float | None:
     """The number, or None while JAX traces."""
-    return None if isinstance(x, jax.core.Tracer) else float(x)
+    try:
+        return None if isinstance(x, jax.core.Tracer) else float(x)
+    except (TypeError, ValueError):
+        raise bad_input(name, "a number", repr(x), "give one number") from None
 
 
 def check_loop(rate, steps, ridge, flow: bool, loop: str) -> None:
     """Refuse a rate, a number of steps or a ridge that make no sense; traced values pass."""
-    rate_, steps_, ridge_ = _concrete(rate), _concrete(steps), _concrete(ridge)
+    names = f"{loop}_rate", f"{loop}_steps", "ridge"
+    rate_, steps_, ridge_ = map(_concrete, (rate, steps, ridge), names)
     if rate_ is not None and not (0 <= rate_ < math.inf):
         raise bad_input(f"{loop}_rate", "a finite number of at least 0", rate_, "use a small positive rate")
     if steps_ is not None and not (steps_ >= 0 and (flow or math.isinf(steps_) or steps_ == int(steps_))):

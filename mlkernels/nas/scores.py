@@ -13,7 +13,7 @@ from jax import Array
 from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.metantk import adaptation_operator
-from mlkernels.metantk.operator import float64
+from mlkernels.metantk.operator import check_loop, float64
 from mlkernels.nas.gram import Kernels, sample_kernels
 from mlkernels.nas.layout import Layout
 from mlkernels.nas.supernet import logits
@@ -160,10 +160,11 @@ def metantk_kernel(
     points = tasks.tasks * (tasks.queries + tasks.support)
     rows = tasks.queries * (len(kernels.ntk) // points)
     inner = kernels.ntk if algorithm == "maml" else kernels.nngp
+    check_loop(1.0, inner_time, ridge, True, "inner")
     return _composite(kernels.ntk, inner, tasks.tasks, rows, inner_time=inner_time, ridge=ridge)
 
 
-_composite = jax.jit(composite, static_argnames=("tasks", "queries", "inner_time", "ridge"))
+_composite = jax.jit(composite, static_argnames=("tasks", "queries"))
 
 
 def metantk_score(
