@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from mlkernels._conv3x3 import conv3x3
@@ -45,12 +46,28 @@ def _scales(fan_in: int, w_std: float, b_std: float, parametrization: str) -> tu
     return w_std / math.sqrt(fan_in), b_std, 1.0, 1.0
 
 
+MOST_DRAWN = 2**20  # numbers that are worth the way over the host
+
+
+def _normal(key: Array, shape: tuple[int, ...], std: float, dtype) -> Array:
+    """`std * jax.random.normal(key, shape, dtype)`, compiled for a few sizes and not for each.
+
+    A draw is the beginning of a longer one, of the next power of four.
+    """
+    size = math.prod(shape)
+    if isinstance(key, jax.core.Tracer) or size > MOST_DRAWN or not jax.config.jax_threefry_partitionable:
+        return std * jax.random.normal(key, shape, dtype)
+    length = 4 ** max(4, math.ceil(math.log(size, 4) - 1e-9))
+    drawn = np.asarray(jax.random.normal(key, (length,), dtype))[:size].reshape(shape)
+    return jnp.asarray(std * drawn)
+
+
 def _init_layer(key: Array, shape: tuple[int, ...], w_std: float, b_std: float, parametrization: str, dtype) -> dict:
     w_key, b_key = jax.random.split(key)
     w_init, b_init, _, _ = _scales(math.prod(shape[:-1]), w_std, b_std, parametrization)
-    layer = {"w": w_init * jax.random.normal(w_key, shape, dtype)}
+    layer = {"w": _normal(w_key, shape, w_init, dtype)}
     if b_std:
-        layer["b"] = b_init * jax.random.normal(b_key, shape[-1:], dtype)
+        layer["b"] = _normal(b_key, shape[-1:], b_init, dtype)
     return layer
 
 

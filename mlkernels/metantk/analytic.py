@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -21,6 +22,7 @@ def check_tasks(tasks, name: str = "tasks") -> None:
         raise bad_input(name, "a TaskBatch", type(tasks).__name__, "make one with mlkernels.tasks")
 
 
+@jax.jit
 def _points(tasks: TaskBatch) -> Array:
     """All points of all tasks, queries first: `[B*n + B*m, ...]`."""
     q, s = tasks.query_x, tasks.support_x
@@ -29,10 +31,16 @@ def _points(tasks: TaskBatch) -> Array:
 
 def task_operators(tasks: TaskBatch, inner_kernel: KernelFn, loop: dict) -> Array:
     """`A_i = K(X_i, X'_i) T_i` of every task, `[B, n, m]`, from one kernel matrix a task."""
-    n = tasks.query_x.shape[1]
     points = jnp.concatenate([tasks.query_x, tasks.support_x], axis=1)
     K = float64(jax.vmap(lambda x: inner_kernel(x, x))(points), "inner_kernel")
-    return K[:, :n, n:] @ adaptation_operator(K[:, n:, n:], **loop)
+    query_support, support = _blocks(K, tasks.query_x.shape[1])
+    return query_support @ adaptation_operator(support, **loop)
+
+
+@partial(jax.jit, static_argnums=1)
+def _blocks(K: Array, n: int) -> tuple[Array, Array]:
+    """Of each task the kernel between queries and support, and that of the support with itself."""
+    return K[:, :n, n:], K[:, n:, n:]
 
 
 def analytic_metantk(
@@ -94,9 +102,13 @@ def analytic_metantk(
     theta = float64(ntk(points1, points2), "ntk")
     A1 = task_operators(left, inner_kernel or ntk, loop)
     A2 = A1 if left is right else task_operators(right, inner_kernel or ntk, loop)
-    half = _subtract(theta, A1)
-    phi = _subtract(half.T, A2).T
-    return (phi + phi.T) / 2 if left is right else phi
+    return _composed(theta, A1, A2, left is right)
+
+
+@partial(jax.jit, static_argnums=3)
+def _composed(theta: Array, A1: Array, A2: Array, symmetric: bool) -> Array:
+    phi = _subtract(_subtract(theta, A1).T, A2).T
+    return (phi + phi.T) / 2 if symmetric else phi
 
 
 def _subtract(theta: Array, A: Array) -> Array:
@@ -147,4 +159,9 @@ def adapted_outputs(
     loop = {"inner_rate": inner_rate, "inner_steps": inner_steps, "flow": flow, "ridge": ridge}
     A = task_operators(tasks, inner_kernel, loop)
     support, query = (0.0, 0.0) if initial is None else initial
-    return query + A @ (float64(tasks.support_y, "support_y") - support)
+    return _reached(A, float64(tasks.support_y, "support_y"), support, query)
+
+
+@jax.jit
+def _reached(A: Array, labels: Array, support, query) -> Array:
+    return query + A @ (labels - support)

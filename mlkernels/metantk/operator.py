@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -87,16 +88,23 @@ def adaptation_operator(kernel: Array, *, inner_rate, inner_steps, flow: bool = 
             "kernel", "a square matrix [m, m]", list(K.shape), "pass the kernel of the support set with itself"
         )
     check_loop(inner_rate, inner_steps, ridge, flow, "inner")
-    eigenvalues, vectors = jnp.linalg.eigh((K + jnp.swapaxes(K, -1, -2)) / 2)
-    if not flow and not isinstance(eigenvalues, jax.core.Tracer) and _concrete(inner_steps) == math.inf:
-        largest, rate = float(eigenvalues.max()), _concrete(inner_rate)
+    T, largest = _operator(K, inner_rate, inner_steps, ridge, flow)
+    if not flow and not isinstance(largest, jax.core.Tracer) and _concrete(inner_steps) == math.inf:
+        largest, rate = float(largest), _concrete(inner_rate)
         if rate is not None and rate * largest >= 2:
             raise bad_input(
                 "inner_rate", f"below 2 / largest eigenvalue = {2 / largest:.4g} for infinitely many steps", rate,
                 "lower the rate, or use flow=True",
             )  # fmt: skip
-    gains = _gains(eigenvalues, inner_rate, inner_steps, flow, ridge)
-    return jnp.einsum("...ij,...j,...kj->...ik", vectors, gains, vectors)
+    return T
+
+
+@partial(jax.jit, static_argnames="flow")
+def _operator(K: Array, rate, steps, ridge, flow: bool) -> tuple[Array, Array]:
+    """T, and the largest eigenvalue of K."""
+    eigenvalues, vectors = jnp.linalg.eigh((K + jnp.swapaxes(K, -1, -2)) / 2)
+    gains = _gains(eigenvalues, rate, steps, flow, ridge)
+    return jnp.einsum("...ij,...j,...kj->...ik", vectors, gains, vectors), eigenvalues.max()
 
 
 def _gains(eigenvalues: Array, rate, steps, flow: bool, ridge) -> Array:
