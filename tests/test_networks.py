@@ -126,3 +126,13 @@ def test_both_convolutions_are_one_and_so_are_their_gradients_twice():
     np.testing.assert_allclose(theirs[0], expected, rtol=1e-12, atol=1e-12)
     for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("network", [MLP(24), MLP(24, b_std=0.3, parametrization="standard"), Conv4(5, depth=2)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+def test_weights_are_jaxs_own_draws_whatever_size_is_compiled(network, dtype, key):
+    shape = (12, 12, 1) if isinstance(network, Conv4) else (7,)
+    traced = jax.jit(lambda key: network.init(key, shape, dtype))(key)
+    for drawn, plain in zip(jax.tree.leaves(network.init(key, shape, dtype)), jax.tree.leaves(traced), strict=True):
+        assert drawn.dtype == plain.dtype == dtype
+        np.testing.assert_allclose(drawn, plain, rtol=4 * jnp.finfo(dtype).eps)
