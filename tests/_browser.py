@@ -151,8 +151,9 @@ def troubles(page: Page) -> list[str]:
 def saved(page: Page, name: str) -> nbformat.NotebookNode:
     """A notebook that has run, as it lies on the disk once it is saved."""
     address = urljoin(page.url, f"/api/contents/{name}.ipynb?token={TOKEN}")
-    page.keyboard.press("Control+s")
-    for _ in range(120):
+    for turn in range(120):
+        if turn % 20 == 0:  # a key that comes while JupyterLab saves by itself is lost
+            page.keyboard.press("Control+s")
         notebook = nbformat.from_dict(page.request.get(address).json()["content"])
         if all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source):
             return notebook
