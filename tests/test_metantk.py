@@ -404,7 +404,7 @@ def test_matrices_without_a_condition_number_are_refused(bad, said):
         ({"inner_steps": [1, 2]}, "inner_steps: expected a number, got [1, 2]; give one number"),
         ({"inner_rate": -0.1}, "inner_rate: expected a finite number of at least 0, got -0.1"),
         ({"inner_steps": 1.5}, "for a fraction of a step use flow=True"),
-        ({"inner_steps": -1}, "inner_steps"),
+        ({"inner_steps": -1}, "inner_steps: expected a whole number of at least 0, or math.inf, got -1.0; use 0"),
         ({"ridge": -1.0}, "ridge"),
         ({"inner_rate": 5.0, "inner_steps": math.inf}, "below 2 / largest eigenvalue"),
     ],

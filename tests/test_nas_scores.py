@@ -237,3 +237,10 @@ def test_patches_come_from_their_images():
         linear_regions(THIN, thin_weights(), random_gates(0), np.zeros((20, 3, 3, 1)))
     with pytest.raises(InputError, match="block_bytes"):
         linear_regions(THIN, thin_weights(), random_gates(0), np.zeros((1, 20, 3, 3, 1)), block_bytes=0)
+
+
+@pytest.mark.parametrize("time", ["fast", -1.0, np.nan])
+def test_a_bad_inner_time_is_refused_by_its_name(time):
+    tasks = TaskBatch(*(jnp.ones((2, 3, 4)) for _ in range(4)))
+    with pytest.raises(InputError, match="inner_time: expected a number"):
+        metantk_kernel(Kernels(jnp.eye(12), jnp.eye(12)), tasks, inner_time=time)

@@ -32,15 +32,16 @@ def _concrete(x, name: str = "number") -> float | None:
         raise bad_input(name, "a number", repr(x), "give one number") from None
 
 
-def check_loop(rate, steps, ridge, flow: bool, loop: str) -> None:
-    """Refuse a rate, a number of steps or a ridge that make no sense; traced values pass."""
-    names = f"{loop}_rate", f"{loop}_steps", "ridge"
+def check_loop(rate, steps, ridge, flow: bool, loop: str, *, called: str | None = None) -> None:
+    """Refuse a rate, steps (of the name `called`) or a ridge that make no sense; traced values pass."""
+    names = f"{loop}_rate", called or f"{loop}_steps", "ridge"
     rate_, steps_, ridge_ = map(_concrete, (rate, steps, ridge), names)
     if rate_ is not None and not (0 <= rate_ < math.inf):
         raise bad_input(f"{loop}_rate", "a finite number of at least 0", rate_, "use a small positive rate")
     if steps_ is not None and not (steps_ >= 0 and (flow or math.isinf(steps_) or steps_ == int(steps_))):
         kind = "a number of at least 0" if flow else "a whole number of at least 0, or math.inf"
-        raise bad_input(f"{loop}_steps", kind, steps_, "for a fraction of a step use flow=True")
+        do = "for a fraction of a step use flow=True" if steps_ >= 0 else "use 0 or more"
+        raise bad_input(names[1], kind, steps_, do)
     if ridge_ is not None and not (0 <= ridge_ < math.inf):
         raise bad_input("ridge", "a finite number of at least 0", ridge_, "use 0 or a small positive number")
 

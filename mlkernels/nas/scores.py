@@ -160,7 +160,7 @@ def metantk_kernel(
     points = tasks.tasks * (tasks.queries + tasks.support)
     rows = tasks.queries * (len(kernels.ntk) // points)
     inner = kernels.ntk if algorithm == "maml" else kernels.nngp
-    check_loop(1.0, inner_time, ridge, True, "inner")
+    check_loop(1.0, inner_time, ridge, True, "inner", called="inner_time")
     return _composite(kernels.ntk, inner, tasks.tasks, rows, inner_time=inner_time, ridge=ridge)
 
 
