@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from mlkernels.errors import InputError
-from mlkernels.nas.gram import sample_kernels
+from mlkernels.nas.gram import Kernels, sample_kernels
 from mlkernels.nas.layout import Layout
 from mlkernels.nas.regions import Patterns, linear_regions, patches, thin
 from mlkernels.nas.scores import (
