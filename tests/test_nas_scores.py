@@ -162,7 +162,7 @@ def test_two_images_alike_are_seen():
     [
         ({"algorithm": "reptile"}, "algorithm: expected maml or anil"),
         ({"outputs": "mean"}, "outputs: expected"),
-        ({"inner_time": -1}, "inner_steps: expected"),
+        ({"inner_time": -1}, "inner_time: expected a number of at least 0"),
         ({"ridge": -1}, "ridge: expected"),
         ({"how": "im2col"}, "lowering: expected"),
         ({"tasks": "none"}, "tasks: expected a TaskBatch"),
