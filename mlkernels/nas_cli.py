@@ -82,12 +82,10 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
         return 0
     display = _Display(sys.stderr)
     try:
-        found = stoppable(lambda: run(settings, dataset, out=out, devices=devices, progress=display))
+        found = stoppable(lambda: run(settings, dataset, out=out, devices=devices, progress=display), display)
     except KeyboardInterrupt:
-        display.close()
         click.echo(f"stopped; {out} keeps what is done: the same command goes on from there", err=True)
         return 130
-    display.close()
     click.echo(str(found.genotype))
     click.echo(repr(found.genotype))
     click.echo(f"{out / 'result.json'}, {out / 'log.jsonl'}")

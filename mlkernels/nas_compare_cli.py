@@ -5,16 +5,25 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
+from mlkernels.nas_options import (
+    budget_options,
+    check_place,
+    data_option,
+    named_dataset,
+    seed_option,
+    size_options,
+    stoppable,
+)
 
 
 @click.command()
 @data_option("omniglot")
-@click.option("--count", default=32, show_default=True, help="Random architectures.")
+@click.option("--count", default=32, show_default=True, type=click.IntRange(min=3), help="Random architectures.")
 @size_options(cells=3, channels=4, pixels=14)
 @budget_options(epochs=1, rate=0.1)
 @click.option("--seeds", default=1, show_default=True, help="Trainings of each.")
@@ -23,13 +32,14 @@ from mlkernels.nas_options import budget_options, data_option, named_dataset, se
 @seed_option()
 @click.option(
     "--out", default="build/nas-compare.json", show_default=True, metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path), help="Where the result goes, and FILE.part what is done so far.",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="Where the result goes; what is done so far is in FILE.part and FILE.scores.part.",
 )  # fmt: skip
 def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, episodes, seed, out) -> int:
     """Score random architectures without training, train them on one budget, and compare both orders.
 
-    Leaves in FILE all scores, all accuracies, and Kendall's tau between them. The same command goes on where it was
-    stopped.
+    Leaves in FILE all scores, all accuracies, and Kendall's tau between them. A training that diverges counts as the
+    accuracy of chance. The same command goes on where it was stopped.
 
     Exit status: 0 done, 2 bad usage, 130 stopped by Ctrl-C.
     """
@@ -42,10 +52,11 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     from mlkernels import provenance
     from mlkernels.files import write_atomically
     from mlkernels.nas import Layout, TrainSettings
-    from mlkernels.nas.compare import agreement, random_genotypes, trained_accuracies
+    from mlkernels.nas.compare import agreement, plain, random_genotypes, trained_accuracies
     from mlkernels.nas.training_free import ScoreSettings, training_free_scores
     from mlkernels.progress import Counter
 
+    check_place(out)
     dataset = named_dataset(data)
     size = {"cells": cells, "channels": channels, "pixels": pixels, "colours": int(dataset.images.shape[-1])}
     drawn, scored = jax.random.split(jax.random.key(seed))
@@ -54,34 +65,43 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     genotypes = random_genotypes(trained_layout.space, count, key=drawn)
     settings = TrainSettings(epochs=epochs, rate=rate, milestones=(), drop_path=0.0, padding=2, flip=0.0, seed=seed)
     display = Counter(sys.stderr)
+    trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
 
     def work():
         accuracy = trained_accuracies(
             genotypes, dataset, trained_layout, settings, seeds=seeds, episodes=episodes,
-            out=out.with_name(f"{out.name}.part"), progress=lambda done, total: display.show(done, total, "trained"),
+            out=trained_file, progress=lambda done, total: display.show(done, total, "trained"),
         )  # fmt: skip
         return accuracy, training_free_scores(
-            genotypes, dataset, ScoreSettings(Layout(**size), repeats=repeats), key=scored,
+            genotypes, dataset, ScoreSettings(Layout(**size), repeats=repeats), key=scored, out=scores_file,
             progress=lambda done, total: display.show(done, total, "scored"),
         )  # fmt: skip
 
     try:
-        accuracy, scores = stoppable(work)
+        accuracy, scores = stoppable(work, display)
     except KeyboardInterrupt:
-        display.close()
-        click.echo(f"stopped; {out}.part keeps what is trained: the same command goes on from there", err=True)
+        kept = f"{trained_file} and {scores_file.name} keep what is done"
+        click.echo(f"stopped; {kept}: the same command goes on from there", err=True)
         return 130
-    display.close()
-    taus = {name: agreement(values.mean(1), accuracy.mean(1)) for name, values in scores.items()}
-    told = {"data": dataset.name, "episodes": episodes, "epochs": epochs, "rate": rate, "seeds": seeds, **size}
+    told = {"data": dataset.name, "episodes": episodes, "seeds": seeds, "repeats": repeats, **size, **asdict(settings)}
+    diverged = json.loads(trained_file.read_text(encoding="utf-8")).get("diverged", {})
     result = {
         **provenance.here(), "command": shlex.join(["mlkernels", *sys.argv[1:]]), "seed": seed, "settings": told,
         "genotypes": [str(genotype) for genotype in genotypes],
         "accuracy": accuracy.round(6).tolist(),
-        "scores": {name: values.astype(float).tolist() for name, values in scores.items()},
-        "tau": {name: [tau.mean, tau.low, tau.high] for name, tau in taus.items()},
+        "diverged": diverged,
+        "scores": {name: [[plain(value) for value in row] for row in values] for name, values in scores.items()},
     }  # fmt: skip
-    write_atomically(out, lambda path: path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8"))
+
+    def write():
+        write_atomically(out, lambda path: path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8"))
+
+    write()  # whatever becomes of the taus
+    taus = {name: agreement(values.mean(1), accuracy.mean(1)) for name, values in scores.items()}
+    result["tau"] = {name: [tau.mean, tau.low, tau.high] for name, tau in taus.items()}
+    write()
+    if diverged:
+        click.echo(f"{len(diverged)} of {accuracy.size} trainings diverged: they count as the accuracy of chance")
     for name, tau in taus.items():
         click.echo(f"{name:14} tau {tau:.2f}")
     click.echo(str(out))

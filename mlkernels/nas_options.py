@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import signal
+import tempfile
+from pathlib import Path
 
 import click
 
@@ -57,8 +61,26 @@ def named_dataset(name: str):
     return datasets.load(name)
 
 
-def stoppable(work):
-    """Do it, so that Ctrl-C and a polite kill both raise KeyboardInterrupt."""
+def stoppable(work, display=None):
+    """Do it, so that Ctrl-C and a polite kill both raise KeyboardInterrupt; however it ends, the display is closed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
-    return work()
+    try:
+        return work()
+    finally:
+        if display is not None:
+            display.close()
+
+
+def check_place(path: Path) -> None:
+    """A file can be written there, or an `InputError` says why not; before the work, and nothing is left behind."""
+    from mlkernels.files import not_written
+
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise not_written(path, error) from error

@@ -11,7 +11,15 @@ from pathlib import Path
 import click
 
 from mlkernels.errors import bad_input
-from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
+from mlkernels.nas_options import (
+    budget_options,
+    check_place,
+    data_option,
+    named_dataset,
+    seed_option,
+    size_options,
+    stoppable,
+)
 from mlkernels.progress import Counter, seconds
 
 
@@ -48,33 +56,41 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     """
     from mlkernels.nas import Layout
     from mlkernels.nas import train as run
-    from mlkernels.nas.cost import parameter_count
+    from mlkernels.nas.cost import flop_count, parameter_count
     from mlkernels.nas.network import Network
     from mlkernels.nas.train import TrainSettings
 
     text, settings = _genotype(genotype), TrainSettings(**options)
+    check_place(out / "checkpoint.npz")
     dataset = named_dataset(data)
-    ways = len(dataset.classes(next(iter(dataset.splits))))
+    base = dataset.classes(next(iter(dataset.splits)))
+    ways, images = len(base), sum(len(dataset.rows_of(number)) for number in base)
     colours = int(dataset.images.shape[-1])
     layout = Layout(space, cells=cells, channels=channels, pixels=pixels, ways=ways, colours=colours, norm="batch")
     network = Network(layout, text)
-    click.echo(f"{parameter_count(layout, network.gates, classes=ways) / 1e6:.3f} M parameters, {ways} classes")
+    millions = parameter_count(layout, network.gates, classes=ways) / 1e6
+    flops = 3 * flop_count(layout, network.gates)  # an image: forward, and twice as many backward
+    total = flops * settings.epochs * (images // settings.batch * settings.batch)
+    cost = f"{total:.2g} floating-point operations (counted, 3 forward passes an image)"
+    click.echo(f"{millions:.3f} M parameters, {ways} classes; {settings.epochs} epochs of {images} images: {cost}")
     display = _Training(sys.stderr)
+    told = {"out": out, "devices": devices, "progress": display}
     try:
-        trained = stoppable(lambda: run(network, dataset, settings, out=out, devices=devices, progress=display))
+        trained = stoppable(lambda: run(network, dataset, settings, **told), display)
     except KeyboardInterrupt:
-        display.close()
         click.echo(f"stopped; {out} keeps the epochs that are done: the same command goes on from there", err=True)
         return 130
-    display.close()
     last = trained.history[-1]
     click.echo(f"epoch {last['epoch']}: loss {last['loss']:.4g}, accuracy {last['accuracy']:.1%} in training")
+    speed = last["images_per_second"]
+    rate = f"{flops * speed / 1e9:.3g} billion floating-point operations a second (counted)"
+    click.echo(f"{speed:.0f} images a second in that epoch, {rate}")
     click.echo(f"{out / 'checkpoint.npz'}, {out / 'log.jsonl'}")
     return 0
 
 
 @click.command()
-@click.argument("folder", type=click.Path(file_okay=False, path_type=Path))
+@click.argument("checkpoint", type=click.Path(path_type=Path))
 @data_option("miniimagenet")
 @click.option("--split", default="test", show_default=True, help="Where episodes come from.")
 @click.option("--way", default=5, show_default=True, help="Classes of an episode.")
@@ -89,11 +105,11 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 @click.option("--pixels/--no-pixels", default=True, show_default=True, help="Also nearest centroid on raw pixels.")
 @seed_option(42)
 @click.option(
-    "--out", default="build/nas-evaluation.json", show_default=True, type=click.Path(dir_okay=False, path_type=Path),
-    metavar="FILE", help="Where the result goes.",
+    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    help="Where the result goes [evaluation.json beside the checkpoint].",
 )  # fmt: skip
-def evaluate(folder, data, pixels, out, **told) -> int:
-    """Evaluate the network that nas train has left in FOLDER on many episodes.
+def evaluate(checkpoint, data, pixels, out, **told) -> int:
+    """Evaluate the network of a CHECKPOINT, the file or the folder that nas train has left, on many episodes.
 
     Exit status: 0 evaluated, 2 bad usage, 130 stopped by Ctrl-C.
     """
@@ -103,11 +119,16 @@ def evaluate(folder, data, pixels, out, **told) -> int:
     from mlkernels import provenance
     from mlkernels.files import write_atomically
     from mlkernels.nas import evaluate as run
+    from mlkernels.nas.cost import parameter_count
     from mlkernels.nas.evaluate import pixels_of
     from mlkernels.nas.train import load_trained
 
-    trained = load_trained(folder)
-    dataset = named_dataset(data)
+    trained, dataset = load_trained(checkpoint), named_dataset(data)
+    out = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation.json" if out is None else out
+    check_place(out)
+    network, done, epochs = trained.network, len(trained.history), trained.settings.epochs
+    if done < epochs:
+        click.echo(f"the training is not finished: this is its network after epoch {done} of {epochs}")
     display = _Evaluation(sys.stderr)
 
     def both():
@@ -119,18 +140,18 @@ def evaluate(folder, data, pixels, out, **told) -> int:
         return rows + [row | {"method": "centroid of pixels"} for row in found]
 
     try:
-        rows = stoppable(both)
+        rows = stoppable(both, display)
     except KeyboardInterrupt:
-        display.close()
         click.echo("stopped; nothing was written", err=True)
         return 130
-    display.close()
     for row in rows:
         half = (row["high"] - row["low"]) / 2
         click.echo(f"{told['way']}-way {row['shot']}-shot, {row['method']}: {row['mean']:.2%} ± {half:.2%}")
     result = {
-        "genotype": str(trained.network.genotype), "epochs": len(trained.history),
-        "training": asdict(trained.settings), "evaluation": told | {"data": dataset.name}, "results": rows,
+        "genotype": str(network.genotype), "network": asdict(network.layout) | {"space": network.layout.space.name},
+        "parameters": parameter_count(network.layout, network.gates, classes=network.classes),
+        "trained_on": trained.data, "epochs": done, "training": asdict(trained.settings),
+        "evaluation": told | {"data": dataset.name}, "results": rows,
         **provenance.here(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }  # fmt: skip
     write_atomically(out, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
@@ -144,7 +165,10 @@ def _genotype(text: str) -> str:
     if path.suffix != ".json":
         return text
     try:
-        return json.loads(path.read_text(encoding="utf-8"))["genotype"]
+        found = json.loads(path.read_text(encoding="utf-8"))["genotype"]
+        if not isinstance(found, str):
+            raise TypeError
+        return found
     except (OSError, ValueError, KeyError, TypeError) as error:
         got = error.strerror if isinstance(error, OSError) else "something else"
         raise bad_input(text, "the result.json of a search", got, "name such a file, or give the genotype") from None
@@ -156,7 +180,8 @@ class _Training(Counter):
     def __call__(self, progress) -> None:
         left = "" if progress.seconds_left is None else f", {seconds(progress.seconds_left)} left"
         text = f"epoch {progress.epoch} of {progress.epochs}{left}"
-        note = f"loss {progress.loss:.3f}, {progress.images_per_second:.0f} images a second"
+        speed = progress.images_per_second  # 0 before there is one
+        note = f"loss {progress.loss:.3f}" + (f", {speed:.0f} images a second" if speed else "")
         done = (progress.epoch - 1) * progress.steps + progress.step
         self.show(done, progress.epochs * progress.steps, text, note)
 

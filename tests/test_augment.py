@@ -226,6 +226,17 @@ def test_draws_are_distributed_as_promised():
     assert np.abs(correlations).max() < 5 / np.sqrt(count)  # and each on its own
 
 
+@pytest.mark.parametrize("flip", [0.5, 0.3])
+def test_draws_are_the_same_in_32_and_64_bit_jax(images, key, flip):
+    options = {"key": key, "flip": flip, "dtype": jnp.float32}
+    with jax.enable_x64(False):
+        single = aug.draw(200, **options), aug.augment(images, **STATISTICS, **options)
+    double = aug.draw(200, **options), aug.augment(images, **STATISTICS, **options)
+    jax.tree.map(np.testing.assert_array_equal, single, double)
+    assert double[0].corners[:3].tolist() == [[3, 0], [10, 4], [5, 12]]  # a training goes on as it began
+    assert double[0].order[:3].tolist() == [[1, 2, 0], [2, 0, 1], [2, 1, 0]]
+
+
 # --- bad input --------------------------------------------------------------------------------------------------------
 
 GOOD = np.zeros((2, 8, 8, 3), np.uint8)

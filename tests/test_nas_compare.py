@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import json
+from dataclasses import replace
+from functools import partial
 
 import jax
 import numpy as np
@@ -11,11 +13,12 @@ import pytest
 from _cli import status_of
 from scipy.stats import bootstrap, kendalltau
 
-from mlkernels import datasets
-from mlkernels.errors import InputError
-from mlkernels.nas import SPACES, Layout, Space, TrainSettings, compare, parameter_count
+from mlkernels import cli, datasets
+from mlkernels.errors import InputError, bad_input
+from mlkernels.nas import SPACES, Layout, Space, TrainSettings, compare, parameter_count, training_free
 from mlkernels.nas.images import search_tasks
 from mlkernels.nas.scores import metantk_score, ntk_score
+from mlkernels.nas.settings import SearchSettings
 from mlkernels.nas.training_free import SCORES, ScoreSettings, training_free_scores
 from mlkernels.nas.weights import init
 
@@ -60,6 +63,20 @@ def test_scores_are_those_of_the_single_functions(key):
         assert (found["parameters"][number] == parameter_count(layout, gates)).all()
 
 
+@pytest.mark.parametrize(("name", "other"), [("algorithm", "anil"), ("inner_time", 2.0), ("ridge", 0.1)])
+def test_architectures_are_scored_as_they_are_searched(key, name, other):
+    layout = Layout(SPACE, cells=3, channels=2, pixels=4, ways=2, colours=1)
+    genotypes, settings = compare.random_genotypes(SPACE, 1, key=key), ScoreSettings(layout, 2, 1, region_images=20)
+    assert getattr(settings, name) == getattr(SearchSettings(), name)
+    weights, looks, *_ = jax.random.split(jax.random.fold_in(key, 0), 5)
+    params, tasks = init(layout, key=weights), search_tasks(GLYPHS, key=looks, pixels=4, way=2, tasks=2)
+    value = metantk_score(layout, params, SPACE.gates_of(genotypes[0]), tasks, **{name: other}).value
+    found = training_free_scores(genotypes, GLYPHS, replace(settings, **{name: other}), key=key)
+    assert found["metantk"] == pytest.approx(-np.log(value), rel=1e-4)
+    with pytest.raises(InputError, match="algorithm: expected maml or anil, got 'sgd'"):
+        replace(settings, algorithm="sgd")
+
+
 def test_tau_is_kendalls_with_an_interval_around_it(key):
     score = jax.random.normal(key, (30,))
     noisy = score + jax.random.normal(jax.random.fold_in(key, 1), (30,))
@@ -74,6 +91,18 @@ def test_tau_is_kendalls_with_an_interval_around_it(key):
     for bad in (([1.0, 2.0], [1.0, 2.0]), ([1.0, 2.0, 3.0], [1.0, 2.0])):
         with pytest.raises(InputError, match="score and accuracy: expected one number each"):
             compare.agreement(*bad)
+    for bad, name in ((([np.nan, 2.0, 3.0], [1.0, 2.0, 3.0]), "score"), (([1.0, 2.0, 3.0], [np.nan] * 3), "accuracy")):
+        with pytest.raises(InputError, match=f"^{name}: expected numbers or infinities, got NaN for [13] of 3"):
+            compare.agreement(*bad)
+
+
+def test_the_interval_is_the_same_in_batches_of_resamples(monkeypatch):
+    score, accuracy = np.random.default_rng(0).normal(size=(2, 12))
+    found = []
+    for pairs in (1, 100 * 12**2, 2**40):  # resamples one at a time, by hundreds, all at once
+        monkeypatch.setattr(compare, "_AT_ONCE", pairs)
+        found.append(compare.agreement(score, accuracy, seed=3))
+    assert found[0] == found[1] == found[2]
 
 
 @pytest.mark.parametrize("ties", [False, True])
@@ -99,12 +128,85 @@ def test_trainings_are_kept_and_not_done_twice(key, tmp_path, monkeypatch):
     np.testing.assert_array_equal(compare.trained_accuracies(genotypes, GLYPHS, STACK, BUDGET, **TESTED), both)
     monkeypatch.setattr(compare, "train", lambda *_, **__: pytest.fail("it was trained already"))
     np.testing.assert_array_equal(compare.trained_accuracies(genotypes, GLYPHS, STACK, BUDGET, out=out, **TESTED), both)
-    with pytest.raises(InputError, match="accuracies of these settings, got others: train differ"):
+    with pytest.raises(InputError, match="under these settings, got others: train differ"):
         compare.trained_accuracies(genotypes, GLYPHS, STACK, TrainSettings(), out=out, **TESTED)
     out.write_text("{}")
-    with pytest.raises(InputError, match="accuracies of trained architectures, got something else"):
+    with pytest.raises(InputError, match="accuracy of architectures, got something else"):
         compare.trained_accuracies(genotypes, GLYPHS, STACK, BUDGET, out=out, **TESTED)
     assert out.read_text() == "{}"
+
+
+@pytest.mark.parametrize("other", [{"drawings": 7}, {"seed": 1}])
+def test_results_of_other_data_are_refused(key, tmp_path, monkeypatch, other):
+    genotypes, out = compare.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
+    monkeypatch.setattr(compare, "train", lambda *_, **__: None)
+    monkeypatch.setattr(compare, "evaluate", lambda *_, **__: _Found(0.5))
+    compare.trained_accuracies(genotypes, GLYPHS, STACK, BUDGET, out=out, **TESTED)
+    again = datasets.load("glyphs", classes=24, drawings=6)
+    assert compare.trained_accuracies(genotypes, again, STACK, BUDGET, out=out, **TESTED) == 0.5
+    changed = datasets.load("glyphs", **({"classes": 24, "drawings": 6} | other))
+    with pytest.raises(InputError, match="under these settings, got others: data differ"):
+        compare.trained_accuracies(genotypes, changed, STACK, BUDGET, out=out, **TESTED)
+
+
+@pytest.mark.parametrize("fault", ["loss", "parameters and statistics", "features"])
+def test_a_training_that_diverges_is_the_worst_and_stops_nothing(key, tmp_path, monkeypatch, fault):
+    genotypes, out, calls = compare.random_genotypes(SPACE, 3, key=key), tmp_path / "kept.json", []
+
+    def train(network, *_, **__):
+        calls.append(network.genotype)
+        if network.genotype == genotypes[1]:
+            raise bad_input(fault, "a finite number" if fault == "loss" else "finite numbers", "others", "lower it")
+
+    monkeypatch.setattr(compare, "train", train)
+    monkeypatch.setattr(compare, "evaluate", lambda *_, **__: _Found(0.5))
+    for _ in range(2):  # a second call trains none again
+        found = compare.trained_accuracies(genotypes, GLYPHS, STACK, BUDGET, out=out, **TESTED)
+        assert found.ravel().tolist() == [0.5, 1 / 5, 0.5]  # five ways
+    assert calls == genotypes
+    kept = json.loads(out.read_text())
+    assert list(kept["diverged"]) == [f"{genotypes[1]} seed 0"]
+    assert kept["diverged"][f"{genotypes[1]} seed 0"].startswith(f"{fault}: ")
+
+    monkeypatch.setattr(compare, "train", lambda *_, **__: _refuse())
+    with pytest.raises(InputError, match="batch: expected"):  # other faults are no divergence
+        compare.trained_accuracies(genotypes, GLYPHS, STACK, BUDGET, **TESTED)
+
+
+def test_a_rate_that_is_far_too_large_counts_as_chance(key):
+    genotypes = compare.random_genotypes(SPACE, 1, key=key)
+    settings = replace(BUDGET, rate=1e30, epochs=2)
+    assert compare.trained_accuracies(genotypes, GLYPHS, STACK, settings, **TESTED) == 1 / 5
+
+
+def test_scores_are_kept_and_not_computed_twice(key, tmp_path, monkeypatch):
+    layout = Layout(SPACE, cells=3, channels=2, pixels=4, ways=2, colours=1)
+    genotypes, out, seen = compare.random_genotypes(SPACE, 3, key=key), tmp_path / "kept.json", []
+    settings = ScoreSettings(layout, tasks=1, repeats=2, region_images=20)
+    norms = iter([1.0, np.nan, np.inf, 4.0])
+    monkeypatch.setattr(training_free, "gradient_norm", lambda *_: next(norms))
+    scores = partial(training_free_scores, genotypes, GLYPHS, key=key, out=out)
+
+    with pytest.raises(StopIteration):  # at the fifth of six
+        scores(settings)
+    monkeypatch.setattr(training_free, "gradient_norm", lambda *_: seen.append(1) or 9.0)
+    found = scores(settings)
+    assert len(seen) == 2
+    np.testing.assert_array_equal(found["gradient norm"], [[1, 4], [-np.inf, 9], [-np.inf, 9]])  # not finite: the worst
+    json.loads(out.read_text(), parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
+
+    fresh = training_free_scores(genotypes, GLYPHS, settings, key=key)
+    for name in set(SCORES) - {"gradient norm"}:
+        np.testing.assert_array_equal(found[name], fresh[name])
+    scores(replace(settings, repeats=1))  # of which all is there
+    assert len(seen) == 2 + 6
+    with pytest.raises(InputError, match="scores of architectures under these settings, got others: algorithm differ"):
+        scores(replace(settings, algorithm="anil"))
+    with pytest.raises(InputError, match="got others: key differ"):
+        scores(settings, key=jax.random.key(99))
+    out.write_text("[]")
+    with pytest.raises(InputError, match="scores of architectures, got something else"):
+        scores(settings)
 
 
 def test_the_command_leaves_scores_accuracies_and_tau(capsys, tmp_path, monkeypatch):
@@ -120,12 +222,33 @@ def test_the_command_leaves_scores_accuracies_and_tau(capsys, tmp_path, monkeypa
     assert status_of("nas", "compare", *small, "--out", out) == 0
     found = json.loads(out.read_text())
     assert found["accuracy"] == [[0.3], [0.5], [0.4]]
+    assert found["diverged"] == {}
     assert set(found["scores"]) == set(found["tau"]) == set(SCORES)
+    assert {"repeats", "seeds", "batch", "padding", "jitter", "flip", "rate", "pixels"} <= found["settings"].keys()
     assert found["tau"]["regions"][0] == 0
     assert {"versions", "device", "command", "seed", "settings", "genotypes"} <= found.keys()
     assert "metantk        tau " in capsys.readouterr().out
     assert status_of("nas", "compare", "--data", "imagenet", "--out", out) == 2
     assert "--data: expected omniglot or glyphs" in capsys.readouterr().err
+
+    before = out.read_text()
+    monkeypatch.setattr("mlkernels.nas.training_free.linear_regions", lambda *_: pytest.fail("it is kept"))
+    assert status_of("nas", "compare", *small, "--out", out) == 0  # goes on from what is kept: trains and scores none
+    assert out.read_text() == before
+    monkeypatch.setattr(compare, "agreement", lambda *_: {}["no tau"])
+    out.unlink()
+    with pytest.raises(KeyError):
+        cli.main(["nas", "compare", *map(str, small), "--out", str(out)])
+    found.pop("tau")
+    assert json.loads(out.read_text()) == found  # all the work is kept, whatever becomes of the taus
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr(datasets, "load", lambda name: pytest.fail("work was begun"))
+    assert status_of("nas", "compare", *small, "--out", tmp_path / "file" / "found.json") == 2
+    assert "found.json: expected to write it" in capsys.readouterr().err
+
+
+def _refuse():
+    raise bad_input("batch", "at most the 90 images", 100, "take a smaller one")
 
 
 class _Found:

@@ -202,6 +202,84 @@ def test_a_trained_network_is_shown_images_as_in_training(tmp_path):
         evaluate(trained, dataset, pixels=8, **told)
 
 
+def test_more_shots_take_no_more_passes_and_change_nothing(glyphs):
+    """To the bit, though a network then sees the images in other blocks."""
+    layout = Layout(cells=2, channels=4, pixels=8, ways=5, colours=1, norm="batch")
+    net = Network(layout, Genotype.parse("N: c3<0 mp<1 | sk<1 c3<2 | sk<0 sk<2 R: c3<0 mp<1 | mp<1 sk<2 | sk<2 c3<3"))
+    model = Trained(net, init(net, key=jax.random.key(0)), (), TrainSettings(), (0.1,), (0.3,))
+    everything = {split: sum(len(glyphs.rows_of(c)) for c in glyphs.classes(split)) for split in ("test", "train")}
+
+    def found(shots, **changes):
+        at = {}
+        told = SMALL | {"block": 30, "methods": ["centroid"]} | changes
+        result = evaluate(model, glyphs, shots=shots, progress=lambda what, done, _: at.update({what: done}), **told)
+        return result.accuracies, at["images"]
+
+    alone, both = [found([shot], copies=2) for shot in (1, 4)], found([1, 4], copies=2)
+    for accuracies, _ in alone:
+        for key, values in accuracies.items():
+            np.testing.assert_array_equal(values, both[0][key])
+    assert alone[1][1] == both[1] == 3 * everything["test"]  # one pass of each image, one of each copy
+    assert alone[0][1] < both[1]
+    assert found([1, 4])[1] == everything["test"]  # queries and support are the same pictures
+    assert found([1, 4], methods=["metantk"])[1] == everything["test"] + everything["train"]
+    assert found([1, 4], methods=["metantk"], split="train")[1] == everything["train"]
+
+    def function(images):
+        return features(net, model.variables, images)
+
+    told = glyphs, "test", replace(looks(copies=2), pixels=8), jax.random.key(1), lambda count: None
+    kept, fresh = (Features(function, *told) for _ in range(2))
+    kept.episodes(5, 1, 2, 2, jax.random.key(2))
+    one, other = (each.episodes(5, 4, 5, 20, jax.random.key(3)) for each in (kept, fresh))
+    for number in range(20):
+        for a, b in zip(vars(one[number]).values(), vars(other[number]).values(), strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def never(images):
+    raise AssertionError("nothing is computed before all is checked")
+
+
+def test_a_split_of_the_base_classes_that_is_too_small_is_seen_before_any_work(glyphs):
+    base = np.isin(glyphs.labels, glyphs.classes("train"))
+    place = np.concatenate([np.arange(len(glyphs.rows_of(c))) for c in range(len(glyphs.class_names))])
+    keep = np.concatenate([glyphs.rows_of(c) for c in range(len(glyphs.class_names))])
+    keep = np.sort(keep[~base[keep] | (place < 6)])
+    dataset = replace(glyphs, images=Chosen(glyphs.images, keep), labels=glyphs.labels[keep])
+    with pytest.raises(InputError, match=r"shot \+ queries: expected at most the 6 images"):
+        evaluate(never, dataset, shots=[1, 4], methods=["centroid", "metantk"], **SMALL)
+
+
+def test_metantk_regression_without_float64_is_refused_before_any_work(glyphs):
+    with jax.enable_x64(False), pytest.raises(InputError, match="jax_enable_x64"):
+        evaluate(never, glyphs, methods=["metantk"], **SMALL)
+
+
+def test_images_of_other_colours_than_those_trained_on(glyphs):
+    net = network()
+    model = Trained(net, init(net, key=jax.random.key(0)), (), settings(), (0.1,) * 3, (0.3,) * 3)
+    for name, words in (("", "trained on, got 1 in glyphs"), ("toys", r"trained on \(toys\), got 1 in glyphs")):
+        with pytest.raises(InputError, match=f"dataset: expected images of 3 colours, as the network was {words}"):
+            evaluate(replace(model, data=name), glyphs, methods=["centroid"], **SMALL)
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        (lambda images: images, r"features: expected an array \[10, d\], a row an image, got \[10, 28, 28, 1\]"),
+        (
+            lambda images: pixels_of(images)[1:],
+            r"features: expected an array \[10, d\], a row an image, got \[9, 784\]",
+        ),
+        (lambda images: pixels_of(images) * np.nan, "features: expected finite numbers, got others for 10 of 10"),
+    ],
+)
+def test_features_that_are_none_are_named(function, said, glyphs):
+    with pytest.raises(InputError, match=said):
+        evaluate(function, glyphs, methods=["centroid"], block=10, **SMALL)
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -209,15 +287,28 @@ def test_a_trained_network_is_shown_images_as_in_training(tmp_path):
         ({"shots": [0]}, "expected a whole number of at least 1, got 0"),
         ({"shots": []}, "evaluation: expected two episodes"),
         ({"episodes": 1}, "evaluation: expected two episodes"),
-        ({"copies": -1}, "evaluation: expected"),
+        ({"copies": -1}, "copies: expected a whole number of at least 0, got -1"),
+        ({"copies": 1.5}, "copies: expected a whole number of at least 0, got 1.5"),
+        ({"copies": "5"}, "copies: expected a whole number of at least 0, got '5'"),
+        ({"way": 1}, "way: expected a whole number of at least 2, got 1"),
+        ({"shots": 5}, r"shots: expected several, as \(1, 5\), got 5"),
+        ({"shots": [1, 8]}, r"shot \+ queries: expected at most the 12 images"),
+        ({"methods": "logistic"}, "methods: expected several"),
+        ({"pixels": 0}, "pixels: expected a whole number of at least 1, got 0"),
+        ({"pixels": "a"}, "pixels: expected a whole number of at least 1, got 'a'"),
+        ({"augmentation": {"pad": 3}}, "augmentation: expected some of padding, jitter, flip, got"),
+        ({"augmentation": 3}, "augmentation: expected some of padding, jitter, flip, got 3"),
+        ({"seed": 1.5}, "seed: expected a whole number of at least 0, got 1.5"),
+        ({"model": None}, "model: expected a trained network or a function of images, got None"),
         ({"split": "valid"}, "split: expected"),
         ({"queries": 50}, "lower shot or queries"),
         ({"way": 99}, "way: expected at most"),
     ],
 )
 def test_bad_input_is_named(changes, said, glyphs):
+    told = SMALL | {"model": never, "methods": ["centroid"]} | changes
     with pytest.raises(InputError, match=said):
-        evaluate(pixels_of, glyphs, **SMALL | {"methods": ["centroid"]} | changes)
+        evaluate(told.pop("model"), glyphs, **told)
 
 
 def test_random_weights_are_evaluated_too(glyphs):

@@ -252,11 +252,22 @@ def test_half_precision_stays_close_and_keeps_its_parameters():
     assert a @ b / np.linalg.norm(a) / np.linalg.norm(b) > 0.95
 
 
+def test_one_number_has_no_variance():
+    net = Network(Layout(SPACE, cells=3, channels=4, pixels=4, ways=6, norm="batch"), TEXTS[0])
+    variables = init(net, key=jax.random.key(0))
+    with pytest.raises(InputError, match="images: expected two pixels or more at each norm, in training, got 1"):
+        apply(net, variables, jnp.ones((1, 4, 4, 3)), train=True)
+    assert np.isfinite(apply(net, variables, jnp.ones((1, 4, 4, 3)))).all()
+    _, moved = apply(net, variables, jnp.ones((2, 4, 4, 3)), train=True)
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(moved))
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
         (lambda net, v, x: Network(Layout(), TEXTS[0]), "layout: expected a whole Layout with norm='batch'"),
         (lambda net, v, x: Network(LAYOUT, "N: sk<0 sk<1 R: sk<0 sk<1"), "2 nodes a cell"),
+        (lambda net, v, x: Network(LAYOUT, None), "genotype: expected a Genotype or its text, got None"),
         (lambda net, v, x: apply(net, v, x[:, 1:]), r"images: expected \[n, 9, 9, 3\]"),
         (lambda net, v, x: apply(net, v, x, drop=1.0, train=True), "drop: expected a probability"),
         (lambda net, v, x: apply(net, v, x, drop=0.5, train=True), "key: expected one JAX key"),

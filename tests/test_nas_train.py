@@ -22,11 +22,13 @@ from _nas_train import TEXT, data, network, settings
 
 from mlkernels.datasets.augment import augment
 from mlkernels.errors import InputError
-from mlkernels.nas import Layout, Network, TrainSettings, load_trained, train
+from mlkernels.learners import _checkpoint
+from mlkernels.nas import Layout, Network, TrainSettings, _trained, load_trained, train
 from mlkernels.nas._pictures import Pictures, resized
 from mlkernels.nas.network import apply, init
 
 HERE = Path(__file__).parent
+MODULE = sys.modules[train.__module__]  # its name in the package is the function's
 
 
 @functools.cache
@@ -128,8 +130,22 @@ def test_it_goes_on_where_it_was_stopped_to_the_bit(tmp_path):
     loaded = load_trained(tmp_path)
     assert (loaded.network, loaded.settings, loaded.history) == (network(), settings(), found.history)
     assert loaded.mean == tuple(data().mean)
+    assert loaded.data == found.data == "synthetic: 96 images of 8 classes"
     same(loaded.variables, found.variables)
+    same(load_trained(tmp_path / "checkpoint.npz").variables, found.variables)
+    (tmp_path / "log.jsonl").write_text("".join(line + "\n" for line in lines[:-1]))  # killed between the two files
     assert train(network(), data(), settings(), out=tmp_path).history == found.history  # it is finished
+    assert (tmp_path / "log.jsonl").read_text(encoding="utf-8").splitlines() == lines
+
+
+def test_it_goes_on_in_32_bit_jax_what_it_began_in_64_bits_to_the_bit(tmp_path):
+    told = settings(epochs=2, batch=96, dtype="float32")
+    train(network(), data(), told, out=tmp_path, epochs=1)
+    with jax.enable_x64(False):
+        found = train(network(), data(), told, out=tmp_path)
+    unbroken = train(network(), data(), told)
+    assert losses(found) == losses(unbroken)
+    same(found.variables, unbroken.variables)
 
 
 def run(folder, compiled="auto", flags=""):
@@ -191,6 +207,9 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
     train(network(), data(), settings(), out=tmp_path, epochs=1)
     with pytest.raises(InputError, match=r"the settings that it was made with \(rate 0.1\), got rate 0.2"):
         train(network(), data(), settings(rate=0.2), out=tmp_path)
+    other = replace(data(), images=data().images[::-1])
+    with pytest.raises(InputError, match=r"made with \(images \w{8}\), got images \w{8}; use another path"):
+        train(network(), other, settings(), out=tmp_path)
     other = Network(network().layout, TEXT.replace("sk<1", "c3<1"))
     with pytest.raises(InputError, match="genotype N: c3<0 c3<1"):
         train(other, data(), settings(), out=tmp_path)
@@ -201,11 +220,63 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
         load_trained(tmp_path)
 
 
-def test_a_loss_that_is_not_finite_ends_it_and_the_epoch_before_is_kept(tmp_path):
-    told = settings(rate=1e200, milestones=())
-    with pytest.raises(InputError, match="loss: expected a finite number, got nan in epoch 1"):
+def test_a_checkpoint_of_before_there_were_fingerprints_goes_on(tmp_path, monkeypatch):
+    def without(*given, made=_trained.about):
+        return {name: text for name, text in made(*given).items() if name != "images"}
+
+    told = settings(epochs=2, batch=96)
+    with monkeypatch.context() as patch:
+        patch.setattr(_trained, "about", without)
+        train(network(), data(), told, out=tmp_path, epochs=1)
+    assert len(train(network(), data(), told, out=tmp_path).history) == 2
+    assert "images" in _checkpoint.settings_of(tmp_path / "checkpoint.npz")
+
+
+def test_a_loss_that_is_not_finite_ends_it_and_the_epoch_before_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(MODULE, "_TELL_SECONDS", 0)
+    told, seen = settings(rate=1e200, milestones=()), []
+    with pytest.raises(InputError, match=r"loss: expected a finite number, got nan in epoch 1; lower the rate$"):
+        train(network(), data(), told, out=tmp_path, progress=seen.append)
+    assert len(seen) < seen[-1].steps  # it is not trained to the end of the epoch
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(InputError, match=r"got nan in epoch 2; lower the rate, .*: epoch 1 is kept in this one"):
+        train(network(), data(), replace(told, batch=96), out=tmp_path)
+    assert len(load_trained(tmp_path).history) == 1
+
+
+def test_parameters_that_are_not_finite_are_not_saved(tmp_path):
+    told = settings(rate=1e60, batch=96, dtype="float32")  # the loss is of the parameters before
+    with pytest.raises(InputError, match=r"parameters and statistics: expected finite numbers, got .* epoch 1; low"):
         train(network(), data(), told, out=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_what_cannot_be_trained_is_refused_before_it_is(tmp_path, monkeypatch):
+    def epoch(*_):
+        raise AssertionError("trained")
+
+    monkeypatch.setattr(MODULE._Run, "epoch", epoch)
+    (tmp_path / "file").touch()
+    for out, said in (("file", "expected a folder, got a file"), ("file/inside", "to write it, got Not a directory")):
+        with pytest.raises(InputError, match=said):
+            train(network(), data(), settings(), out=tmp_path / out)
+    for epochs in (-1, 0, 1.5, True):
+        with pytest.raises(InputError, match="epochs: expected a whole number of at least 1"):
+            train(network(), data(), settings(), epochs=epochs)
+    with pytest.raises(InputError, match=r"settings: expected nas\.TrainSettings, got dict"):
+        train(network(), data(), {"epochs": 1})
+    with pytest.raises(InputError, match=r"network: expected nas\.Network, got str"):
+        train(TEXT, data(), settings())
+
+
+def test_numbers_of_numpy_are_kept_as_those_of_python():
+    told = settings(
+        epochs=np.int64(1), seed=np.int64(1), rate=np.float32(0.5), flip=np.float32(1), milestones=np.array([2, 3])
+    )
+    assert told == settings(epochs=1, seed=1, rate=0.5, flip=1.0, milestones=(2, 3))
+    assert told.described()["rate"] == "0.5"
+    assert TrainSettings.from_described(told.described()) == told
+    settings(seed=2**32 - 1, compute_dtype="float64")
 
 
 @pytest.mark.parametrize(
@@ -215,11 +286,19 @@ def test_a_loss_that_is_not_finite_ends_it_and_the_epoch_before_is_kept(tmp_path
         ({"batch": 1}, "batch: expected a whole number of at least 2"),
         ({"batch": 97}, "batch: expected at most the 96 images"),
         ({"rate": 0.0}, "rate: expected a number above 0"),
+        ({"rate": np.float32(0)}, "rate: expected a number above 0, got 0.0"),
+        ({"rate": "0.1"}, "rate: expected a number above 0, got '0.1'"),
         ({"momentum": 1.0}, "momentum: expected a number of at least 0 and below 1"),
         ({"flip": 1.5}, "flip: expected a number of at least 0 and at most 1"),
         ({"drop_path": 1.0}, "drop_path: expected"),
         ({"milestones": (0,)}, "milestones: expected"),
+        ({"milestones": 60}, "milestones: expected a tuple of whole numbers, got 60"),
+        ({"milestones": None}, "milestones: expected a tuple of whole numbers, got None"),
+        ({"milestones": "60"}, "milestones: expected a whole number of at least 1, got '6'"),
         ({"padding": -1}, "padding: expected"),
+        ({"seed": 2**32}, "seed: expected a whole number from 0 to 4294967295, got 4294967296"),
+        ({"seed": -1}, "seed: expected"),
+        ({"dtype": "float32", "compute_dtype": "float64"}, "compute_dtype: expected nothing wider than dtype float32"),
         ({"compute_dtype": "float16"}, "compute_dtype: expected None or float32"),
         ({"initialisation": "zeros"}, "initialisation: expected"),
     ],

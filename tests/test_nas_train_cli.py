@@ -9,6 +9,7 @@ import pytest
 from test_nas_cli import status_of
 
 from mlkernels import datasets, nas, nas_train_cli
+from mlkernels.errors import InputError
 from mlkernels.nas import Layout, TrainProgress, TrainSettings
 
 TEXT = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
@@ -27,7 +28,13 @@ def test_a_search_is_trained_and_evaluated(few_glyphs, capsys, tmp_path):
     result.write_text(json.dumps({"genotype": repr(nas.Genotype.parse(TEXT))}), encoding="utf-8")
     assert status_of("nas", "train", result, *SMALL, "--out", out) == 0
     told = capsys.readouterr()
-    assert "M parameters, 15 classes" in told.out
+    layout, gates = layout_of_small(), nas.Network(layout_of_small(), TEXT).gates
+    flops = 3 * nas.flop_count(layout, gates)
+    cost = f"{flops * 2 * 150:.2g} floating-point operations (counted, 3 forward passes an image)"
+    assert f"M parameters, 15 classes; 2 epochs of 180 images: {cost}" in told.out
+    last = json.loads((out / "log.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    speed = last["images_per_second"]
+    assert f"{speed:.0f} images a second in that epoch, {flops * speed / 1e9:.3g} billion floating-point" in told.out
     assert "epoch 2: loss" in told.out
     assert "6 of 6, epoch 2 of 2, 0.0 s left; loss" in told.err
     assert "images a second" in told.err
@@ -41,6 +48,10 @@ def test_a_search_is_trained_and_evaluated(few_glyphs, capsys, tmp_path):
     written = json.loads(found.read_text(encoding="utf-8"))
     assert nas.Genotype.parse(written["genotype"]) == nas.Genotype.parse(TEXT)
     assert written["training"]["batch"] == 50
+    shape = {"space": "darts_fewshot", "cells": 2, "channels": 2, "pixels": 8, "ways": 15, "colours": 1}
+    assert shape.items() <= written["network"].items()
+    assert written["parameters"] == nas.parameter_count(layout, gates, classes=15)
+    assert written["trained_on"] == "glyphs: 180 images of 15 classes"
     assert written["evaluation"]["episodes"] == 10
     assert {"jax", "numpy"} <= written["versions"].keys()
     assert [(row["shot"], row["method"]) for row in written["results"]] == [
@@ -48,6 +59,60 @@ def test_a_search_is_trained_and_evaluated(few_glyphs, capsys, tmp_path):
         (1, "centroid of pixels"), (5, "centroid of pixels"),
     ]  # fmt: skip
     assert all(row["low"] <= row["mean"] <= row["high"] for row in written["results"])
+
+
+def layout_of_small():
+    return Layout(cells=2, channels=2, pixels=8, ways=15, colours=1, norm="batch")
+
+
+def test_the_file_that_nas_train_names_is_evaluated_beside_it_also_when_training_goes_on(few_glyphs, capsys, tmp_path):
+    settings = TrainSettings(epochs=2, batch=50)
+    nas.train(nas.Network(layout_of_small(), TEXT), datasets.load("glyphs"), settings, out=tmp_path, epochs=1)
+    few = [*FEW, "--method", "centroid", "--shots", "1", "--no-pixels"]
+    for given in (tmp_path / "checkpoint.npz", tmp_path):
+        assert status_of("nas", "evaluate", given, *few) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert told[0] == "the training is not finished: this is its network after epoch 1 of 2"
+        assert told[-1] == str(tmp_path / "evaluation.json")
+        (tmp_path / "evaluation.json").unlink()
+
+
+def test_a_place_that_cannot_be_written_is_refused_before_the_work(few_glyphs, capsys, tmp_path, monkeypatch):
+    def never(*arguments, **options):
+        raise AssertionError("refused first")
+
+    settings = TrainSettings(epochs=2, batch=50)
+    nas.train(nas.Network(layout_of_small(), TEXT), datasets.load("glyphs"), settings, out=tmp_path, epochs=1)
+    monkeypatch.setattr(nas, "evaluate", never)
+    monkeypatch.setattr(nas, "train", never)
+    (file := tmp_path / "file").touch()
+    assert status_of("nas", "evaluate", tmp_path, *FEW, "--out", file / "new" / "found.json") == 2
+    assert "found.json: expected to write it, got " in " ".join(capsys.readouterr().err.split())
+    (tmp_path / "evaluation.json").mkdir()
+    assert status_of("nas", "evaluate", tmp_path, *FEW) == 2
+    assert "evaluation.json: expected to write it, got Is a directory" in " ".join(capsys.readouterr().err.split())
+    assert status_of("nas", "train", TEXT, *SMALL, "--out", file / "new") == 2
+    assert "checkpoint.npz: expected to write it, got " in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize(("error", "status"), [(InputError("loss: expected"), 2), (KeyboardInterrupt(), 130)])
+def test_however_a_training_ends_its_display_is_closed(error, status, few_glyphs, tmp_path, monkeypatch):
+    def stop(*arguments, **options):
+        raise error
+
+    closed = []
+    monkeypatch.setattr(nas, "train", stop)
+    monkeypatch.setattr(nas_train_cli._Training, "close", lambda self: closed.append(self))
+    assert status_of("nas", "train", TEXT, *SMALL, "--out", tmp_path) == status
+    assert len(closed) == 1
+
+
+def test_a_result_whose_genotype_is_no_text(capsys, tmp_path):
+    for content in ({"genotype": {"normal": []}}, {"genotype": None}, []):
+        (tmp_path / "bad.json").write_text(json.dumps(content), encoding="utf-8")
+        assert status_of("nas", "train", tmp_path / "bad.json", *SMALL, "--out", tmp_path / "out") == 2
+        said = " ".join(capsys.readouterr().err.split())
+        assert "bad.json: expected the result.json of a search, got something else" in said
 
 
 def test_ctrl_c_says_how_to_go_on(few_glyphs, capsys, tmp_path, monkeypatch):
@@ -100,9 +165,12 @@ def test_what_is_shown_of_a_training(capsys):
     import sys
 
     display = nas_train_cli._Training(sys.stderr)
+    display(TrainProgress(1, 100, 1, 600, 2.5, 0.0, None))
+    display.said = 0.0
     display(TrainProgress(3, 100, 600, 600, 1.2345, 812.6, 75.0))
     display(TrainProgress(100, 100, 600, 600, 0.5, 812.6, 0.0))
     assert capsys.readouterr().err.splitlines() == [
+        "1 of 60000, epoch 1 of 100; loss 2.500",
         "1800 of 60000, epoch 3 of 100, 1 min 15 s left; loss 1.234, 813 images a second",
         "60000 of 60000, epoch 100 of 100, 0.0 s left; loss 0.500, 813 images a second",
     ]

@@ -39,7 +39,12 @@ def apply_crop(images: Array, corners: Array, padding: int) -> Array:
     _check_drawn("corners", corners, (len(images), 2))
     padding = whole("padding", padding)
     padded = jnp.pad(images, ((0, 0), (padding, padding), (padding, padding), (0, 0)))
-    return jax.vmap(lambda image, corner: jax.lax.dynamic_slice(image, (*corner, 0), images.shape[1:]))(padded, corners)
+
+    def window(image, corner):
+        start = (*corner, jnp.zeros((), corner.dtype))  # all of one type, which in 64-bit JAX a plain 0 is not
+        return jax.lax.dynamic_slice(image, start, images.shape[1:])
+
+    return jax.vmap(window)(padded, corners)
 
 
 def apply_jitter(images: Array, factors: Array, order: Array) -> Array:

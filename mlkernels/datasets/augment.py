@@ -148,7 +148,8 @@ def draw(
         dtype: of the factors; None is JAX's default float.
 
     Returns:
-        `Draws`: corners uniform on 0..2*padding, factors uniform, all 6 orders equally likely, flips by coin toss.
+        `Draws`: corners uniform on 0..2*padding, factors uniform, all 6 orders equally likely, flips by coin toss. The
+        same in 32- and 64-bit JAX, the factors for the same `dtype`.
 
     Raises:
         InputError: a number out of its range.
@@ -181,11 +182,11 @@ _apply_drawn = jax.jit(_by, static_argnums=(4, 5))
 @partial(jax.jit, static_argnames=("count", "padding", "dtype"))
 def _draw(key, strengths, probability, count, padding, dtype) -> Draws:
     corner_key, factor_key, order_key, flip_key = jax.random.split(key, 4)
-    strengths = jnp.asarray(strengths, dtype)
-    return Draws(
-        corners=jax.random.randint(corner_key, (count, 2), 0, 2 * padding + 1),
+    strengths, probability = jnp.asarray(strengths, dtype), jnp.asarray(probability, jnp.float32)
+    return Draws(  # drawn in named types: 64-bit JAX would draw other numbers
+        corners=jax.random.randint(corner_key, (count, 2), 0, 2 * padding + 1, jnp.int32).astype(int),
         factors=jax.random.uniform(factor_key, (count, 3), dtype, jnp.maximum(0, 1 - strengths), 1 + strengths),
-        order=jnp.asarray(ORDERS)[jax.random.randint(order_key, (count,), 0, len(ORDERS))],
+        order=jnp.asarray(ORDERS)[jax.random.randint(order_key, (count,), 0, len(ORDERS), jnp.int32)],
         flipped=jax.random.bernoulli(flip_key, probability, (count,)),
     )
 

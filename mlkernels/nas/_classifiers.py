@@ -123,9 +123,9 @@ def nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
 
 def seen_means(train: Episodes, classes: int) -> np.ndarray:
     """Each class's mean over all its queries in some episodes, `[classes, d]`; a class that is in none gets zeros."""
-    features, where = train.query.features, train.query.where
-    labels = np.zeros(len(features), int)
-    for number, place in enumerate(where):
+    seen, where = np.unique(train.query.where, return_inverse=True)
+    labels = np.zeros(len(seen), int)
+    for number, place in enumerate(where.reshape(train.query.where.shape)):
         labels[place] = train.classes[number][:, None]
-    found = class_means(features.astype(np.float64), labels)
+    found = class_means(train.query.features[seen].astype(np.float64), labels)
     return np.concatenate([found, np.zeros((classes - len(found), found.shape[1]))])

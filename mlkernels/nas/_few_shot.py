@@ -1,13 +1,14 @@
 """Episodes in feature space: which images are in which, and what a feature function makes of them.
 
-Features of each image that occurs are computed once, however many episodes it is in. So are its augmented copies, when
-it is a support image: a pool of a few copies an image, 60000 passes at most on miniImageNet's 12000 test images, where
-fresh copies in each of 1000 episodes would take 25000 at one shot and 125000 at five.
+Features of each image that occurs are computed once, however many episodes it is in and at however many shots. So are
+its augmented copies, when it is a support image: a pool of a few copies an image, 60000 passes at most on
+miniImageNet's 12000 test images, where fresh copies in each of 1000 episodes would take 25000 at one shot and 125000 at
+five.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import jax
@@ -16,6 +17,7 @@ from jax import Array
 
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.augment import apply_drawn, draw, normalise
+from mlkernels.errors import bad_input
 from mlkernels.nas._pictures import Pictures, padded
 from mlkernels.tasks._episodes import episode_rows
 
@@ -54,7 +56,10 @@ class Episode:
 
 @dataclass(frozen=True)
 class Gathered:
-    """Features of distinct images, `[images, d]`, and which of them stand where, `[episodes, way, each]`."""
+    """Features of a split's images, `[images, d]`, and which of them stand where, `[episodes, way, each]`.
+
+    Images that stand nowhere may have zeros.
+    """
 
     features: np.ndarray
     where: np.ndarray
@@ -103,6 +108,8 @@ class Features:
         self.function, self.look, self.key, self.tell = function, look, key, tell
         self.dataset, self.split = dataset.only(split), split
         self.pictures = Pictures(dataset, split, look.pixels)
+        self._known: dict = {}  # copy -> features float32 `[images, d]`, and which of its rows are computed
+        self._width: int | None = None
 
     def episodes(self, way: int, shot: int, queries: int, count: int, key: Array) -> Episodes:
         """So many episodes; the same key draws the same ones, whatever the features."""
@@ -115,14 +122,27 @@ class Features:
         return list(range(self.look.copies)) or [None]
 
     def _of(self, rows: np.ndarray, copy: int | None = None) -> Gathered:
-        distinct, where = np.unique(rows, return_inverse=True)
-        look, drawn, found = self.look, None, []
+        features, known = self._known.get(copy, (None, np.zeros(len(self.pictures), bool)))
+        asked = np.unique(rows)
+        missing = asked[~known[asked]]
+        for mine, found in self._computed(missing, copy):
+            if features is None:  # takes memory as it is filled
+                features = np.zeros((len(self.pictures), found.shape[1]), np.float32)
+                self._known[copy] = features, known
+            features[mine] = found
+            known[mine] = True
+            self.tell(len(mine))
+        return Gathered(features, rows)
+
+    def _computed(self, rows: np.ndarray, copy: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The features of distinct rows, a block of them at a time."""
+        look, drawn = self.look, None
         told = {"mean": look.mean, "std": look.std}
-        if copy is not None:
+        if copy is not None and len(rows):
             key = jax.random.fold_in(self.key, copy)
             drawn = jax.device_get(draw(len(self.pictures), key=key, **look.augmentation, dtype=np.float32))
-        for start in range(0, len(distinct), look.block):
-            mine = distinct[start : start + look.block]
+        for start in range(0, len(rows), look.block):
+            mine = rows[start : start + look.block]
             full = padded(mine, look.block)
             images = self.pictures[full]
             if drawn is None:
@@ -130,10 +150,22 @@ class Features:
             else:
                 own, padding = jax.tree.map(lambda leaf, full=full: leaf[full], drawn), look.augmentation["padding"]
                 images = apply_drawn(images, own, **told, padding=padding, dtype=np.float32)
-            found.append(np.asarray(self.function(images), np.float32)[: len(mine)])
-            self.tell(len(mine))
-        features = np.concatenate(found)
-        if look.unit:
-            norms = np.linalg.norm(features, axis=1, keepdims=True)
-            features = features / np.where(norms > 0, norms, 1)
-        return Gathered(features, where.reshape(rows.shape))
+            features = self._checked(np.asarray(self.function(images), np.float32))[: len(mine)]
+            if look.unit:
+                norms = np.linalg.norm(features, axis=1, keepdims=True)
+                features = features / np.where(norms > 0, norms, 1)
+            yield mine, features
+
+    def _checked(self, features: np.ndarray) -> np.ndarray:
+        """They are finite, a row an image, and as many of each image as before."""
+        flat = features.ndim == 2 and len(features) == self.look.block
+        if not flat or self._width not in (None, features.shape[1]):
+            expected = f"an array [{self.look.block}, {self._width or 'd'}], a row an image"
+            do = "let the function make as many numbers of each image"
+            raise bad_input("features", expected, list(features.shape), do)
+        if not np.isfinite(features).all():
+            count = int((~np.isfinite(features)).any(1).sum())
+            do = "look at the function, or at the weights that it has"
+            raise bad_input("features", "finite numbers", f"others for {count} of {len(features)} images", do)
+        self._width = features.shape[1]
+        return features

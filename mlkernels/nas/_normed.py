@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array, lax
 
+from mlkernels.errors import bad_input
 from mlkernels.nas.blocks import Block, Norm
 from mlkernels.nas.lowering import EPSILON, standardised
 from mlkernels.nas.operations import jitted, run_step
@@ -30,6 +31,9 @@ def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array
     Returns:
         y in the type of x, and the running statistics.
 
+    Raises:
+        InputError: in training, a single pixel: one number has no variance.
+
     Example:
         >>> x = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
         >>> _, (mean, variance) = batch_norm(x, jnp.ones(1), jnp.zeros(1), (jnp.zeros(1), jnp.ones(1)), True)
@@ -42,8 +46,10 @@ def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array
     if not train:
         mean, variance = running
         return ((wide - mean) * (lax.rsqrt(variance + EPSILON) * scale) + shift).astype(x.dtype), running
-    y, mean, variance = standardised(wide)
     count = x.size // x.shape[-1]
+    if count < 2:
+        raise bad_input("images", "two pixels or more at each norm, in training", count, "give a larger batch")
+    y, mean, variance = standardised(wide)
     now = mean, variance * (count / (count - 1))
     moved = tuple((1 - MOMENTUM) * old + MOMENTUM * new for old, new in zip(running, now, strict=True))
     return (y * scale + shift).astype(x.dtype), moved

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import jax
 import numpy as np
 
 from mlkernels.errors import bad_input
-from mlkernels.files import write_atomically
+from mlkernels.files import not_written, write_atomically
 from mlkernels.learners import _checkpoint
 from mlkernels.nas._training import TrainSettings
 from mlkernels.nas.layout import Layout
@@ -32,6 +34,7 @@ class Trained:
             `rate`, `images_per_second` and `seconds`.
         settings: with which it was trained.
         mean, std: with which images are normalised, one number a colour.
+        data: on what it was trained: the dataset's name, its images and classes.
     """
 
     network: Network
@@ -40,13 +43,15 @@ class Trained:
     settings: TrainSettings
     mean: tuple[float, ...]
     std: tuple[float, ...]
+    data: str = ""
 
 
-def about(network: Network, settings: TrainSettings, mean, std, data: str) -> dict[str, str]:
-    """All that a training follows from, as texts."""
+def about(network: Network, settings: TrainSettings, mean, std, data: str, images: str) -> dict[str, str]:
+    """All that a training follows from, as texts; `images` is their fingerprint."""
     layout = {name: json.dumps(value) for name, value in asdict(network.layout).items()}
     numbers = {name: json.dumps([float(x) for x in values]) for name, values in (("mean", mean), ("std", std))}
-    return {"genotype": str(network.genotype), "data": data, **layout, **settings.described(), **numbers}
+    known = {"genotype": str(network.genotype), "data": data, "images": images}
+    return {**known, **layout, **settings.described(), **numbers}
 
 
 def from_about(texts: dict[str, str]) -> tuple[Network, TrainSettings, tuple, tuple]:
@@ -58,22 +63,56 @@ def from_about(texts: dict[str, str]) -> tuple[Network, TrainSettings, tuple, tu
     return Network(layout, Genotype.parse(texts["genotype"])), TrainSettings.from_described(texts), mean, std
 
 
+def prepare(folder: Path) -> None:
+    """Make the folder, and refuse one that cannot be written to before anything is trained for it."""
+    try:
+        if folder.exists() and not folder.is_dir():
+            raise bad_input(str(folder), "a folder", "a file", "name another place")
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise not_written(folder, error) from error
+
+
+def check_finite(loss: float, state: dict, epoch: int, kept: bool) -> None:
+    """Refuse an epoch after which nothing can go on; `kept` says whether the one before is on the disk."""
+    do = f"lower the rate, for another folder: epoch {epoch - 1} is kept in this one" if kept else "lower the rate"
+    if not math.isfinite(loss):
+        raise bad_input("loss", "a finite number", f"{loss} in epoch {epoch}", do)
+    if not all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(jax.device_get(state))):
+        raise bad_input("parameters and statistics", "finite numbers", f"others after epoch {epoch}", do)
+
+
 def save(folder: Path, state: dict, history: list[dict], texts: dict[str, str]) -> None:
     """Write the state and the log after an epoch; each file is whole, or as it was before."""
     rows = np.array([[row[name] for name in COLUMNS] for row in history])
     _checkpoint.save(folder / STATE, state, rows, texts)
-    lines = "".join(json.dumps(row) + "\n" for row in history)
-    write_atomically(folder / LOG, lambda path: path.write_text(lines, encoding="utf-8"))
+    _log(folder / LOG, history)
+
+
+def _log(path: Path, history: list[dict]) -> None:
+    """Write the log, if it is not there already."""
+    lines = "".join(json.dumps(row) + "\n" for row in history).encode()
+    if not path.exists() or path.read_bytes() != lines:
+        write_atomically(path, lambda path: path.write_bytes(lines))
 
 
 def load(folder: Path, like: dict, texts: dict[str, str]) -> tuple[dict, list[dict]] | None:
-    """State and history, or None where there are none yet.
+    """State and history, or None where there are none yet; the log is written again where it lacks an epoch.
 
     Raises:
         InputError: a damaged file, or a training that was told something else (the message says what differs).
     """
+    then = _checkpoint.settings_of(folder / STATE) or texts
+    if "images" not in then:  # of a version that took no fingerprint
+        texts = {name: text for name, text in texts.items() if name != "images"}
     found = _checkpoint.load(folder / STATE, like, texts)
-    return None if found is None else (found[0], rows_of(found[1]))
+    if found is None:
+        return None
+    history = rows_of(found[1])
+    _log(folder / LOG, history)  # a training that is killed between its two files lacks a line
+    return found[0], history
 
 
 def rows_of(table: np.ndarray) -> list[dict]:
@@ -86,7 +125,7 @@ def load_trained(folder: Path | str) -> Trained:
     """A network from the folder that `train` was given, as its last epoch has left it.
 
     Args:
-        folder: with the checkpoint.
+        folder: with `checkpoint.npz`, or that file.
 
     Returns:
         `Trained`.
@@ -96,7 +135,8 @@ def load_trained(folder: Path | str) -> Trained:
 
     Source: `train`.
     """
-    path = Path(folder) / STATE
+    path = Path(folder)
+    path = path if path.name == STATE and not path.is_dir() else path / STATE
     texts = _checkpoint.settings_of(path)
     if texts is None or "genotype" not in texts:
         got = "none" if texts is None else "another one"
@@ -104,4 +144,4 @@ def load_trained(folder: Path | str) -> Trained:
     network, settings, mean, std = from_about(texts)
     fresh = init(network, key=jax.random.key(0), dtype=settings.dtype)
     found, rows = _checkpoint.load(path, {"variables": fresh}, texts)
-    return Trained(network, found["variables"], tuple(rows_of(rows)), settings, mean, std)
+    return Trained(network, found["variables"], tuple(rows_of(rows)), settings, mean, std, texts["data"])

@@ -32,11 +32,11 @@ class TrainSettings:
         weight_decay: this times the parameter is added to each gradient, norms and biases included.
         drop_path: p_max: in epoch e of E, an operation's output is dropped with probability p_max e / E.
         padding, jitter, flip: the augmentation, as in `datasets.augment.augment`.
-        seed: everything that is random follows from it.
+        seed: from 0 to 2**32 - 1; everything that is random follows from it.
         initialisation: as in `network.init`.
         dtype: "float32", or "float64" in 64-bit JAX, of parameters and statistics.
-        compute_dtype: what blocks compute in: None as `dtype`, or "bfloat16" for accelerators; norms take their means
-            in `dtype` in any case.
+        compute_dtype: what blocks compute in: None as `dtype`, or "bfloat16" for accelerators, nothing wider than
+            `dtype`; norms take their means in `dtype` in any case.
 
     Raises:
         InputError: a setting out of its range.
@@ -66,19 +66,27 @@ class TrainSettings:
     compute_dtype: str | None = None
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "milestones", tuple(self.milestones))
-        for name, low in {"epochs": 1, "batch": 2, "padding": 0, "seed": 0}.items():
-            whole(name, getattr(self, name), low, do="correct it")
-        for milestone in self.milestones:
-            whole("milestones", milestone, 1, do="correct it")
-        for name, high in {"momentum": 1, "drop_path": 1, "weight_decay": math.inf, "jitter": math.inf}.items():
-            _number(name, getattr(self, name), 0, high)
-        _number("flip", self.flip, 0, math.nextafter(1, 2))
-        for name in ("rate", "decay"):
-            _number(name, getattr(self, name), math.ulp(0), math.inf)
+        try:
+            milestones = tuple(self.milestones)
+        except TypeError:
+            do = "give a tuple, such as (60, 80), or () for none"
+            raise bad_input("milestones", "a tuple of whole numbers", self.milestones, do) from None
+        milestones = tuple(whole("milestones", milestone, 1, do="correct it") for milestone in milestones)
+        object.__setattr__(self, "milestones", milestones)
+        most = 2**32 - 1  # 32-bit JAX cuts a larger seed off
+        for name, span in {"epochs": (1,), "batch": (2,), "padding": (0,), "seed": (0, most)}.items():
+            object.__setattr__(self, name, whole(name, getattr(self, name), *span, do="correct it"))
+        spans = dict.fromkeys(("weight_decay", "jitter"), (0, math.inf))
+        spans |= {"momentum": (0, 1), "drop_path": (0, 1), "flip": (0, math.nextafter(1, 2))}
+        spans |= dict.fromkeys(("rate", "decay"), (math.ulp(0), math.inf))
+        for name, span in spans.items():
+            object.__setattr__(self, name, _number(name, getattr(self, name), *span))
         choices = {"initialisation": INITIALISATIONS, "dtype": DTYPES, "compute_dtype": (None, *COMPUTE)}
         for name, known in choices.items():
             one_of(name, getattr(self, name), known)
+        if self.compute_dtype == "float64" != self.dtype:
+            do = "leave it out, or set dtype='float64' too"
+            raise bad_input("compute_dtype", f"nothing wider than dtype {self.dtype}", "float64", do)
 
     def rate_in(self, epoch: int) -> float:
         """The learning rate in an epoch, counted from 1."""
@@ -103,9 +111,11 @@ class TrainSettings:
         return cls(**{field.name: json.loads(texts[field.name]) for field in fields(cls)})
 
 
-def _number(name: str, value, low: float, below: float) -> None:
-    """From `low` to below `below`."""
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value < below:
+def _number(name: str, value, low: float, below: float) -> float:
+    """From `low` to below `below`, as Python's float."""
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not low <= float(value) < below:  # NumPy would round the limits to the type of the value
         expected = "a number above 0" if low > 0 else "a number of at least 0"
         expected += "" if below == math.inf else f" and {'at most' if below > 1 else 'below'} 1"
-        raise bad_input(name, expected, value, "correct it")
+        raise bad_input(name, expected, repr(value) if isinstance(value, str) else value, "correct it")
+    return float(value)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,15 +16,21 @@ from scipy.stats import bootstrap, kendalltau, rankdata
 
 from mlkernels import provenance
 from mlkernels.datasets import Dataset
-from mlkernels.errors import bad_input
+from mlkernels.errors import InputError, bad_input
 from mlkernels.files import write_atomically
 from mlkernels.intervals import Interval
+from mlkernels.nas._pictures import fingerprint
 from mlkernels.nas.evaluate import evaluate
 from mlkernels.nas.layout import Layout
 from mlkernels.nas.network import Network
 from mlkernels.nas.space import Genotype, Space
 from mlkernels.nas.train import TrainSettings, train
 from mlkernels.tasks._checks import sizes
+
+_WAY = 5  # of the episodes that trained architectures are tested on
+_AT_ONCE = 2**20  # pairs of architectures, all resamples of a batch together: about 50 bytes each
+# as `train` and `evaluate` say it:
+_DIVERGED = re.compile(r"(loss|parameters|statistics|features)\b.*: expected (a )?finite number")
 
 
 def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
@@ -74,9 +82,10 @@ def trained_accuracies(
     out: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> np.ndarray:
-    """Train architectures, all on the same budget, and test each on the same new episodes.
+    """Train architectures, all on the same budget, and test each on the same new episodes of five classes.
 
-    Blocks are compiled once for all of them (`train` with `compiled="blocks"`).
+    Blocks are compiled once for all of them (`train` with `compiled="blocks"`). One whose training diverges counts as
+    the worst there is, with the accuracy of chance, and the file notes it under `diverged`.
 
     Args:
         genotypes: A architectures of the layout's space.
@@ -92,7 +101,7 @@ def trained_accuracies(
         Mean accuracy of each training, float `[A, seeds]`.
 
     Raises:
-        InputError: a file of other settings; as `train` and `evaluate`.
+        InputError: a file of other settings or other data; as `train` and `evaluate`.
 
     Example:
         >>> from mlkernels import datasets
@@ -107,39 +116,86 @@ def trained_accuracies(
     """
     tested = {"shot": shot, "method": method, "episodes": episodes, "queries": queries}
     stack = asdict(layout) | {"space": layout.space.name}
-    about = json.loads(json.dumps({"layout": stack, "train": asdict(settings), "test": tested, "data": dataset.name}))
-    path = None if out is None else Path(out)
-    rows = _kept(path, about)
+    about = {"layout": stack, "train": asdict(settings), "test": tested, "data": described(dataset)}
+    kept = Kept(out, "accuracy", about)
     for number, genotype in enumerate(genotypes):
         for seed in range(settings.seed, settings.seed + seeds):
             name = f"{genotype} seed {seed}"
-            if name not in rows:
+            if name not in kept.rows:
                 network = Network(layout, genotype)
-                trained = train(network, dataset, replace(settings, seed=seed), compiled="blocks")
-                asked = {"shots": (shot,), "queries": queries, "episodes": episodes, "methods": (method,)}
-                rows[name] = evaluate(trained, dataset, copies=0, **asked).interval(method, shot).mean
-                if path is not None:
-                    content = json.dumps({**provenance.here(), "settings": about, "accuracy": rows}, indent=1)
-                    write_atomically(path, lambda temporary, content=content: temporary.write_text(content + "\n"))
+                asked = {"way": _WAY, "shots": (shot,), "queries": queries, "episodes": episodes, "methods": (method,)}
+                try:
+                    trained = train(network, dataset, replace(settings, seed=seed), compiled="blocks")
+                    value = evaluate(trained, dataset, copies=0, **asked).interval(method, shot).mean
+                except InputError as error:
+                    if not _DIVERGED.match(str(error)):
+                        raise
+                    value, kept.diverged[name] = 1 / _WAY, str(error)
+                kept.add(name, value)
             if progress is not None:
                 progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds)
-    return np.array([[rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
+    return np.array([[kept.rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
 
 
-def _kept(path: Path | None, about: dict) -> dict[str, float]:
-    if path is None or not path.exists():
-        return {}
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))
-        settings, rows = found["settings"], found["accuracy"]
-    except (OSError, ValueError, KeyError, TypeError):
-        do = "move it away, or choose another file"
-        raise bad_input(str(path), "accuracies of trained architectures", "something else", do) from None
-    if settings != about:
-        differ = ", ".join(name for name in about if settings.get(name) != about[name])
-        do = "choose another file, or the same settings"
-        raise bad_input(str(path), "accuracies of these settings", f"others: {differ} differ", do)
-    return rows
+class Kept:
+    """Rows of results in a JSON file, written whole with each new one, so that a stopped call goes on from there.
+
+    Args:
+        path: the file; None keeps nothing.
+        kind: "accuracy" or "scores": what rows are called in the file.
+        about: the settings, as plain values.
+
+    Attributes:
+        rows: name -> value, for JSON.
+        diverged: name -> why its value is the worst there is.
+
+    Raises:
+        InputError: a file of other settings, or of something else.
+    """
+
+    def __init__(self, path: Path | str | None, kind: str, about: dict):
+        self.path, self.kind = None if path is None else Path(path), kind
+        self.about = json.loads(json.dumps(about))
+        self.rows, self.diverged = self._read()
+
+    def add(self, name: str, value) -> None:
+        """One more row."""
+        self.rows[name] = value
+        if self.path is not None:
+            content = {**provenance.here(), "settings": self.about, self.kind: self.rows}
+            text = json.dumps(content | ({"diverged": self.diverged} if self.diverged else {}), indent=1) + "\n"
+            write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def _read(self) -> tuple[dict, dict]:
+        if self.path is None:
+            return {}, {}
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            settings, rows = dict(found["settings"]), dict(found[self.kind])
+            diverged = dict(found.get("diverged", {}))
+        except FileNotFoundError:
+            return {}, {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            do = "move it away, or choose another file"
+            raise bad_input(str(self.path), f"{self.kind} of architectures", "something else", do) from None
+        if settings != self.about:
+            differ = ", ".join(name for name in self.about | settings if settings.get(name) != self.about.get(name))
+            do = "choose another file, or the same settings and data"
+            expected = f"{self.kind} of architectures under these settings"
+            raise bad_input(str(self.path), expected, f"others: {differ} differ", do)
+        return rows, diverged
+
+
+def plain(value) -> float | str:
+    """A number for JSON, which has neither infinity nor NaN: as text, from which `float` makes them again."""
+    return float(value) if math.isfinite(value) else str(float(value))
+
+
+def described(dataset: Dataset) -> dict:
+    """What tells a dataset from others, for a file: `[images, classes, checksum]` of each split."""
+    splits = {name: dataset.only(name) for name in dataset.splits}
+    sizes = {name: [len(data.images), len(data.class_names), fingerprint(data)] for name, data in splits.items()}
+    return {"name": dataset.name, **sizes}
 
 
 def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interval:
@@ -157,7 +213,7 @@ def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interva
         `Interval`; from -1 to 1, 0 for a score that knows nothing.
 
     Raises:
-        InputError: other shapes, fewer than three architectures.
+        InputError: other shapes, fewer than three architectures, NaN.
 
     Example:
         >>> agreement([1.0, 2.0, 3.0, 4.0], [0.1, 0.2, 0.3, 0.4]).mean
@@ -169,6 +225,10 @@ def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interva
     if score.shape != accuracy.shape or score.ndim != 1 or len(score) < 3:
         got = f"{list(score.shape)} and {list(accuracy.shape)}"
         raise bad_input("score and accuracy", "one number each for three architectures or more", got, "give as many")
+    for name, values in (("score", score), ("accuracy", accuracy)):
+        if np.isnan(values).any():
+            got = f"NaN for {int(np.isnan(values).sum())} of {len(values)} architectures"
+            raise bad_input(name, "numbers or infinities", got, "leave these architectures out")
 
     order = [np.sign(np.subtract.outer(ranks, ranks)) for ranks in map(rankdata, (score, accuracy))]  # of each pair
 
@@ -181,7 +241,7 @@ def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interva
     rows = np.arange(len(score))
     drawn = bootstrap(
         (rows,), resampled, vectorized=True, n_resamples=2000, confidence_level=level, method="percentile",
-        rng=np.random.default_rng(seed),
+        batch=max(1, _AT_ONCE // len(score) ** 2), rng=np.random.default_rng(seed),
     )  # fmt: skip
     low, high = map(float, drawn.confidence_interval)
     tau = kendalltau(score, accuracy).statistic

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
@@ -11,9 +11,11 @@ import numpy as np
 from jax import Array
 from threadpoolctl import threadpool_limits
 
+from mlkernels.checks import whole
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
 from mlkernels.intervals import Interval, interval
+from mlkernels.metantk.operator import float64
 from mlkernels.nas._classifiers import METHODS, centroid, logistic, metantk, seen_means
 from mlkernels.nas._few_shot import Features, Look
 from mlkernels.nas._gradients import compiled_as
@@ -21,6 +23,7 @@ from mlkernels.nas._trained import Trained
 from mlkernels.nas._training import TrainSettings
 from mlkernels.nas.network import features
 from mlkernels.tasks._checks import sizes
+from mlkernels.tasks._episodes import episode_rows
 
 TRAIN_TASKS, TRAIN_QUERIES = 100, 15  # of the base classes, for the MetaNTK
 
@@ -77,8 +80,8 @@ def evaluate(
             features `[block, d]`, row by row.
         dataset: of the first split, the base classes, the "metantk" method is trained.
         split: where the episodes come from.
-        way, shots, queries, episodes: classes of an episode, support images of each, for each evaluation, its query
-            images, and how many episodes. Small classes want 15 queries.
+        way, shots, queries, episodes: classes of an episode, two at least, support images of each, for each evaluation,
+            its query images, and how many episodes. Small classes want 15 queries.
         copies: support images are shown in so many augmented copies, as in training, and not as they are; 0 shows them
             as they are. An image has the same copies in all episodes.
         methods: "logistic" regression, nearest "centroid", "metantk" (regression with a linear head on the features,
@@ -94,7 +97,8 @@ def evaluate(
         `Evaluated`.
 
     Raises:
-        InputError: an unknown method or split, too few classes or images.
+        InputError: an unknown method or split, too few classes or images at any of the shots, images of other colours
+            than the network was trained on: all before anything is computed; features that are not finite.
 
     Example:
         >>> from mlkernels import datasets
@@ -106,14 +110,22 @@ def evaluate(
     Source: Tian et al. 2020 (RFS); Wang et al. 2022, its code (1000 episodes, 5 copies, 50 queries, seed 42);
     notebooks/04_metantk_nas.
     """
-    sizes(way=way, queries=queries, episodes=episodes, block=block, **{f"shots[{i}]": s for i, s in enumerate(shots)})
+    shots, methods = _several("shots", shots, "(1, 5)"), _several("methods", methods, f"{METHODS}")
+    shots = tuple(whole(f"shots[{i}]", shot, 1) for i, shot in enumerate(shots))
+    sizes(queries=queries, episodes=episodes, block=block)
+    for name, value, least in (("way", way, 2), ("copies", copies, 0), ("seed", seed, 0)):
+        whole(name, value, least)
     for method in methods:
         if method not in METHODS:
             raise bad_input("methods", " or ".join(METHODS), repr(method), "name some of them")
-    if episodes < 2 or not shots or not methods or isinstance(copies, bool) or copies < 0:
-        got = f"{episodes} episodes, shots {list(shots)}, methods {list(methods)}, {copies} copies"
+    if episodes < 2 or not shots or not methods:
+        got = f"{episodes} episodes, shots {list(shots)}, methods {list(methods)}"
         raise bad_input("evaluation", "two episodes, a shot and a method at least", got, "ask for more")
-    look = _look_of(model, dataset, pixels, augmentation, copies, unit, block)
+    look, first = _look_of(model, dataset, pixels, augmentation, copies, unit, block), next(iter(dataset.splits))
+    _check_images(dataset, split, way, shots, queries)
+    if "metantk" in methods:
+        float64(1.0, "precision")
+        _check_images(dataset, first, way, shots, min(queries, TRAIN_QUERIES))
     function = _function_of(model)
     done = {"images": 0}
 
@@ -124,7 +136,7 @@ def evaluate(
 
     draws, tasks, base = jax.random.split(jax.random.key(seed), 3)
     shown = Features(function, dataset, split, look, draws, tell)
-    first, trained, found = next(iter(dataset.splits)), None, {}
+    trained, found = shown if split == first else None, {}
     for shot in shots:
         classifiers = {"logistic": logistic, "centroid": centroid}
         if "metantk" in methods:
@@ -154,14 +166,36 @@ def pixels_of(images: Array) -> Array:
     return images.reshape(len(images), -1)
 
 
+def _several(name: str, values, example: str) -> tuple:
+    if isinstance(values, str) or not isinstance(values, Iterable):
+        raise bad_input(name, f"several, as {example}", repr(values), "give a tuple, of one if there is but one")
+    return tuple(values)
+
+
+def _check_images(dataset: Dataset, split: str, way: int, shots: tuple[int, ...], queries: int) -> None:
+    """Each shot can be drawn from the split, or an `InputError` says why not."""
+    for shot in shots:
+        episode_rows(dataset, split, way, shot + queries, 1, jax.random.key(0))
+
+
 def _look_of(model, dataset: Dataset, pixels, augmentation, copies: int, unit: bool, block: int) -> Look:
     if isinstance(model, Trained):
+        colours, expected = dataset.images.shape[-1], model.network.layout.colours
+        if colours != expected:
+            trained_on = f" ({model.data})" if model.data else ""
+            expected = f"images of {expected} colour{'s' * (expected > 1)}, as the network was trained on{trained_on}"
+            raise bad_input("dataset", expected, f"{colours} in {dataset.name}", "name the data that it was trained on")
         if pixels is not None or augmentation is not None:
             raise bad_input("pixels, augmentation", "None", "others", "a trained network has its own")
         side, told = model.network.layout.pixels, model.settings.augmentation
         return Look(side, model.mean, model.std, told, copies, unit, block)
-    side = int(dataset.images.shape[1]) if pixels is None else pixels
-    told = TrainSettings().augmentation | (augmentation or {})
+    if not callable(model):
+        raise bad_input("model", "a trained network or a function of images", model, "see nas.train and nas.pixels_of")
+    side = int(dataset.images.shape[1]) if pixels is None else whole("pixels", pixels, 1)
+    usual = TrainSettings().augmentation
+    if augmentation is not None and not (isinstance(augmentation, Mapping) and set(augmentation) <= set(usual)):
+        raise bad_input("augmentation", f"some of {', '.join(usual)}", augmentation, "see datasets.augment.augment")
+    told = usual | dict(augmentation or {})
     mean, std = (tuple(map(float, values)) for values in (dataset.mean, dataset.std))
     return Look(side, mean, std, told, copies, unit, block)
 

@@ -69,6 +69,8 @@ class Network:
             raise bad_input("layout", "a whole Layout with norm='batch'", self.layout, "make one: nas.Layout()")
         if isinstance(self.genotype, str):
             object.__setattr__(self, "genotype", Genotype.parse(self.genotype))
+        if not isinstance(self.genotype, Genotype):
+            raise bad_input("genotype", "a Genotype or its text", repr(self.genotype), "give what a search has found")
         _ = self.gates  # which refuses what is not of the layout's space
 
     @cached_property
@@ -194,7 +196,8 @@ def apply(
         Outputs `[n, classes]`; in training also the new statistics.
 
     Raises:
-        InputError: images of another shape, a probability out of its range, no key where it is needed.
+        InputError: images of another shape, a probability out of its range, no key where it is needed; in training, one
+            image of which a single pixel is left.
 
     Example:
         >>> text = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,12 +16,13 @@ import optax
 from jax import Array
 from jax.sharding import NamedSharding, PartitionSpec
 
+from mlkernels.checks import whole
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.augment import augment
 from mlkernels.errors import bad_input
 from mlkernels.nas import _trained
 from mlkernels.nas._gradients import compiled_as, gradients
-from mlkernels.nas._pictures import Pictures
+from mlkernels.nas._pictures import Pictures, fingerprint
 from mlkernels.nas._scorer import mesh_of
 from mlkernels.nas._trained import Trained, load_trained
 from mlkernels.nas._training import TrainSettings
@@ -87,7 +89,8 @@ def train(
         `Trained`.
 
     Raises:
-        InputError: classes or sizes that do not fit, a folder of another training, a loss that is not finite.
+        InputError: classes or sizes that do not fit, a folder of another training or one that cannot be written to, a
+            loss or parameters that are not finite.
 
     Example:
         >>> from mlkernels import datasets
@@ -105,11 +108,18 @@ def train(
     settings = TrainSettings() if settings is None else settings
     if jax.process_count() > 1:
         raise bad_input("processes", "one", jax.process_count(), "train on the devices of one machine")
+    for name, given, kind in (("network", network, Network), ("settings", settings, TrainSettings)):
+        if not isinstance(given, kind):
+            raise bad_input(name, f"nas.{kind.__name__}", type(given).__name__, "make one")
+    if epochs is not None:
+        epochs = whole("epochs", epochs, 1, do="leave it out for all that are left")
     pictures = Pictures(dataset, next(iter(dataset.splits)), network.layout.pixels)
     mesh = mesh_of(devices, "batch")
     _check(network, dataset, pictures, settings, mesh.size)
     data = f"{dataset.name}: {len(pictures)} images of {pictures.classes} classes"
-    about = _trained.about(network, settings, dataset.mean, dataset.std, data)
+    about = _trained.about(network, settings, dataset.mean, dataset.std, data, fingerprint(dataset))
+    if out is not None:
+        _trained.prepare(Path(out))
 
     root = jax.random.key(settings.seed)
     weights, draws = jax.random.split(root)
@@ -123,14 +133,12 @@ def train(
     last = settings.epochs if epochs is None else min(settings.epochs, len(history) + epochs)
     for epoch in range(len(history) + 1, last + 1):
         state, row = run.epoch(epoch, state, clock)
-        if not np.isfinite(row["loss"]):
-            got = f"{row['loss']} in epoch {epoch}"
-            raise bad_input("loss", "a finite number", got, "lower the rate; the epoch before is kept")
+        _trained.check_finite(row["loss"], state, epoch, kept=out is not None and epoch > 1)
         history.append(row)
         if out is not None:
             _trained.save(Path(out), state, history, about)
     numbers = (tuple(map(float, values)) for values in (dataset.mean, dataset.std))
-    return Trained(network, state["variables"], tuple(history), settings, *numbers)
+    return Trained(network, state["variables"], tuple(history), settings, *numbers, data)
 
 
 def _check(network: Network, dataset: Dataset, pictures: Pictures, settings: TrainSettings, devices: int) -> None:
@@ -171,7 +179,8 @@ class _Run:
             correct.append(right)
             if step:
                 jax.block_until_ready(losses[-2])  # the host is one step ahead, not more: what is queued holds memory
-            clock.tell(epoch, step + 1, loss)
+            if not clock.tell(epoch, step + 1, loss):
+                break  # what follows is not finite either, and neither is the mean below
         loss = float(np.mean(jax.device_get(losses)))
         right, seconds = int(np.sum(jax.device_get(correct))), time.monotonic() - start
         images = steps * s.batch
@@ -233,15 +242,17 @@ class _Clock:
         self.settings, self.steps, self.progress = settings, steps, progress
         self.done, self.began, self.said = 0, 0.0, 0.0
 
-    def tell(self, epoch: int, step: int, loss: Array) -> None:
+    def tell(self, epoch: int, step: int, loss: Array) -> bool:
+        """Whether the loss is finite, as far as it is looked at."""
         now, self.done = time.monotonic(), self.done + 1
         if self.done == 1:
             self.began = now  # the first step compiles
         if self.progress is None or (step < self.steps and now - self.said < _TELL_SECONDS):
-            return
+            return True
         value = float(loss)
         now = self.said = time.monotonic()
         speed = (self.done - 1) / (now - self.began) if self.done > 1 else 0.0
         epochs = self.settings.epochs
         left = ((epochs - epoch) * self.steps + self.steps - step) / speed if speed else None
         self.progress(TrainProgress(epoch, epochs, step, self.steps, value, speed * self.settings.batch, left))
+        return math.isfinite(value)

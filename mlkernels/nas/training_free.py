@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from pathlib import Path
 
 import jax
 import numpy as np
 from jax import Array
 
+from mlkernels.checks import one_of
 from mlkernels.datasets import Dataset
+from mlkernels.nas.compare import Kept, described, plain
 from mlkernels.nas.cost import flop_count, parameter_count
 from mlkernels.nas.gram import sample_kernels
 from mlkernels.nas.images import search_patches, search_tasks
 from mlkernels.nas.layout import Layout
 from mlkernels.nas.regions import linear_regions, thin
-from mlkernels.nas.scores import gradient_norm, random_score, score_of, task_images
+from mlkernels.nas.scores import ALGORITHMS, gradient_norm, random_score, score_of, task_images
 from mlkernels.nas.space import Genotype
 from mlkernels.nas.weights import init
 
@@ -31,15 +35,19 @@ class ScoreSettings:
         tasks: tasks in the batch of one repeat.
         repeats: of weights and images.
         region_images: of each of three batches of patches.
-        inner_time, ridge: as in `scores.metantk_score`.
+        algorithm, inner_time, ridge: of the inner loop, as in `scores.metantk_score` and with the search's defaults.
     """
 
     layout: Layout
     tasks: int = 3
     repeats: int = 3
     region_images: int = 1000
-    inner_time: float = float("inf")
+    algorithm: str = "maml"
+    inner_time: float = math.inf
     ridge: float = 1e-3
+
+    def __post_init__(self) -> None:
+        one_of("algorithm", self.algorithm, ALGORITHMS)
 
 
 def training_free_scores(
@@ -48,22 +56,27 @@ def training_free_scores(
     settings: ScoreSettings,
     *,
     key: Array,
+    out: Path | str | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """All scores of architectures, each turned so that larger is held to be better.
 
-    Architectures share a repeat's weights and images. Condition numbers count as minus their logarithm; infinity, the
-    worst there is, stays so.
+    Architectures share a repeat's weights and images. Condition numbers count as minus their logarithm. A score that
+    is not finite is the worst there is, minus infinity.
 
     Args:
         genotypes: A architectures of the layout's space.
         dataset: its first split is looked at.
         settings: how.
         key: a key.
+        out: a JSON file that keeps what is done, from which the same call, or one of more repeats, goes on.
         progress: is called as `progress(done, total)`.
 
     Returns:
         Name, as in `SCORES`, -> float `[A, repeats]`.
+
+    Raises:
+        InputError: a file of other settings, another key or other data; as the single scores.
 
     Example:
         >>> jax.config.update("jax_enable_x64", True)
@@ -77,28 +90,51 @@ def training_free_scores(
 
     Source: notebooks/04_metantk_nas; Abdelfattah et al. 2021, for which baselines such a score has to beat.
     """
-    layout, found = settings.layout, {name: np.zeros((len(genotypes), settings.repeats)) for name in SCORES}
-    gates = [layout.space.gates_of(genotype) for genotype in genotypes]
+    gates = [settings.layout.space.gates_of(genotype) for genotype in genotypes]
+    names = [[f"{i}: {genotype} repeat {r}" for r in range(settings.repeats)] for i, genotype in enumerate(genotypes)]
+    kept = Kept(out, "scores", _about(settings, dataset, key))
     for repeat in range(settings.repeats):
-        weights, looks, patches, thin_key, luck = jax.random.split(jax.random.fold_in(key, repeat), 5)
-        params, small = init(layout, key=weights), thin(layout)
-        small_params = init(small, key=thin_key)
-        tasks = search_tasks(dataset, key=looks, pixels=layout.pixels, way=layout.ways, tasks=settings.tasks)
-        squares = search_patches(dataset, key=patches, images=settings.region_images)
+        score = None
         for number, each in enumerate(gates):
-            kernels = sample_kernels(layout, params, each, task_images(tasks))
-            told = {"inner_time": settings.inner_time, "ridge": settings.ridge, "precision": params["head"][0].dtype}
-            row = {
-                "metantk": -np.log(score_of(kernels, tasks, **told).value),
-                "ntk": -np.log(score_of(kernels, tasks, algorithm="none", precision=told["precision"]).value),
-                "regions": linear_regions(small, small_params, each, squares),
-                "gradient norm": gradient_norm(layout, params, each, tasks),
-                "parameters": parameter_count(layout, each),
-                "FLOPs": flop_count(layout, each),
-                "random": random_score(key=jax.random.fold_in(luck, number)),
-            }
-            for name, value in row.items():
-                found[name][number, repeat] = value
+            if (name := names[number][repeat]) not in kept.rows:
+                score = score or _scorer(settings, dataset, key=jax.random.fold_in(key, repeat))
+                kept.add(name, {kind: plain(value) for kind, value in score(number, each).items()})
             if progress is not None:
                 progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats)
-    return found
+    table = [[kept.rows[name] for name in row] for row in names]
+    return {kind: np.array([[float(each[kind]) for each in row] for row in table]) for kind in SCORES}
+
+
+def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:
+    """All that a repeat's scores follow from, for a file."""
+    own = asdict(settings) | {"inner_time": str(float(settings.inner_time)), "data": described(dataset)}
+    own["layout"]["space"] = settings.layout.space.name
+    own["key"] = np.asarray(jax.random.key_data(key)).tolist()
+    return {name: value for name, value in own.items() if name != "repeats"}
+
+
+def _scorer(settings: ScoreSettings, dataset: Dataset, *, key: Array) -> Callable[[int, np.ndarray], dict[str, float]]:
+    """A repeat: the scores of an architecture by its number and gates, all with the same weights and images."""
+    layout = settings.layout
+    weights, looks, patches, thin_key, luck = jax.random.split(key, 5)
+    params, small = init(layout, key=weights), thin(layout)
+    small_params = init(small, key=thin_key)
+    tasks = search_tasks(dataset, key=looks, pixels=layout.pixels, way=layout.ways, tasks=settings.tasks)
+    squares = search_patches(dataset, key=patches, images=settings.region_images)
+    told = {name: getattr(settings, name) for name in ("algorithm", "inner_time", "ridge")}
+    precision = params["head"][0].dtype
+
+    def scores(number: int, gates: np.ndarray) -> dict[str, float]:
+        kernels = sample_kernels(layout, params, gates, task_images(tasks))
+        row = {
+            "metantk": -np.log(score_of(kernels, tasks, **told, precision=precision).value),
+            "ntk": -np.log(score_of(kernels, tasks, algorithm="none", precision=precision).value),
+            "regions": linear_regions(small, small_params, gates, squares),
+            "gradient norm": gradient_norm(layout, params, gates, tasks),
+            "parameters": parameter_count(layout, gates),
+            "FLOPs": flop_count(layout, gates),
+            "random": random_score(key=jax.random.fold_in(luck, number)),
+        }
+        return {name: float(value) if np.isfinite(value) else -math.inf for name, value in row.items()}
+
+    return scores
