@@ -18,7 +18,7 @@ import numpy as np
 from mlkernels.errors import InputError, bad_input
 
 CELL_TYPES = ("normal", "reduce")
-_SHORT = {
+SHORT = {
     "skip_connect": "sk",
     "sep_conv_3x3": "s3",
     "sep_conv_5x5": "s5",
@@ -33,7 +33,7 @@ _SHORT = {
     "zeros": "zs",  # this and the next in no space: what a search must not choose
     "ones": "on",
 }
-_LONG = {short: name for name, short in _SHORT.items()}
+_LONG = {short: name for name, short in SHORT.items()}
 
 
 @dataclass(frozen=True)
@@ -204,7 +204,7 @@ class Genotype:
 
     def __str__(self) -> str:
         parts = [
-            " | ".join(" ".join(f"{_SHORT[op]}<{source}" for op, source in chosen) for chosen in cell)
+            " | ".join(" ".join(f"{SHORT[op]}<{source}" for op, source in chosen) for chosen in cell)
             for cell in (self.normal, self.reduce)
         ]
         return f"N: {parts[0]} R: {parts[1]}"
@@ -220,8 +220,8 @@ def _check_node(node: int, chosen: tuple) -> None:
     if len(set(sources)) != 2 or len(sources) != 2:
         raise bad_input("genotype", f"two edges from different inputs at node {node}", sources, "name two inputs")
     for operation, source in chosen:
-        if operation not in _SHORT:
-            raise bad_input("genotype", " or ".join(_SHORT), repr(operation), "name an operation")
+        if operation not in SHORT:
+            raise bad_input("genotype", " or ".join(SHORT), repr(operation), "name an operation")
         if not 0 <= source < 2 + node:
             expected = f"inputs from 0 to {1 + node} at node {node}"
             raise bad_input("genotype", expected, source, "a node sees the inputs and earlier nodes alone")
