@@ -31,6 +31,27 @@ def not_written(path: Path, error: OSError) -> InputError:
     return bad_input(str(path), "to write it", error.strerror or error, f"{do}; what was there before is unchanged")
 
 
+def check_place(path: Path) -> None:
+    """Refuse a file's place that cannot be written to before there is anything to write; nothing is left behind there.
+
+    Args:
+        path: of the file that is to come; it may exist, its folders need not.
+
+    Raises:
+        InputError: a file is where a folder must be or the other way round, or the folder cannot be written to.
+    """
+    try:
+        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        if path.is_dir():
+            raise bad_input(str(path), "a file", "a folder", "name a file")
+        if not folder.is_dir():
+            raise bad_input(str(folder), "a folder", "a file", "name another place")
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+    except OSError as error:
+        raise not_written(path, error) from error
+
+
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole, or as it was before.
 

@@ -10,15 +10,7 @@ from pathlib import Path
 
 import click
 
-from mlkernels.nas_options import (
-    budget_options,
-    check_place,
-    data_option,
-    named_dataset,
-    seed_option,
-    size_options,
-    stoppable,
-)
+from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
 
 
 @click.command()
@@ -50,7 +42,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     keep_freed()
     jax.config.update("jax_enable_x64", True)
     from mlkernels import provenance
-    from mlkernels.files import write_atomically
+    from mlkernels.files import check_place, write_atomically
     from mlkernels.nas import Layout, TrainSettings
     from mlkernels.nas.compare import agreement, plain, random_genotypes, trained_accuracies
     from mlkernels.nas.training_free import ScoreSettings, training_free_scores

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import signal
-import tempfile
-from pathlib import Path
 
 import click
 
@@ -70,17 +66,3 @@ def stoppable(work, display=None):
     finally:
         if display is not None:
             display.close()
-
-
-def check_place(path: Path) -> None:
-    """A file can be written there, or an `InputError` says why not; before the work, and nothing is left behind."""
-    from mlkernels.files import not_written
-
-    try:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
-        if path.is_dir():
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise not_written(path, error) from error

@@ -11,15 +11,7 @@ from pathlib import Path
 import click
 
 from mlkernels.errors import bad_input
-from mlkernels.nas_options import (
-    budget_options,
-    check_place,
-    data_option,
-    named_dataset,
-    seed_option,
-    size_options,
-    stoppable,
-)
+from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
 from mlkernels.progress import Counter, seconds
 
 
@@ -54,6 +46,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 
     Exit status: 0 trained, 2 bad usage, 130 stopped by Ctrl-C.
     """
+    from mlkernels.files import check_place
     from mlkernels.nas import Layout
     from mlkernels.nas import train as run
     from mlkernels.nas.cost import flop_count, parameter_count
@@ -117,7 +110,7 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
 
     jax.config.update("jax_enable_x64", True)
     from mlkernels import provenance
-    from mlkernels.files import write_atomically
+    from mlkernels.files import check_place, write_atomically
     from mlkernels.nas import evaluate as run
     from mlkernels.nas.cost import parameter_count
     from mlkernels.nas.evaluate import pixels_of

@@ -14,7 +14,7 @@ import pytest
 
 from mlkernels import files
 from mlkernels.errors import InputError
-from mlkernels.files import scratch_folder, set_aside, temporary_folder, write_atomically
+from mlkernels.files import check_place, scratch_folder, set_aside, temporary_folder, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -44,6 +44,17 @@ def test_a_place_that_cannot_be_written_to_is_named(tmp_path):
         write_atomically(path, lambda temporary: None)
     with pytest.raises(InputError, match=f"{path}: expected to write it"), temporary_folder(path):
         pass
+
+
+def test_a_place_is_looked_at_before_the_work(tmp_path):
+    (tmp_path / "file").touch()
+    check_place(tmp_path / "new" / "folders" / "result.json")
+    check_place(tmp_path / "file")  # may be replaced
+    assert names(tmp_path) == ["file"]
+    with pytest.raises(InputError, match=f"{tmp_path / 'file'}: expected a folder, got a file; name another place"):
+        check_place(tmp_path / "file" / "inside" / "result.json")
+    with pytest.raises(InputError, match=f"{tmp_path}: expected a file, got a folder; name a file"):
+        check_place(tmp_path)
 
 
 @pytest.mark.parametrize(

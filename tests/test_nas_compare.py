@@ -244,7 +244,7 @@ def test_the_command_leaves_scores_accuracies_and_tau(capsys, tmp_path, monkeypa
     (tmp_path / "file").write_text("")
     monkeypatch.setattr(datasets, "load", lambda name: pytest.fail("work was begun"))
     assert status_of("nas", "compare", *small, "--out", tmp_path / "file" / "found.json") == 2
-    assert "found.json: expected to write it" in capsys.readouterr().err
+    assert "file: expected a folder, got a file; name another place" in " ".join(capsys.readouterr().err.split())
 
 
 def _refuse():

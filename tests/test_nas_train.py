@@ -257,7 +257,7 @@ def test_what_cannot_be_trained_is_refused_before_it_is(tmp_path, monkeypatch):
 
     monkeypatch.setattr(MODULE._Run, "epoch", epoch)
     (tmp_path / "file").touch()
-    for out, said in (("file", "expected a folder, got a file"), ("file/inside", "to write it, got Not a directory")):
+    for out, said in (("file", "expected a folder, got a file"), ("file/inside", "expected a folder, got a file")):
         with pytest.raises(InputError, match=said):
             train(network(), data(), settings(), out=tmp_path / out)
     for epochs in (-1, 0, 1.5, True):

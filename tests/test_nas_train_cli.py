@@ -87,12 +87,12 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(few_glyphs, c
     monkeypatch.setattr(nas, "train", never)
     (file := tmp_path / "file").touch()
     assert status_of("nas", "evaluate", tmp_path, *FEW, "--out", file / "new" / "found.json") == 2
-    assert "found.json: expected to write it, got " in " ".join(capsys.readouterr().err.split())
+    assert "file: expected a folder, got a file; name another place" in " ".join(capsys.readouterr().err.split())
     (tmp_path / "evaluation.json").mkdir()
     assert status_of("nas", "evaluate", tmp_path, *FEW) == 2
-    assert "evaluation.json: expected to write it, got Is a directory" in " ".join(capsys.readouterr().err.split())
+    assert "evaluation.json: expected a file, got a folder" in " ".join(capsys.readouterr().err.split())
     assert status_of("nas", "train", TEXT, *SMALL, "--out", file / "new") == 2
-    assert "checkpoint.npz: expected to write it, got " in " ".join(capsys.readouterr().err.split())
+    assert "file: expected a folder, got a file; name another place" in " ".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize(("error", "status"), [(InputError("loss: expected"), 2), (KeyboardInterrupt(), 130)])

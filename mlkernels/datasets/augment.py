@@ -184,7 +184,7 @@ def _draw(key, strengths, probability, count, padding, dtype) -> Draws:
     corner_key, factor_key, order_key, flip_key = jax.random.split(key, 4)
     strengths, probability = jnp.asarray(strengths, dtype), jnp.asarray(probability, jnp.float32)
     return Draws(  # drawn in named types: 64-bit JAX would draw other numbers
-        corners=jax.random.randint(corner_key, (count, 2), 0, 2 * padding + 1, jnp.int32).astype(int),
+        corners=jax.random.randint(corner_key, (count, 2), 0, 2 * padding + 1, jnp.int32),
         factors=jax.random.uniform(factor_key, (count, 3), dtype, jnp.maximum(0, 1 - strengths), 1 + strengths),
         order=jnp.asarray(ORDERS)[jax.random.randint(order_key, (count,), 0, len(ORDERS), jnp.int32)],
         flipped=jax.random.bernoulli(flip_key, probability, (count,)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import tempfile
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -12,7 +11,7 @@ import jax
 import numpy as np
 
 from mlkernels.errors import bad_input
-from mlkernels.files import not_written, write_atomically
+from mlkernels.files import write_atomically
 from mlkernels.learners import _checkpoint
 from mlkernels.nas._training import TrainSettings
 from mlkernels.nas.layout import Layout
@@ -61,18 +60,6 @@ def from_about(texts: dict[str, str]) -> tuple[Network, TrainSettings, tuple, tu
     layout = Layout(Space(space["name"], tuple(space["operations"]), space["nodes"]), **sizes)
     mean, std = (tuple(json.loads(texts[name])) for name in ("mean", "std"))
     return Network(layout, Genotype.parse(texts["genotype"])), TrainSettings.from_described(texts), mean, std
-
-
-def prepare(folder: Path) -> None:
-    """Make the folder, and refuse one that cannot be written to before anything is trained for it."""
-    try:
-        if folder.exists() and not folder.is_dir():
-            raise bad_input(str(folder), "a folder", "a file", "name another place")
-        folder.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            pass
-    except OSError as error:
-        raise not_written(folder, error) from error
 
 
 def check_finite(loss: float, state: dict, epoch: int, kept: bool) -> None:

@@ -20,6 +20,7 @@ from mlkernels.checks import whole
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.augment import augment
 from mlkernels.errors import bad_input
+from mlkernels.files import check_place
 from mlkernels.nas import _trained
 from mlkernels.nas._gradients import compiled_as, gradients
 from mlkernels.nas._pictures import Pictures, fingerprint
@@ -113,13 +114,13 @@ def train(
             raise bad_input(name, f"nas.{kind.__name__}", type(given).__name__, "make one")
     if epochs is not None:
         epochs = whole("epochs", epochs, 1, do="leave it out for all that are left")
+    if out is not None:
+        check_place(Path(out) / _trained.STATE)
     pictures = Pictures(dataset, next(iter(dataset.splits)), network.layout.pixels)
     mesh = mesh_of(devices, "batch")
     _check(network, dataset, pictures, settings, mesh.size)
     data = f"{dataset.name}: {len(pictures)} images of {pictures.classes} classes"
     about = _trained.about(network, settings, dataset.mean, dataset.std, data, fingerprint(dataset))
-    if out is not None:
-        _trained.prepare(Path(out))
 
     root = jax.random.key(settings.seed)
     weights, draws = jax.random.split(root)
