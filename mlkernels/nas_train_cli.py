@@ -10,7 +10,7 @@ from pathlib import Path
 
 import click
 
-from mlkernels.errors import bad_input
+from mlkernels.errors import InputError, bad_input
 from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
 from mlkernels.progress import Counter, seconds
 
@@ -152,16 +152,20 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
     return 0
 
 
-def _genotype(text: str) -> str:
-    """A genotype's text, of a search's result where that is named."""
+def _genotype(text: str):
+    """A genotype, of a search's result where that is named."""
+    from mlkernels.nas.space import Genotype
+
     path = Path(text)
     if path.suffix != ".json":
-        return text
+        return Genotype.parse(text)
     try:
         found = json.loads(path.read_text(encoding="utf-8"))["genotype"]
         if not isinstance(found, str):
             raise TypeError
-        return found
+        return Genotype.parse(found)
+    except InputError:
+        raise
     except (OSError, ValueError, KeyError, TypeError) as error:
         got = error.strerror if isinstance(error, OSError) else "something else"
         raise bad_input(text, "the result.json of a search", got, "name such a file, or give the genotype") from None

@@ -200,7 +200,9 @@ class Genotype:
             raise
         except (SyntaxError, KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
             expected = "Genotype(normal=[('sep_conv_3x3', 0), ...], ...) or 'N: s3<0 s3<1 | ... R: ...'"
-            raise bad_input("genotype", expected, text[:80], f"see nas.space.Genotype ({error})") from None
+            got = text[:80] + ("..." if len(text) > 80 else "")
+            do = f"mend it: {error}" if isinstance(error, SyntaxError) else "write it in one of these notations"
+            raise bad_input("genotype", expected, repr(got), do) from None
 
     def __str__(self) -> str:
         parts = [
@@ -218,12 +220,12 @@ class Genotype:
 def _check_node(node: int, chosen: tuple) -> None:
     sources = [source for _, source in chosen]
     if len(set(sources)) != 2 or len(sources) != 2:
-        raise bad_input("genotype", f"two edges from different inputs at node {node}", sources, "name two inputs")
+        raise bad_input("genotype", f"two edges from different inputs at node {node + 1}", sources, "name two inputs")
     for operation, source in chosen:
         if operation not in SHORT:
             raise bad_input("genotype", " or ".join(SHORT), repr(operation), "name an operation")
         if not 0 <= source < 2 + node:
-            expected = f"inputs from 0 to {1 + node} at node {node}"
+            expected = f"inputs from 0 to {1 + node} at node {node + 1}"
             raise bad_input("genotype", expected, source, "a node sees the inputs and earlier nodes alone")
 
 
@@ -234,6 +236,8 @@ def _short(text: str) -> list:
         short, source = word.split("<") if "<" in word else (word, "")
         if not source.isdigit():
             raise SyntaxError(f"{word!r} is not operation<input")
+        if short not in _LONG:
+            raise bad_input("genotype", f"operations {', '.join(_LONG)}", repr(short), "name one of them, as s3<0")
         return _LONG[short], int(source)
 
     return [tuple(tuple(map(pair, node.split())) for node in cell.split("|")) for cell in (normal, reduce)]
