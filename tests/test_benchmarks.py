@@ -4,52 +4,23 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
-import sys
 import tomllib
 import types
-from pathlib import Path
 
 import numpy as np
 import pytest
-from _compilation import as_a_reader
 
 from benchmarks import _measure, datasets, empirical_ntk, maml, metantk, nas, run, sliders
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import sinusoid
 
-ROOT = Path(__file__).parent.parent
 TINY = {"mlp": empirical_ntk.Case(MLP(8, outputs=3), (4,), 3), "conv": empirical_ntk.Case(Conv4(4, 2, 2), (8, 8, 1), 3)}
-
-RUN = """
-from pathlib import Path
-from benchmarks import _measure, metantk, run, sliders
-
-_measure.ROOT = Path(sys.argv[1])
-whole = metantk.measure
-metantk.measure = lambda seed: whole(seed, sizes=(2, 3), points=2, runs=2, loop_runs=lambda tasks: 1)
-sliders.demos = list
-run.main(["metantk", "sliders"])
-"""
-
-
-def compiled_as_a_reader_has_it(code: str, *arguments) -> str:
-    """What a process prints that is compiled without the tests' haste, which costs a ReLU's kernel half its digits."""
-    start = "import sys, jax; jax.config.update('jax_enable_x64', True)"
-    command = [sys.executable, "-c", f"{start}\n{code}", *map(str, arguments)]
-    done = subprocess.run(command, env=as_a_reader(), cwd=ROOT, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_all_ways_to_the_analytic_metantk_agree(key):
     tasks = sinusoid(tasks=3, support=4, queries=2, key=key)
     assert metantk.double_loop(tasks).shape == (6, 6)
-    found = compiled_as_a_reader_has_it(
-        "from benchmarks import metantk; from mlkernels.tasks import sinusoid;"
-        "print(metantk.difference(sinusoid(tasks=3, support=4, queries=2, key=jax.random.key(0))))"
-    )
-    assert float(found) < 1e-10
+    assert metantk.difference(tasks) < 1e-10
 
 
 @pytest.mark.parametrize("case", TINY)
@@ -97,8 +68,13 @@ def fields(result):
     assert where["device"]["cores"] >= 1
 
 
-def test_a_run_writes_its_numbers_with_provenance(tmp_path):
-    printed = compiled_as_a_reader_has_it(RUN, tmp_path)
+def test_a_run_writes_its_numbers_with_provenance(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_measure, "ROOT", tmp_path)
+    whole = metantk.measure
+    small = {"sizes": (2, 3), "points": 2, "runs": 2, "loop_runs": lambda tasks: 1}
+    monkeypatch.setattr(metantk, "measure", lambda seed: whole(seed, **small))
+    monkeypatch.setattr(sliders, "demos", list)
+    run.main(["metantk", "sliders"])
     result = json.loads((tmp_path / "build" / "bench" / "bench_metantk.json").read_text())
     fields(result)
     for count in ("2", "3"):
@@ -109,7 +85,7 @@ def test_a_run_writes_its_numbers_with_provenance(tmp_path):
     assert "goal" in result
     fields(json.loads((tmp_path / "build" / "bench" / "bench_sliders.json").read_text()))
     assert not list(tmp_path.rglob("*.partial"))
-    assert "times faster" in printed
+    assert "times faster" in capsys.readouterr().out
 
 
 def test_the_empirical_ntk_result_has_its_ratios(monkeypatch):

@@ -90,10 +90,13 @@ def test_empirical_nngp_is_the_inner_product_of_features(key):
 
 @pytest.mark.parametrize("network", NETWORKS)
 def test_infinite_kernels_are_symmetric_and_positive_semidefinite(network, key):
-    x = points(network, key, 5)
+    """With near and equal points, too, whose eigenvalues are next to zero: to rounding, not to half of the digits."""
+    x = points(network, key, 3)
+    x = jnp.concatenate([x, x[:1], x[:1] + (1e-9 if isinstance(network, MLP) else 0.1)])
     for kernel in kernels.infinite_kernels(network, x):
         np.testing.assert_allclose(kernel, kernel.T, rtol=1e-12)
-        assert np.linalg.eigvalsh(kernel)[0] > -1e-9
+        eigenvalues = np.linalg.eigvalsh(kernel)
+        assert eigenvalues[0] > -1e-13 * eigenvalues[-1]
 
 
 def test_infinite_kernels_do_not_depend_on_width_and_work_across_sets(key):
@@ -102,9 +105,94 @@ def test_infinite_kernels_do_not_depend_on_width_and_work_across_sets(key):
     np.testing.assert_allclose(kernels.infinite_kernels(MLP(1), x1, x2).ntk, wide[:3, 3:], rtol=1e-10)
 
 
+ARCHITECTURES = {
+    MLP(1, depth=1): (1,),
+    MLP(1, depth=10, b_std=0.0): (6,),
+    MLP(1, w_std=1.1, b_std=0.5, last_w_std=1.3): (2, 3),
+    Conv4(1, depth=1): (3, 2, 2),
+    Conv4(1, depth=2, b_std=0.0): (5, 4, 1),
+    Conv4(1, depth=2, w_std=1.1, b_std=0.5, last_w_std=1.3): (4, 4, 3),
+}
+
+
+@pytest.mark.parametrize("network", ARCHITECTURES)
+def test_infinite_kernels_are_those_of_neural_tangents(network, key):
+    x = jax.random.normal(key, (4, *ARCHITECTURES[network]))
+    x1, x2 = x[:3], x.at[0].set(0)
+    for ours, theirs in zip(
+        kernels.infinite_kernels(network, x1, x2), kernels.by_neural_tangents(network, x1, x2), strict=True
+    ):
+        scale = float(jnp.abs(theirs).max())
+        np.testing.assert_allclose(
+            ours, theirs, rtol=0, atol=1e-7 * scale
+        )  # where a point meets itself, theirs are off
+        meets = np.eye(3, 4, dtype=bool)
+        np.testing.assert_allclose(ours[~meets], theirs[~meets], rtol=0, atol=1e-13 * scale)
+
+
+def diagonal(network, x):
+    """NNGP and NTK of each point with itself: no angle enters."""
+    nngp = ntk = network.w_std**2 * (x * x).mean(-1) + network.b_std**2
+    for w_std in [network.w_std] * (network.depth - 1) + [network.last_w_std]:
+        nngp = w_std**2 * nngp / 2 + network.b_std**2
+        ntk = nngp + w_std**2 * ntk / 2
+    return nngp, ntk
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("depth", [1, 2, 10])
+def test_a_point_with_itself_keeps_all_digits(depth, dtype, key):
+    network = MLP(1, depth=depth)
+    x = jax.random.normal(key, (8, 6), dtype)
+    for kernel, exact in zip(
+        kernels.infinite_kernels(network, x), diagonal(network, np.asarray(x, np.float64)), strict=True
+    ):
+        assert kernel.dtype == dtype
+        np.testing.assert_allclose(kernel.diagonal(), exact, rtol=20 * np.finfo(dtype).eps)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_equal_points_are_one_point(network, key):
+    x = points(network, key, 3)
+    for kernel in kernels.infinite_kernels(network, x[jnp.array([0, 1, 0, 2])], jnp.array(x)):
+        np.testing.assert_allclose(kernel[0], kernel[2], rtol=1e-14)
+        np.testing.assert_allclose(kernel[0, 0], kernel[2, 0], rtol=1e-14)
+    for kernel in kernels.infinite_kernels(network, jnp.concatenate([x, x])):
+        np.testing.assert_allclose(kernel[:3, 3:].diagonal(), kernel.diagonal()[:3], rtol=1e-13)
+
+
+@pytest.mark.parametrize("angle", [0.0, 1e-14, 1e-9, 1e-6, 1e-3, 1.0, np.pi - 1e-9, np.pi])
+def test_the_kernels_of_a_known_angle(angle):
+    """One hidden layer without biases at points of the plane, whose angle no arc cosine has touched."""
+    x = jnp.array([[1.0, 0.0], [3 * np.cos(angle), 3 * np.sin(angle)]])
+    nngp, ntk = kernels.infinite_kernels(MLP(1, depth=1, b_std=0.0), x)
+    expected = 3 * (np.sin(angle) + (np.pi - angle) * np.cos(angle)) / (2 * np.pi)
+    np.testing.assert_allclose(nngp[0, 1], expected, atol=1e-14)
+    np.testing.assert_allclose(ntk[0, 1], expected + 3 * np.cos(angle) * (np.pi - angle) / (2 * np.pi), atol=1e-14)
+
+
+@pytest.mark.parametrize("network", NETWORKS)
+def test_infinite_kernels_have_gradients_where_points_meet(network, key):
+    x = points(network, key, 2)
+    total = lambda x: sum(kernel.sum() for kernel in kernels.infinite_kernels(network, x))  # noqa: E731
+    assert jnp.isfinite(jax.grad(total)(x.at[1].set(0))).all()
+    direction = points(network, jax.random.key(1), 2)
+    ahead, behind = (total(x + step * direction) for step in (1e-5, -1e-5))
+    np.testing.assert_allclose((jax.grad(total)(x) * direction).sum(), (ahead - behind) / 2e-5, rtol=1e-7)
+
+
+def test_infinite_kernels_take_whole_numbers_and_no_point_at_all():
+    whole = jnp.array([[1, -2], [0, 3]])
+    for kernel, real in zip(*(kernels.infinite_kernels(MLP(1), x) for x in (whole, whole.astype(float))), strict=True):
+        np.testing.assert_array_equal(kernel, real)
+    assert kernels.infinite_kernels(MLP(1), jnp.ones((0, 2)), whole).ntk.shape == (0, 2)
+
+
 @pytest.mark.parametrize(
     ("call", "said"),
     [
+        (lambda a, p, x: kernels.infinite_kernels(Conv4(1), jnp.ones((2, 8, 8, 1))), "at least 16 pixels a side"),
+        (lambda a, p, x: kernels.infinite_kernels(Conv4(1), jnp.ones((2, 28, 28))), "[2, 28, 28]"),
         (lambda a, p, x: kernels.empirical_ntk(a, p, x, outputs="all"), "outputs: expected sum or full or trace"),
         (lambda a, p, x: kernels.empirical_ntk(a, p, x, part="hed"), "['head', 'layer1', 'layer2']"),
         (lambda a, p, x: kernels.empirical_ntk(a, p, x, batch_size=0), "batch_size: expected at least 1, got 0"),

@@ -124,7 +124,7 @@ def test_inner_steps_never_recompile():
 
 
 def smooth(x1, x2):
-    """A kernel whose values keep all their digits; the arc-cosine formulas keep half for a point with itself."""
+    """A kernel without angles."""
     return x1 @ x2.T / 6 + jnp.exp(-((x1[:, None] - x2[None]) ** 2).sum(-1) / 6)
 
 
@@ -133,10 +133,10 @@ def smooth_inner(x1, x2):
 
 
 KERNELS = [
-    pytest.param(smooth, None, 1e-10, id="smooth-MAML"),
-    pytest.param(smooth, smooth_inner, 1e-10, id="smooth-ANIL"),
-    pytest.param(ntk, None, 1e-7, id="ReLU-MAML"),
-    pytest.param(ntk, nngp, 1e-7, id="ReLU-ANIL"),
+    pytest.param(smooth, None, id="smooth-MAML"),
+    pytest.param(smooth, smooth_inner, id="smooth-ANIL"),
+    pytest.param(ntk, None, id="ReLU-MAML"),
+    pytest.param(ntk, nngp, id="ReLU-ANIL"),
 ]
 
 
@@ -165,11 +165,11 @@ LOOPS = [
 ]
 
 
-@pytest.mark.parametrize(("theta", "inner", "tolerance"), KERNELS)
+@pytest.mark.parametrize(("theta", "inner"), KERNELS)
 @pytest.mark.parametrize("loop", LOOPS)
-def test_analytic_metantk_is_the_double_loop_over_pairs_of_tasks(theta, inner, tolerance, loop):
+def test_analytic_metantk_is_the_double_loop_over_pairs_of_tasks(theta, inner, loop):
     train, held_out = batch(), batch(1, tasks=2, support=3, queries=2)
-    close = {"rtol": 0, "atol": tolerance}
+    close = {"rtol": 0, "atol": 1e-10}
     whole = metantk.analytic_metantk(train, theta, inner_kernel=inner, **loop)
     np.testing.assert_allclose(whole, double_loop(train, train, theta, inner, loop), **close)
     across = metantk.analytic_metantk(train, theta, inner_kernel=inner, rows=held_out, **loop)

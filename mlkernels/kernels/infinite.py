@@ -1,15 +1,17 @@
-"""The NTK and the NNGP at infinite width, from neural-tangents."""
+"""The NTK and the NNGP of a network of ReLUs at infinite width, with all the digits that its inputs have."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.errors import bad_input
+from mlkernels.kernels._wide_layers import conv_kernels, mlp_kernels
 from mlkernels.networks import MLP, Conv4
 
 
@@ -22,30 +24,34 @@ class Kernels(NamedTuple):
 
 @lru_cache(maxsize=32)
 def _kernel_fn(network: MLP | Conv4) -> Callable[[Array, Array], Kernels]:
-    """The jitted kernel function of one architecture. Width does not enter, so any width may be given to stax."""
-    from mlkernels._neural_tangents import stax
+    """The jitted kernel function of one architecture."""
+    if isinstance(network, MLP):
+        kernels = partial(mlp_kernels, network)
+    else:
+        kernels = jax.vmap(jax.vmap(partial(conv_kernels, network), (None, 0)), (0, None))
+    return jax.jit(lambda x1, x2: Kernels(*kernels(x1, x2)))
 
+
+def check_inputs(network, x1: Array, x2: Array | None) -> tuple[Array, Array]:
+    """Both sets of points as real numbers, or a refusal of what has no infinite-width kernel in closed form."""
     if not isinstance(network, MLP | Conv4):
         raise bad_input("network", "an MLP or a Conv4", type(network).__name__, "build it with mlkernels.networks")
     if network.parametrization != "ntk":
+        do = "the NTK of the standard parametrisation grows with width: divide the empirical one by the width instead"
+        raise bad_input("network.parametrization", "'ntk'", repr(network.parametrization), do)
+    if isinstance(network, MLP) and network.activation != "relu":
+        do = "tanh has no infinite-width kernel in closed form"
+        raise bad_input("network.activation", "'relu'", repr(network.activation), do)
+    x1, x2 = (jnp.asarray(x, jnp.result_type(x, float)) for x in (x1, x1 if x2 is None else x2))
+    if x1.shape[1:] != x2.shape[1:]:
+        raise bad_input("x2", f"points of shape {x1.shape[1:]} as in x1", x2.shape[1:], "compare like with like")
+    if isinstance(network, Conv4) and (x1.ndim != 4 or min(x1.shape[1:3]) < 2**network.depth):
+        side = 2**network.depth
         raise bad_input(
-            "network.parametrization",
-            "'ntk'",
-            repr(network.parametrization),
-            "the NTK of the standard parametrisation grows with width: divide the empirical one by the width instead",
-        )
-    hidden = {"W_std": network.w_std, "b_std": network.b_std or None}
-    if isinstance(network, MLP):
-        if network.activation != "relu":
-            do = "tanh has no infinite-width kernel in closed form"
-            raise bad_input("network.activation", "'relu'", repr(network.activation), do)
-        layers = [stax.Flatten()] + [stax.Dense(1, **hidden), stax.Relu()] * network.depth
-    else:
-        block = [stax.Conv(1, (3, 3), padding="SAME", **hidden), stax.Relu(), stax.AvgPool((2, 2), (2, 2))]
-        layers = block * network.depth + [stax.Flatten()]
-    head = stax.Dense(1, W_std=network.last_w_std, b_std=network.b_std or None)
-    kernel_fn = stax.serial(*layers, head)[2]
-    return jax.jit(lambda x1, x2: Kernels(*kernel_fn(x1, x2, ("nngp", "ntk"))))
+            "x1", f"images [N1, height, width, channels] of at least {side} pixels a side for depth {network.depth}",
+            list(x1.shape), "add the missing axes, or lower the depth",
+        )  # fmt: skip
+    return x1, x2
 
 
 def infinite_kernels(network: MLP | Conv4, x1: Array, x2: Array | None = None) -> Kernels:
@@ -58,15 +64,16 @@ def infinite_kernels(network: MLP | Conv4, x1: Array, x2: Array | None = None) -
 
     Args:
         network: the architecture; its width and number of outputs do not matter.
-        x1: inputs `[N1, ...]`.
+        x1: inputs `[N1, ...]`; their precision is that of the kernels (64 bits for kernel algebra).
         x2: inputs `[N2, ...]`; None means `x1`.
 
     Returns:
-        `(nngp, ntk)`, each `[N1, N2]`. Compiled once per architecture and shape.
+        `(nngp, ntk)`, each `[N1, N2]`, to some roundings of the largest entry: for equal and for near points, too, but
+        near images lose up to half of their digits in Conv-4's pooling. Compiled once per architecture and shape.
 
     Raises:
         InputError: an unknown network, the standard parametrisation, an activation other than ReLU, inputs of
-            different shape.
+            different shape, images that are too small for the network.
 
     Example:
         >>> import jax
@@ -75,9 +82,8 @@ def infinite_kernels(network: MLP | Conv4, x1: Array, x2: Array | None = None) -
         >>> ntk.shape, bool((ntk.diagonal() > nngp.diagonal()).all())
         ((4, 4), True)
 
-    Source: Lee et al. 2018 (NNGP), Jacot et al. 2018 (NTK); notebooks/01_derive_metantk.
+    Source: Lee et al. 2018 (NNGP), Jacot et al. 2018 (NTK), Arora et al. 2019 (convolutions), in half angles
+    (`mlkernels.kernels.half_angles`); `by_neural_tangents` is the same by another hand; notebooks/01_derive_metantk.
     """
-    kernel_fn = _kernel_fn(network)
-    if x2 is not None and x1.shape[1:] != x2.shape[1:]:
-        raise bad_input("x2", f"points of shape {x1.shape[1:]} as in x1", x2.shape[1:], "compare like with like")
-    return kernel_fn(x1, x1 if x2 is None else x2)
+    x1, x2 = check_inputs(network, x1, x2)
+    return _kernel_fn(network)(x1, x2)

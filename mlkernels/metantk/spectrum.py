@@ -40,8 +40,9 @@ def condition_number(matrix: Array) -> Condition:
 
     .. math:: \kappa = \lambda_{max} / \lambda_{min}
 
-    Eigenvalues within `sqrt(eps) * lambda_max` of zero count as zero: rounding alone puts them there. The value is then
-    `1 / sqrt(eps)`, the largest that can be told, and is said to be a lower bound.
+    Eigenvalues within `sqrt(eps) * lambda_max` of zero count as zero: where a kernel takes an arc cosine, rounding
+    alone puts them there. The value is then `1 / sqrt(eps)`, the largest that can be told, and is said to be a lower
+    bound.
 
     Args:
         matrix: `[N, N]`, symmetric, of concrete numbers; computed in float64.
