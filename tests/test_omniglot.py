@@ -126,6 +126,20 @@ def test_conversion_orders_inverts_and_averages(small_official, monkeypatch):
     np.testing.assert_allclose(ink, [0.1, 0.1, 0.2, 0.2, 0.3, 0.3], atol=0.01)  # white paper became 0
 
 
+def test_drawings_of_16_bits_are_scaled_and_transparent_ones_refused(tmp_path):
+    name = "images_background/Greek/character01/0001_01.png"
+    for image, ink in ((Image.new("I;16", (105, 105), 32639), 128), (Image.new("LA", (105, 105), (255, 0)), None)):
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        write_zip(tmp_path / "images_background.zip", {name: file.getvalue()})
+        if ink is None:
+            with pytest.raises(ValueError, match="mode LA with 11025 transparent pixels"):
+                omniglot._read_zip(tmp_path / "images_background.zip")
+        else:
+            ((_, drawing),) = omniglot._read_zip(tmp_path / "images_background.zip")
+            assert (drawing == ink).all()
+
+
 def test_the_order_of_the_archives_does_not_matter(small_official):
     one, two = (omniglot.convert([small_official / name for name in order]) for order in (ZIPS, ZIPS[::-1]))
     assert all(np.array_equal(one[key], two[key]) for key in omniglot.ARRAYS)

@@ -15,6 +15,7 @@ from mlkernels.checks import one_of
 from mlkernels.datasets import _store
 from mlkernels.datasets._dataset import Dataset, Turned, pixel_statistics
 from mlkernels.datasets._fetch import fetch
+from mlkernels.datasets._modes import as_rgb
 from mlkernels.errors import bad_input
 from mlkernels.files import write_atomically
 
@@ -183,7 +184,7 @@ def _read_zip(path: Path) -> list[tuple[tuple, np.ndarray]]:
             with Image.open(io.BytesIO(archive.read(name))) as image:
                 if image.size != (105, 105):
                     raise ValueError(f"{name} is {image.size[0]}x{image.size[1]}, not 105x105")
-                ink = 255 - np.asarray(image.convert("L"))
+                ink = 255 - np.asarray(as_rgb(image).convert("L"))
             small = np.asarray(Image.fromarray(ink).resize((28, 28), Image.Resampling.BOX))
             place = (int(part == "evaluation"), alphabet, character, int(drawer), int(number))
             drawings.append((place, small))
