@@ -212,6 +212,11 @@ def _fault(arrays: dict[str, np.ndarray]) -> str | None:
     counts = np.bincount(labels)
     if (counts != OFFICIAL.drawings).any():
         return f"{counts.min()} to {counts.max()} drawings of a character"
+    if len(np.unique(names)) < len(names):
+        return "a character's name twice"
+    drawn = np.stack([labels.astype(np.int64), np.asarray(arrays["drawer"]).ravel().astype(np.int64)])
+    if np.unique(drawn, axis=1).shape[1] < len(labels):
+        return "two drawings of a character by one drawer"
     for key, choices in (("class_split", 2), ("vinyals_class_split", 3)):
         if arrays[key].shape != names.shape or not np.isin(arrays[key], range(choices)).all():
             return f"a {key} that is not one number below {choices} for each character"
