@@ -291,6 +291,9 @@ def test_a_broken_prepared_file(how, mine, small_official, cache, tmp_path, monk
         ({"class_names": np.array(["a", "b"])}, "2 characters"),
         ({"labels": np.zeros(18, np.int16)}, "labels that are not 0 to 5"),
         ({"labels": np.arange(18) // 3 % 6 * (np.arange(18) > 0) + (np.arange(18) == 0) * 5}, "2 to 4 drawings"),
+        ({"drawer": np.array([1, 2, 2] * 6, np.uint8)}, "two drawings of a character by one drawer"),
+        ({"drawer": np.zeros(3, np.uint8)}, r"drawers \[3\] of 18 drawings"),
+        ({"class_names": np.array(["a", "b", "c", "d", "e", "a"])}, "a character's name twice"),
         ({"class_split": np.zeros(5, np.uint8)}, "a class_split"),
         ({"vinyals_class_split": np.full(6, 3)}, "a vinyals_class_split"),
         ({"images": np.array([{}], dtype=object)}, "a damaged file"),
@@ -310,6 +313,21 @@ def test_an_incomplete_release_is_refused(small_official, cache, monkeypatch):
     monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, characters=7))
     monkeypatch.setenv(_store.VARIABLE, str(small_official))
     with pytest.raises(InputError, match="expected 7 characters of 3 drawings, got 6 characters"):
+        datasets.load("omniglot")
+    assert not (cache / omniglot.PREPARED).exists()
+
+
+def test_a_drawing_of_a_zip_that_comes_twice_is_refused(small_official, cache, monkeypatch):
+    with zipfile.ZipFile(small_official / ZIPS[1]) as archive:
+        drawings = {name: archive.read(name) for name in archive.namelist() if omniglot.MEMBER.fullmatch(name)}
+    drawings["images_evaluation/Keble/character01/0481_03.png"] = drawings.pop(
+        "images_evaluation/Keble/character01/0481_02.png"
+    )
+    drawings["images_evaluation/Keble/character01/0999_03.png"] = png(np.ones((105, 105), bool))
+    write_zip(small_official / ZIPS[1], drawings)
+    monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, sha256=dict.fromkeys(ZIPS)))
+    monkeypatch.setenv(_store.VARIABLE, str(small_official))
+    with pytest.raises(InputError, match="got two drawings of a character by one drawer"):
         datasets.load("omniglot")
     assert not (cache / omniglot.PREPARED).exists()
 

@@ -214,8 +214,9 @@ def _fault(arrays: dict[str, np.ndarray]) -> str | None:
         return f"{counts.min()} to {counts.max()} drawings of a character"
     if len(np.unique(names)) < len(names):
         return "a character's name twice"
-    drawn = np.stack([labels.astype(np.int64), np.asarray(arrays["drawer"]).ravel().astype(np.int64)])
-    if np.unique(drawn, axis=1).shape[1] < len(labels):
+    if arrays["drawer"].shape != labels.shape:
+        return f"drawers {list(arrays['drawer'].shape)} of {len(images)} drawings"
+    if np.unique(np.stack([labels, arrays["drawer"]]), axis=1).shape[1] < len(labels):
         return "two drawings of a character by one drawer"
     for key, choices in (("class_split", 2), ("vinyals_class_split", 3)):
         if arrays[key].shape != names.shape or not np.isin(arrays[key], range(choices)).all():
