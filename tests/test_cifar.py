@@ -434,6 +434,28 @@ def test_a_missing_split_is_named(tmp_path):
 # --- real data --------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("supervised", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_real_classes_that_are_numbered_from_0_are_told_apart(real_data, name, supervised, empty, tmp_path):
+    """Few-shot splits, and a supervised one of 100 and 20 images of the same classes, none of them in both."""
+    with np.load(real_data / cifar.SMALL, allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
+    for split, names in split_classes(name).items():
+        chosen = split_classes(name)["train"][: len(names)] if supervised else names
+        take = (slice(0, 100) if split == "train" else slice(100, 120)) if supervised else slice(0, 120)
+        rows = np.concatenate([np.flatnonzero(labels == CLASSES.index(one))[take] for one in chosen])
+        own = np.repeat(np.arange(len(chosen)), len(rows) // len(chosen))
+        content = {"data": images[rows], "labels": own.tolist()}
+        write_pickle(tmp_path / "own" / cifar.READY[name].format(split), content, python=2)
+    if supervised:
+        with pytest.raises(InputError, match="a supervised split, with the same classes in train and val"):
+            get(name, tmp_path / "own")
+    else:
+        data = get(name, tmp_path / "own")
+        assert data.images.shape == (12000, 32, 32, 3)
+        assert read_manifest(Path(data.source))["equal"]["sets"] == 1  # `baby` and `girl`
+
+
 @pytest.mark.parametrize(
     ("name", "shot", "known"), [("cifar_fs", 1, 0.318), ("cifar_fs", 5, 0.416), ("fc100", 5, 0.368)]
 )
