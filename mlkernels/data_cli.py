@@ -46,6 +46,7 @@ def get(name, source, accept_licence) -> int:
     """
     from mlkernels import datasets
     from mlkernels.datasets import _get, _store
+    from mlkernels.datasets._equal import counted, in_words, sets_of_equal
     from mlkernels.datasets._prepared import read_manifest
 
     datasets.available(name)  # an unknown name is refused here
@@ -54,7 +55,9 @@ def get(name, source, accept_licence) -> int:
         if source is not None:
             do = f"put its files into {_store.writing_folder()} or into a folder of {_store.VARIABLE}"
             raise bad_input(f"{name} --from", "a dataset that is imported", name, f"{do}, as data/README.md says")
-        click.echo(datasets.load(name).summary())
+        made = datasets.load(name)
+        click.echo(made.summary())
+        click.echo(in_words(counted(made, sets_of_equal(made))))
         return 0
     with ExitStack() as stack:
         folder = _get.get(
@@ -79,6 +82,7 @@ def verify(name) -> int:
     """
     from mlkernels import datasets
     from mlkernels.datasets import _store
+    from mlkernels.datasets._equal import in_words
     from mlkernels.datasets._prepared import verify_prepared
 
     chosen = [name] if name else [one for one in datasets.names() if datasets.available(one)]
@@ -88,15 +92,17 @@ def verify(name) -> int:
             do = f"get it: mlkernels data get {one}"
             raise bad_input(one, "a dataset that is here", f"none in {_store.where_looked()}", do)
         try:
-            folder = _store.find_folder(one)
+            folder, equal = _store.find_folder(one), None
             if folder is None:  # a file that is read as it is
                 where = datasets.load(one, **({"download": False} if one == "omniglot" else {})).source
             else:
                 where = folder
                 total = sum(file.stat().st_size for file in folder.iterdir() if file.suffix == ".npy")
                 with _bar(one, total, "B") as bar:
-                    verify_prepared(folder, bar.update)
+                    equal = verify_prepared(folder, bar.update)["equal"]
             click.echo(f"ok    {one}: {where}")
+            if equal is not None and equal["sets"]:
+                click.echo(f"      {in_words(equal)}")
         except InputError as error:
             wrong += 1
             click.echo(f"WRONG {one}: {error}", err=True)

@@ -85,18 +85,21 @@ def tarred(files: dict[str, bytes]) -> bytes:
     return out.getvalue()
 
 
-def write_parquet(folder: Path, rows: dict[str, list[tuple[int, int]]], label, names=None, pieces: int = 2) -> Path:
+def write_parquet(
+    folder: Path, rows: dict[str, list[tuple[int, int]]], label, names=None, pieces: int = 2, path=lambda *pair: None
+) -> Path:
     """Forms D and E: a struct of bytes and path, and a label whose names the datasets library notes."""
     pyarrow = pytest.importorskip("pyarrow")
     from pyarrow import parquet
 
     folder.mkdir(parents=True, exist_ok=True)
-    kind = {"names": names, "_type": "ClassLabel"} if names else {"dtype": "int64", "_type": "Value"}
-    about = {"info": {"features": {"image": {"_type": "Image"}, "label": kind}}}
     for split, pairs in rows.items():
+        own = names[split] if isinstance(names, dict) else names
+        kind = {"names": own, "_type": "ClassLabel"} if own else {"dtype": "int64", "_type": "Value"}
+        about = {"info": {"features": {"image": {"_type": "Image"}, "label": kind}}}
         for piece in range(pieces):
             own = pairs[piece::pieces]
-            files = [{"bytes": jpeg(*pair, (100, 120)), "path": None} for pair in own]
+            files = [{"bytes": jpeg(*pair, (100, 120)), "path": path(*pair)} for pair in own]
             table = pyarrow.table({"image": files, "label": [label(number) for number, _ in own]})
             table = table.replace_schema_metadata({"huggingface": json.dumps(about)})
             parquet.write_table(table, folder / f"{split}-{piece:05d}-of-{pieces:05d}-0123456789abcdef.parquet")

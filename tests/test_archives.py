@@ -61,6 +61,20 @@ def test_archives_are_unpacked(tmp_path, folder, kind):
     assert files_in(folder) == FILES
 
 
+@pytest.mark.filterwarnings("ignore:Duplicate name")
+@pytest.mark.parametrize("kind", ["zip", "tar"])
+def test_a_file_that_comes_twice_is_named(tmp_path, folder, kind):
+    path = pack(tmp_path / f"a.{kind}", FILES)
+    if kind == "zip":
+        with zipfile.ZipFile(path, "a") as archive:
+            archive.writestr("images/a.jpg", b"other")
+    else:
+        with tarfile.open(path, "a") as archive:
+            archive.addfile(tarfile.TarInfo("images/a.jpg"), io.BytesIO(b""))
+    with pytest.raises(InputError, match=r"expected an archive that has each file once, got 'images/a\.jpg' twice"):
+        unpack(path, folder)
+
+
 def test_only_what_is_wanted_is_unpacked(tmp_path, folder):
     path = pack(tmp_path / "a.zip", FILES | {"../evil.txt": b"x"})
     assert unpack(path, folder, lambda member: member.endswith(".jpg")) == 1

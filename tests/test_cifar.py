@@ -223,6 +223,96 @@ def test_pickles_with_labels_of_their_own_are_named_by_number(tmp_path):
     assert all((images[:, 0, 0, 0] == 3 * labels).all() for images, labels in parts["test"].chunks())
 
 
+def write_ready(folder: Path, name: str, classes: dict, number, per_class: int = 3, noise: int = 0) -> Path:
+    """Pickles of a split each: smooth reddish pictures of the classes, with noise of up to so many levels."""
+    random = np.random.default_rng(0)
+    for split, names in classes.items():
+        labels, images = [], []
+        for place, one in enumerate(names):
+            rng = np.random.default_rng(CLASSES.index(one))
+            own = np.kron(rng.integers(60, 120, (4, 4, 1)), np.ones((8, 8, 1), int)) + np.array([60, 30, 0])
+            images += [own + random.integers(-noise, noise + 1, own.shape) + index for index in range(per_class)]
+            labels += [number(place, one)] * per_class
+        content = {"data": np.stack(images).astype(np.uint8), "labels": labels}
+        write_pickle(folder / cifar.READY[name].format(split), content, python=2)
+    return folder
+
+
+def place_in_split(place: int, one: str) -> int:
+    return place
+
+
+def number_of(place: int, one: str) -> int:
+    return CLASSES.index(one)
+
+
+def get(name: str, folder: Path) -> datasets.Dataset:
+    return open_prepared(_get.get(cifar.RECIPES[name], folder))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pickles_that_number_each_split_from_0_are_imported(name, empty, tmp_path):
+    folder = write_ready(tmp_path / "own", name, split_classes(name), place_in_split, per_class=12, noise=20)
+    data = get(name, folder)
+    sizes = [len(names) for names in split_classes(name).values()]
+    assert [len(ids) for ids in data.splits.values()] == sizes
+    assert data.class_names[sizes[0]] == "class 0"
+    assert read_manifest(Path(data.source))["same_classes"] == {}
+
+
+@pytest.mark.parametrize("noise", [0, 20])
+@pytest.mark.parametrize("name", NAMES)
+def test_a_supervised_split_is_told_by_its_pixels(name, noise, empty, tmp_path):
+    """The images of two splits are the same, or others of the same classes."""
+    train = split_classes(name)["train"]
+    classes = {split: train[: len(names)] for split, names in split_classes(name).items()}
+    folder = write_ready(tmp_path / "own", name, classes, place_in_split, per_class=12, noise=noise)
+    size = len(classes["val"])
+    words = (
+        f"a supervised split, with the same classes in train and val: by their pixels class 0 is class 0, {size} such"
+    )
+    with pytest.raises(InputError, match=words):
+        get(name, folder)
+    assert not (empty / name).exists()
+    assert not (tmp_path / "cache" / name).exists()
+
+
+def test_a_supervised_split_is_told_whatever_its_numbers(empty, tmp_path):
+    classes = {**split_classes("cifar_fs"), "val": split_classes("cifar_fs")["train"][:16]}
+    numbers = iter(range(10000))
+    folder = write_ready(tmp_path / "own", "cifar_fs", classes, lambda place, one: next(numbers))
+    with pytest.raises(InputError, match="the same classes in train and val: by their pixels class 0 is class 64"):
+        get("cifar_fs", folder)
+
+
+def test_an_image_that_two_splits_share_is_counted_and_kept(empty, tmp_path):
+    """As one of `girl`, to train on, is one of `baby`, to test on."""
+    folder = write_ready(tmp_path / "own", "cifar_fs", split_classes("cifar_fs"), number_of)
+    files = {split: folder / cifar.READY["cifar_fs"].format(split) for split in ("train", "test")}
+    contents = {split: pickle.loads(file.read_bytes(), encoding="latin-1") for split, file in files.items()}
+    baby, girl = (
+        contents[split]["labels"].index(CLASSES.index(one)) for split, one in (("test", "baby"), ("train", "girl"))
+    )
+    contents["test"]["data"][baby] = contents["train"]["data"][girl]
+    write_pickle(files["test"], contents["test"], python=2)
+    counts = {"images": 2, "sets": 1, "sets_of_two_classes": 1, "sets_by_split": {"train and test": 1}}
+    assert read_manifest(Path(get("cifar_fs", folder).source))["equal"] == counts
+
+
+@pytest.mark.parametrize("pixels", ["equal", "others"])
+def test_an_image_that_the_official_files_have_twice_is_refused(pixels, own):
+    content = batch("test", 1)
+    content["filenames"][7] = content["filenames"][3]
+    if pixels == "equal":
+        for key in ("data", "fine_labels", "coarse_labels"):
+            content[key][7] = content[key][3]
+    write_pickle(own / "test", content, python=2)
+    if pixels == "equal":
+        refused(own, f"test: expected each image once, got {content['filenames'][3]} twice")
+    else:
+        assert sum(map(sum, (part.counts for part in cifar.RECIPES["cifar_fs"].parts(own, "official").values()))) == 600
+
+
 # --- the npz ----------------------------------------------------------------------------------------------------------
 
 
@@ -342,6 +432,28 @@ def test_a_missing_split_is_named(tmp_path):
 
 
 # --- real data --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("supervised", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_real_classes_that_are_numbered_from_0_are_told_apart(real_data, name, supervised, empty, tmp_path):
+    """Few-shot splits, and a supervised one of 100 and 20 images of the same classes, none of them in both."""
+    with np.load(real_data / cifar.SMALL, allow_pickle=False) as file:
+        images, labels = file["images"], file["labels"]
+    for split, names in split_classes(name).items():
+        chosen = split_classes(name)["train"][: len(names)] if supervised else names
+        take = (slice(0, 100) if split == "train" else slice(100, 120)) if supervised else slice(0, 120)
+        rows = np.concatenate([np.flatnonzero(labels == CLASSES.index(one))[take] for one in chosen])
+        own = np.repeat(np.arange(len(chosen)), len(rows) // len(chosen))
+        content = {"data": images[rows], "labels": own.tolist()}
+        write_pickle(tmp_path / "own" / cifar.READY[name].format(split), content, python=2)
+    if supervised:
+        with pytest.raises(InputError, match="a supervised split, with the same classes in train and val"):
+            get(name, tmp_path / "own")
+    else:
+        data = get(name, tmp_path / "own")
+        assert data.images.shape == (12000, 32, 32, 3)
+        assert read_manifest(Path(data.source))["equal"]["sets"] == 1  # `baby` and `girl`
 
 
 @pytest.mark.parametrize(

@@ -94,6 +94,7 @@ def test_get_imports_a_copy_and_says_what_it_found(home, copy, capsys):
     assert out.splitlines()[0] == f"miniimagenet: {home / 'miniimagenet'}"
     assert out.splitlines()[1].startswith("train 64 classes, 64 images (1 a class), channel means 0.4")
     assert "note: test: 20 of 20 classes have fewer than 600 images (1)" in out
+    assert "equal pixels under two names: none" in out.splitlines()
     assert "the cache pickles" in err
     assert tree(copy) == before
     status, out, err = run(capsys, "get", "miniimagenet", "--from", copy)  # the same again, without a question
@@ -101,6 +102,19 @@ def test_get_imports_a_copy_and_says_what_it_found(home, copy, capsys):
     assert "is there already" in err
     assert "ready" in next(line for line in run(capsys, "list")[1].splitlines() if line.startswith("mini"))
     assert datasets.load("miniimagenet", "test").images.shape == (20, 84, 84, 3)
+
+
+def test_equal_pixels_under_two_names_are_said_on_getting_and_verifying(home, copy, tmp_path, capsys):
+    folder = shutil.copytree(copy, tmp_path / "copy")
+    numbers = [number for number, wnid in enumerate(WNIDS) if classes()[wnid][0] == "test"]
+    images = np.stack([picture(number, index % 2) for number in numbers for index in range(4)])
+    rows = {WNIDS[number]: list(range(4 * place, 4 * place + 4)) for place, number in enumerate(numbers)}
+    write_pickle(folder / "mini-imagenet-cache-test.pkl", {"image_data": images, "class_dict": rows})
+    _, out, _ = run(capsys, "get", "miniimagenet", "--from", folder, "--accept-licence")
+    assert "equal pixels under two names: 80 images in 40 sets (40 in test)" in out.splitlines()
+    status, out, _ = run(capsys, "verify", "miniimagenet")
+    assert status == 0
+    assert out.splitlines()[1:] == ["      equal pixels under two names: 80 images in 40 sets (40 in test)"]
 
 
 def test_a_second_copy_does_not_replace_the_first(home, copy, tmp_path, capsys):
@@ -305,6 +319,7 @@ def test_get_of_what_is_made_or_there(home, capsys):
     status, out, _ = run(capsys, "get", "glyphs")
     assert status == 0
     assert out.startswith("glyphs: 4800 images 28x28x1 of 240 classes")
+    assert out.splitlines()[-1] == "equal pixels under two names: none"
 
 
 def test_get_omniglot_where_there_is_one(home, real_data, capsys, monkeypatch):

@@ -126,6 +126,20 @@ def test_conversion_orders_inverts_and_averages(small_official, monkeypatch):
     np.testing.assert_allclose(ink, [0.1, 0.1, 0.2, 0.2, 0.3, 0.3], atol=0.01)  # white paper became 0
 
 
+def test_drawings_of_16_bits_are_scaled_and_transparent_ones_refused(tmp_path):
+    name = "images_background/Greek/character01/0001_01.png"
+    for image, ink in ((Image.new("I;16", (105, 105), 32639), 128), (Image.new("LA", (105, 105), (255, 0)), None)):
+        file = io.BytesIO()
+        image.save(file, "PNG")
+        write_zip(tmp_path / "images_background.zip", {name: file.getvalue()})
+        if ink is None:
+            with pytest.raises(ValueError, match="mode LA with 11025 transparent pixels"):
+                omniglot._read_zip(tmp_path / "images_background.zip")
+        else:
+            ((_, drawing),) = omniglot._read_zip(tmp_path / "images_background.zip")
+            assert (drawing == ink).all()
+
+
 def test_the_order_of_the_archives_does_not_matter(small_official):
     one, two = (omniglot.convert([small_official / name for name in order]) for order in (ZIPS, ZIPS[::-1]))
     assert all(np.array_equal(one[key], two[key]) for key in omniglot.ARRAYS)
@@ -277,6 +291,9 @@ def test_a_broken_prepared_file(how, mine, small_official, cache, tmp_path, monk
         ({"class_names": np.array(["a", "b"])}, "2 characters"),
         ({"labels": np.zeros(18, np.int16)}, "labels that are not 0 to 5"),
         ({"labels": np.arange(18) // 3 % 6 * (np.arange(18) > 0) + (np.arange(18) == 0) * 5}, "2 to 4 drawings"),
+        ({"drawer": np.array([1, 2, 2] * 6, np.uint8)}, "two drawings of a character by one drawer"),
+        ({"drawer": np.zeros(3, np.uint8)}, r"drawers \[3\] of 18 drawings"),
+        ({"class_names": np.array(["a", "b", "c", "d", "e", "a"])}, "a character's name twice"),
         ({"class_split": np.zeros(5, np.uint8)}, "a class_split"),
         ({"vinyals_class_split": np.full(6, 3)}, "a vinyals_class_split"),
         ({"images": np.array([{}], dtype=object)}, "a damaged file"),
@@ -296,6 +313,21 @@ def test_an_incomplete_release_is_refused(small_official, cache, monkeypatch):
     monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, characters=7))
     monkeypatch.setenv(_store.VARIABLE, str(small_official))
     with pytest.raises(InputError, match="expected 7 characters of 3 drawings, got 6 characters"):
+        datasets.load("omniglot")
+    assert not (cache / omniglot.PREPARED).exists()
+
+
+def test_a_drawing_of_a_zip_that_comes_twice_is_refused(small_official, cache, monkeypatch):
+    with zipfile.ZipFile(small_official / ZIPS[1]) as archive:
+        drawings = {name: archive.read(name) for name in archive.namelist() if omniglot.MEMBER.fullmatch(name)}
+    drawings["images_evaluation/Keble/character01/0481_03.png"] = drawings.pop(
+        "images_evaluation/Keble/character01/0481_02.png"
+    )
+    drawings["images_evaluation/Keble/character01/0999_03.png"] = png(np.ones((105, 105), bool))
+    write_zip(small_official / ZIPS[1], drawings)
+    monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, sha256=dict.fromkeys(ZIPS)))
+    monkeypatch.setenv(_store.VARIABLE, str(small_official))
+    with pytest.raises(InputError, match="got two drawings of a character by one drawer"):
         datasets.load("omniglot")
     assert not (cache / omniglot.PREPARED).exists()
 

@@ -111,6 +111,26 @@ def test_many_sources_are_noted_as_one(tmp_path):
     assert found != _prepared.source_checksums(sorted(tmp_path.iterdir()))
 
 
+def test_equal_pixels_are_counted_when_written_and_when_verified(tmp_path):
+    images, labels = make_images("train")
+    images[3], images[5] = images[0], make_images("val")[0][2]
+
+    def chunks():
+        yield images, labels
+
+    manifest = write_prepared(tmp_path / "tiny", parts=make_parts(train={"chunks": chunks}), **ABOUT)
+    two = labels[3] != labels[0]
+    expected = {
+        "images": 4,
+        "sets": 2,
+        "sets_of_two_classes": 1 + two,
+        "sets_by_split": {"train": 1, "train and val": 1},
+    }
+    assert manifest["equal"] == expected
+    edit(tmp_path / "tiny", lambda manifest: manifest.pop("equal"))  # as earlier versions wrote it
+    assert verify_prepared(tmp_path / "tiny")["equal"] == expected
+
+
 def test_one_split_alone(folder):
     data = open_prepared(folder, "test")
     assert repr(data) == "Dataset(tiny: 2 classes, 13 images 4x5x3)"
@@ -260,6 +280,10 @@ DAMAGE = {
     "another shape": (
         lambda f: edit(f, lambda m: m.update(shape=[5, 4, 3])),
         r"expected an array uint8 \[19, 5, 4, 3\]",
+    ),
+    "labels slid down by a row": (
+        lambda f: np.save(f / "val_labels.npy", np.array([1] + [0] * 6 + [1] * 5, np.int32)),
+        r"val_labels\.npy: expected the labels that the manifest counts",
     ),
     "other labels": (
         lambda f: np.save(f / "val_labels.npy", np.array([0] * 5 + [1] * 7, np.int32)),

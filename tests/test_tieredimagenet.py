@@ -112,7 +112,14 @@ def test_the_lists_of_names_beside_it_give_wnids(tmp_path, target):
     (folder / "class_names.txt").write_text("\n".join([*names, "another", "another", ""]))
     (folder / "synsets.txt").write_text("\n".join(f"n{number:08d}" for number in range(len(names) + 2)))
     assert imported(folder).wnids == tuple(f"n{number:08d}" for number in range(len(names)))
-    (folder / "class_names.txt").write_text("\n".join([names[0], *names]))  # a name that means two
+    for file in ("class_names.txt", "synsets.txt"):  # as some editors save them
+        (folder / file).write_text((folder / file).read_text(), encoding="utf-8-sig")
+    shutil.rmtree(target)
+    assert imported(folder).wnids == tuple(f"n{number:08d}" for number in range(len(names)))
+    (folder / "class_names.txt").write_text("\n".join([names[0], *names, ""]))  # a name that means two
+    shutil.rmtree(target)
+    assert imported(folder).wnids is None
+    (folder / "class_names.txt").write_text("\n".join(names[1:]))  # a line too few: which one is not known
     shutil.rmtree(target)
     assert imported(folder).wnids is None
 
@@ -129,6 +136,19 @@ def test_npz_files_in_either_order_of_channels(tmp_path, target, save, blue_firs
 
 def test_one_of_the_files_stands_for_its_folder(tmp_path, target):
     check(imported(write_npz(tmp_path / "a") / "val_labels.pkl"))
+
+
+def test_splits_that_number_their_classes_from_0_are_told_apart_by_pixels(tmp_path, target):
+    folder = write_npz(tmp_path / "a")
+    for split in SIZES:
+        labels = [number - FIRST[split] for number, _ in pairs(split)]
+        write_pickle(folder / f"{split}_labels.pkl", {"labels": labels})
+    check(imported(folder))
+    shutil.rmtree(target)
+    for file in ("val_images.npz", "val_labels.pkl"):
+        shutil.copy(folder / file, folder / file.replace("val", "test"))
+    with pytest.raises(InputError, match="same classes in val and test: by their pixels val class 0 is test class 0"):
+        imported(folder, small(classes={**SIZES, "test": 3}))
 
 
 def test_an_archive_of_the_files(tmp_path, target):

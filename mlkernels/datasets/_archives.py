@@ -36,7 +36,7 @@ def unpack(path: Path, folder: Path, wants: Callable[[str], bool] = lambda membe
 
     Raises:
         InputError: a damaged archive, a member that is a link or lies outside of the folder (nothing of such an archive
-            is to be trusted), or more bytes than the disk has room for.
+            is to be trusted) or that comes twice, or more bytes than the disk has room for.
     """
     count = 0
     do = "nothing was imported; get the archive from its official place"
@@ -60,7 +60,9 @@ def unpack(path: Path, folder: Path, wants: Callable[[str], bool] = lambda membe
             count += 1
     except InputError:
         raise
-    except (*_DAMAGE, FileExistsError) as error:
+    except FileExistsError:
+        raise bad_input(str(path), "an archive that has each file once", f"{name[:100]!r} twice", do) from None
+    except _DAMAGE as error:
         reason = str(error).partition("\n")[0] or type(error).__name__
         raise bad_input(str(path), "a whole archive", f"a damaged or truncated one ({reason})", do) from None
     return count

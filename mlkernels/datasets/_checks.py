@@ -7,6 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
+from mlkernels.datasets._names import named_twice
 from mlkernels.datasets._recipe import Part, Recipe
 from mlkernels.errors import bad_input
 
@@ -43,6 +44,8 @@ def check_parts(recipe: Recipe, parts: Mapping[str, Part], where: str) -> tuple[
         raise bad_input(where, f"classes {wanted}", got, _DO)
     notes = []
     for split, part in parts.items():
+        if again := named_twice(part.wnids or ()):
+            raise bad_input(where, f"different classes in {split}", f"{again} twice", _DO)
         counts = np.array(part.counts)
         if (counts == 0).any():
             name = part.class_names[int(counts.argmin())]
@@ -59,6 +62,24 @@ def check_parts(recipe: Recipe, parts: Mapping[str, Part], where: str) -> tuple[
         if whole is not None and counts.sum() < whole:
             notes.append(f"{split}: {counts.sum()} images, fewer than {whole}")
     return tuple(notes)
+
+
+def check_classes(recipe: Recipe, manifest: dict) -> None:
+    """Refuse what was written where the pixels of two splits show the same classes.
+
+    Args:
+        recipe: of the dataset.
+        manifest: of the folder that is about to get its name.
+
+    Raises:
+        InputError: a supervised split, whatever numbers its classes have.
+    """
+    for splits, pairs in manifest["same_classes"].items():
+        wanted = ", ".join(f"{split} {count}" for split, count in recipe.expected.classes.items())
+        example = " is ".join(pairs[0])
+        got = f"a supervised split, with the same classes in {splits}: by their pixels {example}, {len(pairs)} such"
+        do = f"{_DO}; few-shot learning needs new classes in val and test"
+        raise bad_input(manifest["source"], f"splits of different classes ({wanted})", got, do)
 
 
 def check_means(recipe: Recipe, manifest: dict) -> None:
@@ -85,8 +106,13 @@ def check_means(recipe: Recipe, manifest: dict) -> None:
 
 
 def _shared(parts: Mapping[str, Part]) -> str:
-    """A class that two splits have, or nothing. A wnid tells; a name alone does not: ImageNet has two cranes."""
+    """A class that two splits have, or nothing. A wnid tells; a name alone does not: ImageNet has two cranes.
+
+    Numbers say nothing at all: many copies count the classes of each split from 0.
+    """
     for one, other in combinations(parts.values(), 2):
+        if one.numbers is not None or other.numbers is not None:
+            continue
         if one.wnids and other.wnids:
             both, few = set(one.wnids) & set(other.wnids), 1
         else:

@@ -11,7 +11,8 @@ from pathlib import Path
 
 from mlkernels.datasets import _MODULES, _store
 from mlkernels.datasets._archives import is_archive, unpack
-from mlkernels.datasets._checks import check_means, check_parts
+from mlkernels.datasets._checks import check_classes, check_means, check_parts
+from mlkernels.datasets._equal import in_words
 from mlkernels.datasets._fetch import fetch
 from mlkernels.datasets._prepared import open_prepared, read_manifest, write_prepared
 from mlkernels.datasets._recipe import Download, Recipe
@@ -81,19 +82,21 @@ def get(
             form=recipe.forms.get(form, form),
             accepted=recipe.restricted,
             notes=notes,
-            check=lambda manifest: check_means(recipe, manifest),
+            check=lambda manifest: (check_classes(recipe, manifest), check_means(recipe, manifest)),
             progress=progress(recipe.name, total),
         )
     return target
 
 
 def described(manifest: dict) -> Iterable[str]:
-    """Lines about a prepared dataset: counts of classes and images, channel means, and what else to know."""
+    """Lines about a prepared dataset: counts of classes and images, channel means, equal images, what else to know."""
     for split, about in manifest["splits"].items():
         counts = about["counts"]
         span = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
         means = " ".join(f"{value:.4f}" for value in about["mean"])
         yield f"{split:<5} {len(counts)} classes, {sum(counts)} images ({span} a class), channel means {means}"
+    if "equal" in manifest:  # which folders of earlier versions lack
+        yield in_words(manifest["equal"])
     for note in manifest["notes"]:
         yield f"note: {note}"
 

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import re
 import tarfile
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
-from mlkernels.datasets._mini_images import by_split, read_lists
+from mlkernels.datasets._mini_images import NAMED, by_split, read_lists
 from mlkernels.datasets._recipe import Part
 from mlkernels.datasets.miniimagenet import classes
 from mlkernels.errors import bad_input
@@ -17,6 +19,7 @@ from mlkernels.errors import bad_input
 FILE = re.compile(r"(?:.*/)?(n\d{8})_(\d+)\.jpe?g", re.IGNORECASE)  # n01532829_123.JPEG
 CLASS_TAR = re.compile(r"(?:.*/)?(n\d{8})\.tar")
 IMAGES = 600
+_DO = "nothing was imported; give another copy"
 ROOTS = ("", "train", "ILSVRC/Data/CLS-LOC/train", "Data/CLS-LOC/train", "ILSVRC2012_img_train")
 
 
@@ -59,7 +62,13 @@ def parts(path: Path) -> dict[str, Part]:
 
 def _ranked(wnid: str, own: Sequence[Picture], names: Sequence[str], path: Path) -> tuple[Picture, ...]:
     """The pictures whose ranks, from 1, are the last four digits of the names."""
+    if other := next((name for name in names if not NAMED.fullmatch(name)), None):
+        do = "take the published CSV files, or take these away"
+        raise bad_input(str(path), f"names with a rank in the class, as {wnid}00000005.jpg", other, do)
     ranks = [int(name.rpartition(".")[0][-4:]) for name in names]
+    if again := next((rank for rank, count in Counter(ranks).items() if count > 1), None):
+        do = "take the published CSV files, or take these away"
+        raise bad_input(str(path), f"each image of {wnid} once in the CSV files", f"rank {again} twice", do)
     if max(ranks) > len(own) or min(ranks) < 1:
         expected = f"at least {max(ranks)} images of {wnid}, as the CSV files choose among them"
         raise bad_input(str(path), expected, len(own), "complete the class, or take the CSV files away")
@@ -81,10 +90,10 @@ def _in_folder(path: Path) -> dict[str, tuple[Picture, ...]]:
     for wnid in classes():
         folder, tar = root / wnid, root / f"{wnid}.tar"
         if folder.is_dir():
-            pictures[wnid] = _sorted((file.name for file in folder.iterdir()), folder)
+            pictures[wnid] = _sorted(wnid, (file.name for file in folder.iterdir()), folder)
         else:
             with _opened(tar) as archive:
-                pictures[wnid] = _sorted(archive.getnames(), tar)
+                pictures[wnid] = _sorted(wnid, archive.getnames(), tar)
     return pictures
 
 
@@ -94,14 +103,22 @@ def _in_tar(path: Path) -> dict[str, tuple[Picture, ...]]:
         for member in outer:
             match = CLASS_TAR.fullmatch(member.name)
             if match and match[1] in classes():
+                if match[1] in pictures:
+                    raise bad_input(str(path), "one tar file a class", f"{match[1]}.tar twice", _DO)
                 with tarfile.open(fileobj=outer.extractfile(member)) as archive:
-                    pictures[match[1]] = _sorted(archive.getnames(), path)
+                    pictures[match[1]] = _sorted(match[1], archive.getnames(), path)
     return pictures
 
 
-def _sorted(names: Iterable[str], holder: Path) -> tuple[Picture, ...]:
-    matches = ((FILE.fullmatch(name), name) for name in names)
-    return tuple(sorted((Picture(int(m[2]), name, holder) for m, name in matches if m), key=lambda one: one.number))
+def _sorted(wnid: str, names: Iterable[str], holder: Path) -> tuple[Picture, ...]:
+    """A class's pictures by their numbers. An `InputError` where one is of another class, or two have one number."""
+    matches = [(FILE.fullmatch(name), name) for name in names]
+    pictures = sorted((Picture(int(m[2]), name, holder) for m, name in matches if m), key=lambda one: one.number)
+    if other := next((name for m, name in matches if m and m[1].lower() != wnid), None):
+        raise bad_input(str(holder), f"images of {wnid}", other, _DO)
+    if again := next((two.name for one, two in pairwise(pictures) if one.number == two.number), None):
+        raise bad_input(str(holder), f"each image of {wnid} once", f"{again} twice", _DO)
+    return tuple(pictures)
 
 
 def _paths(own: Sequence[Picture]) -> Sequence[Path]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from mlkernels.datasets._modes import OtherPixels, as_rgb
 from mlkernels.datasets._recipe import CHUNK
 from mlkernels.errors import bad_input
 
@@ -18,20 +19,24 @@ def decode(data: bytes, side: int, where: str) -> np.ndarray:
     """An image file as uint8 `[side, side, 3]`, squashed to a square where it is none.
 
     Each pixel is the mean of the area that it covers (Pillow's BOX, OpenCV's INTER_AREA); small images are enlarged
-    linearly. An image that has the size already is taken as it is.
+    linearly. An image that has the size already is taken as it is. 16-bit grey is scaled to 8 bits.
 
     Raises:
-        InputError: no image, or one that is cut short; it says which by `where`.
+        InputError: no image, one that is cut short, or pixels whose 8-bit value is not known (`as_rgb` says which); it
+            says which image by `where`.
     """
     from PIL import Image
 
     try:
         with Image.open(io.BytesIO(data)) as image:
-            picture = image.convert("RGB")
+            picture = as_rgb(image)
             if picture.size != (side, side):
                 smaller = min(picture.size) >= side
                 picture = picture.resize((side, side), Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR)
             return np.asarray(picture)
+    except OtherPixels as error:
+        do = "nothing was imported; save it as 8-bit RGB"
+        raise bad_input(where, "an image of 8 bits, or a PNG of 16-bit grey", error, do) from None
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         got = "an empty file" if not data else f"{str(error).partition(chr(10))[0][:80] or type(error).__name__}"
         raise bad_input(where, "an image", got, "nothing was imported; get it again") from None

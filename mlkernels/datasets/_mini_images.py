@@ -9,11 +9,11 @@ from functools import partial
 from pathlib import Path
 
 from mlkernels.datasets._images import decoded
+from mlkernels.datasets._names import named_twice, wnid_in
 from mlkernels.datasets._recipe import Part
 from mlkernels.datasets.miniimagenet import SPELLINGS, SPLITS, classes
 from mlkernels.errors import bad_input
 
-WNID = re.compile(r"n\d{8}")
 NAMED = re.compile(r"(n\d{8})\d{8}\.(jpe?g|png)", re.IGNORECASE)  # n0153282900000005.jpg
 ENDS = {".jpg", ".jpeg", ".png"}
 SIDE = 84
@@ -33,13 +33,13 @@ def parts(path: Path) -> dict[str, Part]:
     files = _by_class(path)
     chosen = read_lists(path)
     if chosen is not None:
-        by_name = {file.name: file for own in files.values() for file in own}
-        wanted = [name for own in chosen.values() for name in own]
-        missing = [name for name in wanted if name not in by_name]
+        by_name = {wnid: {file.name: file for file in own} for wnid, own in files.items()}
+        wanted = [(wnid, name) for wnid, own in chosen.items() for name in own]
+        missing = [name for wnid, name in wanted if name not in by_name.get(wnid, ())]
         if missing:
             expected, got = f"the {len(wanted)} images of the CSV files", f"{len(missing)} fewer ({missing[0]} ...)"
             raise bad_input(str(path), expected, got, "complete the copy, or take the CSV files away")
-        files = {wnid: [by_name[name] for name in own] for wnid, own in chosen.items()}
+        files = {wnid: [by_name[wnid][name] for name in own] for wnid, own in chosen.items()}
     return by_split({wnid: tuple(own) for wnid, own in files.items()}, _read, lambda own: own)
 
 
@@ -83,7 +83,8 @@ def read_lists(path: Path) -> dict[str, list[str]] | None:
     They are looked for beside the images, in a folder `split`, `splits` or `csv_files` there, and one folder up.
 
     Raises:
-        InputError: they are incomplete, damaged or of another split than that of Ravi and Larochelle.
+        InputError: they are incomplete, damaged, of another split than that of Ravi and Larochelle, name an image twice
+            or give it another class than its name does.
     """
     folder = path if path.is_dir() else path.parent
     places = [folder, *(folder / name for name in ("split", "splits", "csv_files")), folder.parent]
@@ -99,18 +100,32 @@ def read_lists(path: Path) -> dict[str, list[str]] | None:
         raise bad_input(str(place), "train.csv, val.csv and test.csv", f"{' and '.join(here)} alone", do)
     named: dict[str, list[str]] = {}
     for split, file in lists.items():
-        try:
-            with open(file, encoding="utf-8", newline="") as lines:
-                rows = [row for row in csv.reader(lines) if row and row[1] != "label"]
-            for name, wnid in rows:
-                named.setdefault(wnid, []).append(name)
-        except (OSError, ValueError, IndexError, csv.Error) as error:
-            raise bad_input(str(file), "lines `filename,label`", f"others ({error})", do) from None
+        rows = _lines(file, do)
         other = next((wnid for _, wnid in rows if classes().get(wnid, ("no",))[0] != split), None)
         if other:
             got = f"{other}, which is in its {classes()[other][0]} split" if other in classes() else other
             raise bad_input(str(file), f"classes of the {split} split of Ravi and Larochelle", got, do)
+        for name, wnid in rows:
+            if (wnid_in(name) or wnid) != wnid:
+                raise bad_input(str(file), f"the label {wnid_in(name)} of {name}, as its name says", wnid, do)
+            named.setdefault(wnid, []).append(name)
+        for own in named.values():
+            if again := named_twice(own):
+                raise bad_input(str(file), "each image once", f"{again} twice", do)
     return named
+
+
+def _lines(file: Path, do: str) -> list[tuple[str, str]]:
+    """The file names and labels of a CSV file, with a header or without, as any editor saves it."""
+    try:
+        with open(file, encoding="utf-8-sig", newline="") as lines:
+            rows = [tuple(cell.strip() for cell in row) for row in csv.reader(lines)]
+    except (OSError, ValueError, csv.Error) as error:
+        raise bad_input(str(file), "lines `filename,label`", f"others ({error})", do) from None
+    rows = [row for row in rows if any(row)]
+    if odd := next((row for row in rows if len(row) != 2), None):
+        raise bad_input(str(file), "lines `filename,label`", f"{','.join(odd)[:60]!r}", do)
+    return [row for row in rows if row[1].lower() != "label"]
 
 
 def _by_class(path: Path, first: bool = False) -> dict[str, list[Path]]:
@@ -139,6 +154,13 @@ def _by_class(path: Path, first: bool = False) -> dict[str, list[Path]]:
                 held.setdefault(wnid, []).extend(own)
             if own and first:
                 return held
+    for wnid, own in held.items():
+        if other := next((file for file in own if (wnid_in(file.name) or wnid) != wnid), None):
+            do = "put each image into the folder of its class"
+            raise bad_input(str(other), f"an image of {wnid}, as its folder says", f"one of {wnid_in(other.name)}", do)
+        if again := named_twice(file.name for file in own):
+            places = " and ".join(str(file) for file in own if file.stem.lower() == Path(again).stem.lower())
+            raise bad_input(str(path), f"each image of {wnid} once", places, "take one of them away")
     return held
 
 

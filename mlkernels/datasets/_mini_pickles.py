@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -65,7 +66,8 @@ def category(files: Mapping[str, Path]) -> dict[str, Part]:
         names = wnids or [f"{split} class {value}" for value in values]
         flip = _blue_first(images) if flip is None else flip
         notes = () if wnids else ("it does not say which class of ImageNet a label means",)
-        found[split] = _part(path, images, numbers, names, wnids, flip, notes)
+        part = _part(path, images, numbers, names, wnids, flip, notes)
+        found[split] = part if wnids else replace(part, numbers=tuple(values.tolist()))
     return found
 
 
@@ -99,5 +101,7 @@ def _wnids_of(content: dict, values: np.ndarray) -> list[str] | None:
     if not isinstance(names, dict):
         return None
     wnid_of = {label: _pickles.text(name) for name, label in names.items()}
+    if len(wnid_of) < len(names):  # two names for one label
+        return None
     found = [wnid_of.get(int(value)) for value in values]
     return found if all(wnid in classes() for wnid in found) else None

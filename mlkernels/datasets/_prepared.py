@@ -21,9 +21,11 @@ import numpy as np
 import mlkernels
 from mlkernels.datasets._checksums import sha256_of, source_checksums
 from mlkernels.datasets._dataset import Dataset
+from mlkernels.datasets._equal import counted, sets_of_equal
 from mlkernels.datasets._maps import Joined, Mapped
 from mlkernels.datasets._parts import file_names, write_part
 from mlkernels.datasets._recipe import Part
+from mlkernels.datasets._same_classes import same_classes
 from mlkernels.datasets._store import MANIFEST
 from mlkernels.errors import InputError, bad_input
 from mlkernels.files import temporary_folder
@@ -48,8 +50,9 @@ def write_prepared(
 ) -> dict:
     """Write a dataset in the prepared form: `folder` is there whole at the end, or as it was.
 
-    At most one chunk of images is held in memory. A folder that is cut off (SIGKILL) keeps its temporary name and is
-    removed by the next call for the same dataset. What lay at `folder` before is kept as `NAME.broken-N`.
+    At most one chunk of images is held in memory, or those of one class where classes have no names. A folder that is
+    cut off (SIGKILL) keeps its temporary name and is removed by the next call for the same dataset. What lay at
+    `folder` before is kept as `NAME.broken-N`.
 
     Args:
         folder: to make.
@@ -62,7 +65,8 @@ def write_prepared(
         form: of the source, in words.
         accepted: whether the user accepted the terms.
         notes: what the user should know of this copy.
-        check: gets the manifest before the folder gets its name; raises what is wrong with it.
+        check: gets the manifest, with what the pixels say of equal images and classes, before the folder gets its name;
+            raises what is wrong with it.
         progress: gets the number of images of each chunk that was written.
 
     Returns:
@@ -90,6 +94,11 @@ def write_prepared(
             "std": first["std"],
             "splits": splits,
         }
+        with_images = _opened(temporary, manifest, list(splits))
+        sets = sets_of_equal(with_images)
+        manifest["equal"] = counted(with_images, sets)
+        manifest["same_classes"] = same_classes(with_images, sets, {name: part.numbers for name, part in parts.items()})
+        del with_images  # some systems rename no folder of open files
         if check is not None:
             check(manifest)
         with open(temporary / MANIFEST, "w", encoding="utf-8") as file:
@@ -145,13 +154,18 @@ def open_prepared(folder: Path, split: str | None = None) -> Dataset:
     chosen = list(manifest["splits"]) if split is None else [split]
     if split is not None and split not in manifest["splits"]:
         raise bad_input("split", " or ".join(manifest["splits"]), split, f"name a split of {manifest['name']}")
+    return _opened(folder, manifest, chosen)
+
+
+def _opened(folder: Path, manifest: dict, chosen: list[str]) -> Dataset:
+    """The chosen splits of a folder that this manifest describes."""
     maps, labels, names, wnids, splits = [], [], [], [], {}
     for part in chosen:
         about = manifest["splits"][part]
         shape = (sum(about["counts"]), *manifest["shape"])
         maps.append(Mapped(folder / file_names(part)[0], shape, np.uint8))
         own = Mapped(folder / file_names(part)[1], shape[:1], np.int32).array
-        if not np.array_equal(np.bincount(own, minlength=len(about["counts"])), about["counts"]):
+        if not np.array_equal(own, np.repeat(np.arange(len(about["counts"])), about["counts"])):
             raise broken(folder / file_names(part)[1], "the labels that the manifest counts", "others")
         splits[part] = np.arange(len(about["counts"])) + len(names)
         labels.append(own.astype(np.int64) + len(names))
@@ -175,7 +189,7 @@ def verify_prepared(folder: Path, progress: Callable[[int], None] | None = None)
     """Read every byte of a prepared folder again and hold it against the manifest.
 
     Returns:
-        The manifest.
+        The manifest, with a new count of equal images as `equal`.
 
     Raises:
         InputError: the first file that differs.
@@ -186,8 +200,8 @@ def verify_prepared(folder: Path, progress: Callable[[int], None] | None = None)
             digest = sha256_of(folder / file, progress)
             if digest != about["sha256"][file]:
                 raise broken(folder / file, f"SHA-256 {about['sha256'][file]}", digest)
-    open_prepared(folder)
-    return manifest
+    data = open_prepared(folder)
+    return manifest | {"equal": counted(data, sets_of_equal(data))}
 
 
 def broken(path: Path, expected: str, got: object) -> InputError:

@@ -31,6 +31,8 @@ class Part:
         chunks: gives an iterator over `(uint8 images [n, H, W, C], int labels [n] in 0..classes-1)`, each chunk of
             about `CHUNK` images, in any order of classes. It may be called more than once.
         wnids: one WordNet id a class, or None where the source does not say.
+        numbers: the source's own number of each class where it has no names for them, else None. Other splits may use
+            the same numbers for other classes: whether they mean the same is decided by pixels.
         files: the files that it is read from, for their SHA-256.
         notes: what the user should know, a sentence each.
     """
@@ -39,6 +41,7 @@ class Part:
     counts: tuple[int, ...]
     chunks: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
     wnids: tuple[str, ...] | None = None
+    numbers: tuple[int, ...] | None = None
     files: tuple[Path, ...] = ()
     notes: tuple[str, ...] = ()
 

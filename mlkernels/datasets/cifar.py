@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -57,6 +59,8 @@ def parts(name: str, path: Path, form: str) -> dict[str, Part]:
         _check_meta(files[2])
         reads = [partial(_read_official, file) for file in files[:2]]
     counts = sum(np.bincount(read()[0], minlength=len(CLASSES)) for read in reads)
+    if form == "official":
+        _check_names(files[:2])
     found = {}
     for split, names in split_classes(name).items():
         ids = [CLASSES.index(one) for one in names]
@@ -148,11 +152,12 @@ def _ready(name: str, split: str, file: Path) -> Part:
     ids, counts = np.unique(read()[0], return_counts=True)
     names = split_classes(name)[split]
     if ids.tolist() == [CLASSES.index(one) for one in names]:
-        notes = ()
+        numbers, notes = None, ()
     else:
-        names = tuple(f"class {one}" for one in ids)
+        names, numbers = tuple(f"class {one}" for one in ids), tuple(ids.tolist())
         notes = ("The pickles do not name their classes, which are called by their numbers.",)
-    return Part(names, tuple(counts.tolist()), partial(_chunks, [read], ids.tolist()), files=(file,), notes=notes)
+    chunks = partial(_chunks, [read], ids.tolist())
+    return Part(names, tuple(counts.tolist()), chunks, numbers=numbers, files=(file,), notes=notes)
 
 
 def _chunks(reads: list[Callable[[], File]], ids: list[int]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -199,6 +204,23 @@ def _check_meta(file: Path) -> None:
         found = tuple(map(text, found)) if isinstance(found, list) else (type(found).__name__,)
         if found != names:
             raise bad_input(str(file), f"the {key} of CIFAR-100", f"{', '.join(found[:3])} ...", AGAIN)
+
+
+def _check_names(files: Sequence[Path]) -> None:
+    """No image is there twice under one name; that a name comes twice with different pixels proves nothing."""
+    contents = [_pickles.load(file, lazy=True) for file in files]
+    names = [content.get("filenames", content.get(b"filenames")) for content in contents]
+    names = [list(map(text, own)) if isinstance(own, list) else [] for own in names]
+    twice = {name for name, count in Counter(chain(*names)).items() if count > 1}
+    seen = set()
+    for file, content, own in zip(files, contents, names, strict=True):
+        rows = {row: name for row, name in enumerate(own) if name in twice}
+        pieces = _pieces(_pickles.get(content, "data", file)) if rows else ()
+        for row, image in enumerate(chain.from_iterable(pieces)):
+            if row in rows:
+                if (one := (rows[row], image.tobytes())) in seen:
+                    raise bad_input(str(file), "each image once", f"{one[0]} twice", AGAIN)
+                seen.add(one)
 
 
 def _wants(member: str) -> bool:

@@ -15,6 +15,7 @@ from mlkernels.checks import one_of
 from mlkernels.datasets import _store
 from mlkernels.datasets._dataset import Dataset, Turned, pixel_statistics
 from mlkernels.datasets._fetch import fetch
+from mlkernels.datasets._modes import as_rgb
 from mlkernels.errors import bad_input
 from mlkernels.files import write_atomically
 
@@ -183,7 +184,7 @@ def _read_zip(path: Path) -> list[tuple[tuple, np.ndarray]]:
             with Image.open(io.BytesIO(archive.read(name))) as image:
                 if image.size != (105, 105):
                     raise ValueError(f"{name} is {image.size[0]}x{image.size[1]}, not 105x105")
-                ink = 255 - np.asarray(image.convert("L"))
+                ink = 255 - np.asarray(as_rgb(image).convert("L"))
             small = np.asarray(Image.fromarray(ink).resize((28, 28), Image.Resampling.BOX))
             place = (int(part == "evaluation"), alphabet, character, int(drawer), int(number))
             drawings.append((place, small))
@@ -211,6 +212,12 @@ def _fault(arrays: dict[str, np.ndarray]) -> str | None:
     counts = np.bincount(labels)
     if (counts != OFFICIAL.drawings).any():
         return f"{counts.min()} to {counts.max()} drawings of a character"
+    if len(np.unique(names)) < len(names):
+        return "a character's name twice"
+    if arrays["drawer"].shape != labels.shape:
+        return f"drawers {list(arrays['drawer'].shape)} of {len(images)} drawings"
+    if np.unique(np.stack([labels, arrays["drawer"]]), axis=1).shape[1] < len(labels):
+        return "two drawings of a character by one drawer"
     for key, choices in (("class_split", 2), ("vinyals_class_split", 3)):
         if arrays[key].shape != names.shape or not np.isin(arrays[key], range(choices)).all():
             return f"a {key} that is not one number below {choices} for each character"

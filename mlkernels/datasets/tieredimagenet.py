@@ -77,6 +77,7 @@ def _part(split: str, count: int, pieces: Callable, images: Path, file: Path, fl
         counts=tuple(np.bincount(numbers).tolist()),
         chunks=labelled(pieces, numbers, flip),
         wnids=_wnids(names, file.parent),
+        numbers=None if key == "label_specific" else tuple(values.tolist()),
         files=(images, file),
         notes=(FLIPPED,) if flip else (),
     )
@@ -147,13 +148,15 @@ def _wnids(names: list[str], folder: Path) -> tuple[str, ...] | None:
     """The wnids of class names from synsets.txt and class_names.txt, where these lie there and no name means two."""
     try:
         words, wnids = (
-            [line.strip() for line in (folder / file).read_text(encoding="utf-8").splitlines()]
+            [line.strip() for line in (folder / file).read_text(encoding="utf-8-sig").rstrip().splitlines()]
             for file in ("class_names.txt", "synsets.txt")
         )
     except (OSError, ValueError):
         return None
+    if len(words) != len(wnids):
+        return None
     unique = Counter(words)
-    wnid_of = {word: wnid for word, wnid in zip(words, wnids, strict=False) if unique[word] == 1}
+    wnid_of = {word: wnid for word, wnid in zip(words, wnids, strict=True) if unique[word] == 1}
     return tuple(wnid_of[name] for name in names) if all(name in wnid_of for name in names) else None
 
 

@@ -36,8 +36,9 @@ def episodes(
 ) -> TaskBatch:
     """Sample classification tasks: `way` classes of a split, `shot` support and `queries` query images of each.
 
-    Classes and images are drawn without replacement within an episode, so support and queries share no image. Both
-    are ordered by class, then image; which class comes first is random. The key seeds a NumPy generator, so the same
+    Classes and images are drawn without replacement within an episode, so support and queries share no image. (Where a
+    dataset holds the same pixels under two names, which an import counts and says, these are two images.) Both are
+    ordered by class, then image; which class comes first is random. The key seeds a NumPy generator, so the same
     key gives the same episodes on every device.
 
     Args:
