@@ -1,9 +1,8 @@
 """How the tests' programs are compiled: most of the suite's time goes into that, and next to none into running them.
 
 They are not worth optimising: without LLVM's optimisations compiling takes about 40 % less, and in XLA's older way of
-compiling fusions half of the rest. jaxlib 0.10 has a flag for that; one that does not know a flag stops. The older way
-fuses a multiplication with an addition, so that what is 0 may be 1e-16, of which the analytic kernel of a ReLU makes
-1e-8. So the notebooks, run or in the browser, and what is held to the last digits are compiled as a reader has them.
+compiling fusions half of the rest. jaxlib 0.10 has a flag for that; one that does not know a flag stops. The notebooks,
+run or in the browser, are compiled as a reader has them.
 `JAX_DISABLE_MOST_OPTIMIZATIONS=0 XLA_FLAGS=--xla_cpu_use_fusion_emitters=true make test` compiles all tests so.
 """
 
