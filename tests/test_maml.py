@@ -780,7 +780,8 @@ def test_descriptions_of_sets_do_not_depend_on_the_session():
 
 
 def test_descriptions_tell_datasets_apart_by_their_images():
-    glyphs = [datasets.load("glyphs", classes=12, drawings=4, seed=seed) for seed in (0, 1, 0)]
+    glyphs = [datasets.load("glyphs", classes=12, drawings=4) for _ in range(3)]
+    glyphs[1] = replace(glyphs[1], images=np.array(glyphs[1].images)[..., ::-1, :])  # of the same mean
     texts = [_checkpoint.describe(partial(draw_batch, data.only("train"))) for data in glyphs]
     assert texts[0] == texts[2] != texts[1]
     glyphs[0].rows_of(0)  # which a dataset remembers
