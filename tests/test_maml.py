@@ -750,6 +750,7 @@ def test_descriptions_tell_functions_apart():
         (range(3), range(4)),
         (Path("a"), Path("b")),
         (np.add, np.subtract),
+        (optax.MultiSteps(optax.sgd(0.1), 2), optax.MultiSteps(optax.sgd(0.2), 2)),
     ],
 )
 def test_descriptions_tell_what_functions_close_over_apart(one, other):
@@ -760,10 +761,15 @@ def test_descriptions_tell_what_functions_close_over_apart(one, other):
     assert _checkpoint.describe(closing(one)) != _checkpoint.describe(closing(other))
 
 
-@pytest.mark.parametrize("kind", ["tuple", "inner", "partial"])
+@pytest.mark.parametrize("kind", ["tuple", "inner", "partial", "attribute"])
 def test_descriptions_hold_constants_wherever_they_are_written(kind):
     low, again, other = (_checkpoint.describe(sampler(*span)[kind]) for span in ((0.1, 5.0), (0.1, 5.0), (0.1, 0.2)))
     assert low == again != other
+
+
+def test_descriptions_of_nested_functions_stay_short():
+    """Were each level quoted again, with its backslashes doubled, it would be megabytes."""
+    assert len(_checkpoint.describe(optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 1.0, 3, 10)))) < 20_000
 
 
 def test_descriptions_of_sets_do_not_depend_on_the_session():

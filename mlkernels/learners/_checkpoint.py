@@ -57,9 +57,9 @@ def readable(rates) -> str:
 def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
     """A function as text that is the same in the next session: its name, its constants and what it closes over.
 
-    Constants are those of functions written inside it, too. Two optimisers of different rates differ by it, and two
-    datasets by their images. It cannot be complete: global variables that a function reads, what it does between its
-    constants, and attributes of objects that are no dataclasses and do not show them in their `repr` are not looked at.
+    Constants are those of functions written inside it, too; an object is known by its attributes. Two optimisers of
+    different rates differ by it, and two datasets by their images. It cannot be complete: global variables that a
+    function reads, and what it does between its constants, are not looked at.
 
     Example:
         >>> import optax
@@ -79,10 +79,10 @@ def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
         is_key = isinstance(thing, jax.Array) and jnp.issubdtype(thing.dtype, jax.dtypes.prng_key)
         return digest(jax.random.key_data(thing) if is_key else thing)
     if isinstance(thing, dict):
-        return str(sorted((str(name), describe(item, inside)) for name, item in thing.items()))
+        return "{" + ", ".join(sorted(f"{name}: {describe(item, inside)}" for name, item in thing.items())) + "}"
     if isinstance(thing, tuple | list | set | frozenset):
-        items = [describe(item, inside) for item in thing]
-        return f"{type(thing).__name__}{sorted(items) if isinstance(thing, set | frozenset) else items}"
+        items = [describe(item, inside) for item in thing]  # joined and not quoted again, which doubles each backslash
+        return f"{type(thing).__name__}[{', '.join(sorted(items) if isinstance(thing, set | frozenset) else items)}]"
     if isinstance(thing, Dataset):
         return str(described(thing))
     owner = getattr(thing, "__self__", None)
@@ -101,7 +101,10 @@ def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
     if is_dataclass(thing):
         return f"{name}{describe({field.name: getattr(thing, field.name) for field in fields(thing)}, inside)}"
     text = repr(thing)
-    return name if " at 0x" in text else f"{name} {text}"
+    if " at 0x" not in text:
+        return f"{name} {text}"
+    held = {} if hasattr(thing, "__array__") else getattr(thing, "__dict__", {})  # arrays may be files of any size
+    return f"{name}{describe(dict(held), inside)}"
 
 
 def _constants(code: CodeType) -> list:

@@ -131,8 +131,8 @@ def fit(
             way, at the end, and when the loop is interrupted. It is refused where it was not made by this call. Numbers
             and arrays are compared to the bit. `apply`, a sampler and the optimiser are compared by their names, their
             constants and what they close over, and by what they do at the start, in half of the digits or a third: the
-            first batch, the network's outputs on it, the first update. An edit that changes none of these, of a global
-            variable that only later batches or a later rate of a schedule depend on, is not noticed: see `identity`.
+            first batch, the network's outputs on it, the first update. What shows in none of these is not noticed, such
+            as a global variable that only later batches or a schedule's later rates depend on: `identity` is for that.
         checkpoint_every: outer steps between writes; None means every 10 seconds or so.
         identity: a text that a checkpoint has to be resumed with, or several by name: what only the caller knows, such
             as the version of the data or of the code, or `datasets.fingerprint.described` of a dataset.
