@@ -121,17 +121,18 @@ def package_hash(folder: Path = _HERE) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(notebook: dict, parameters: dict, package: str | None = None) -> str:
+def fingerprint(notebook: dict, parameters: dict, package: str | None = None, data: dict | None = None) -> str:
     """What an executed notebook depends on, in one hash: the same hash, the same result.
 
     Args:
         notebook: the notebook's content (cells with `cell_type`, `source` and tags count, outputs do not).
         parameters: the values that it is run with.
         package: the package's hash; computed where None.
+        data: checksums of the datasets' files, as `datasets.fingerprint.files` finds them; None for none.
 
     Returns:
-        64 hexadecimal digits over the cells, the parameters, the package's source, the versions, and the environment
-        variables that change results (MLKERNELS_*, JAX_*, XLA_*).
+        64 hexadecimal digits over the cells, the parameters, the package's source, the versions, the environment
+        variables that change results (MLKERNELS_*, JAX_*, XLA_*), and the data.
 
     Example:
         >>> cell = {"cell_type": "code", "source": "1 + 1", "metadata": {}}
@@ -146,5 +147,5 @@ def fingerprint(notebook: dict, parameters: dict, package: str | None = None) ->
         name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT) and name not in _NOT_RESULTS
     }
     content = [cells, sorted((name, repr(value)) for name, value in parameters.items())]
-    content += [package or package_hash(), versions(), settings]
+    content += [package or package_hash(), versions(), settings, data or {}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

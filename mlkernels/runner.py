@@ -61,12 +61,14 @@ def plan(
         raise bad_input(
             "--out", "a folder other than the notebooks'", str(out), "executed notebooks would replace the sources"
         )
-    package = package_hash()
+    from mlkernels.datasets.fingerprint import files  # NumPy, without which the command line starts
+
+    package, data = package_hash(), files()
     jobs = []
     for name, path in chosen.items():
         default = parameters_of(contents[name]).get("seed")
         seed = int(default.default) if default is not None and default.default.isdecimal() else None
-        mark = fingerprint(contents[name], values[name], package)
+        mark = fingerprint(contents[name], values[name], package, data)
         jobs.append(Job(name, path, out.resolve() / f"{name}.ipynb", preset, values[name], seed, mark))
     return jobs, out
 

@@ -168,10 +168,26 @@ def test_the_fingerprint_follows_all_that_a_result_depends_on(folder, tmp_path, 
     marks.append(now())
     monkeypatch.setattr(provenance, "versions", lambda: {"jax": "9"})
     marks.append(now())
+    marks.append(provenance.fingerprint(notebook, {}, provenance.package_hash(package), {"omniglot": "1"}))
     assert len(set(marks)) == len(marks)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     notebook["cells"][0]["outputs"] = ["new"]
-    assert now() == marks[-1]
+    assert now() == marks[-2]
+
+
+def test_a_notebook_that_ran_on_other_data_is_not_kept(folder, tmp_path, monkeypatch):
+    data = tmp_path / "data"
+    data.mkdir()
+    monkeypatch.setenv("MLKERNELS_DATA", str(data))
+
+    def marks():
+        return [job.fingerprint for job in runner.plan(folder, [], None, "quick", [])[0]]
+
+    (data / "omniglot_28.npz").write_bytes(b"one")
+    before = marks()
+    assert marks() == before
+    (data / "omniglot_28.npz").write_bytes(b"two")
+    assert not set(marks()) & set(before)
 
 
 def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path, monkeypatch):

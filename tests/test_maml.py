@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import cmath
+import math
 import os
 import subprocess
 import sys
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -14,9 +17,9 @@ import numpy as np
 import optax
 import pytest
 
-from mlkernels import kernels, metantk
+from mlkernels import datasets, kernels, metantk
 from mlkernels.errors import InputError
-from mlkernels.learners import _checkpoint, _meta, maml
+from mlkernels.learners import _checkpoint, _meta, _probe, maml
 from mlkernels.learners._divergence import inner_limit
 from mlkernels.learners.maml import InnerLoop
 from mlkernels.networks import MLP, Conv4
@@ -600,6 +603,110 @@ def test_a_checkpoint_of_other_settings_is_refused_and_named(change, said, tmp_p
     assert path.read_bytes() == before
 
 
+def sampler(low, high, outputs=3):
+    """A function that holds its range as a constant of itself, of a tuple or of a function inside, or as a global."""
+
+    def scaled(key, span):
+        batch = draw_batch(key)
+        return replace(batch, support_x=batch.support_x * (span[1] - span[0]) + span[0])
+
+    names = {"scaled": scaled, "__name__": __name__, "LOW": low, "HIGH": high}
+    written = {
+        "tuple": f"def draw(key):\n return scaled(key, ({low}, {high}))",
+        "inner": f"def draw(key):\n def span():\n  return {low}, {high}\n return scaled(key, span())",
+        "global": "def draw(key):\n return scaled(key, (LOW, HIGH))",
+    }
+    found = {}
+    for kind, code in written.items():
+        exec(code, own := dict(names))
+        found[kind] = own["draw"]
+
+    class Held:
+        def __init__(self):
+            self.span = low, high
+
+        def draw(self, key):
+            return scaled(key, self.span)
+
+    return found | {"attribute": Held().draw, "partial": partial(scaled, span=(low, high))}
+
+
+@pytest.mark.parametrize("kind", sampler(0, 1))
+def test_a_checkpoint_of_an_edited_sampler_is_refused(kind, tmp_path):
+    path = tmp_path / "run.npz"
+    given = {"params": PARAMS, "inner": INNER, "optimizer": ADAM, "checkpoint": path, "key": jax.random.key(3)}
+    maml.fit(apply, tasks=sampler(0.1, 5.0)[kind], steps=1, **given)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match=r"expected the (settings|first batch) that it was made with"):
+        maml.fit(apply, tasks=sampler(0.1, 0.2)[kind], steps=2, **given)
+    assert path.read_bytes() == before
+    assert maml.fit(apply, tasks=sampler(0.1, 5.0)[kind], steps=2, **given).steps_done == 2
+
+
+SCALE = {"network": 1.0, "rate": 1.0}
+
+
+def scaled_apply(params, x):
+    return SCALE["network"] * apply(params, x)
+
+
+def scaled_descent():
+    def update(gradient, state, params=None):
+        return jax.tree.map(lambda leaf: -0.01 * SCALE["rate"] * leaf, gradient), state
+
+    return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
+
+
+@pytest.mark.parametrize(("name", "said"), [("network", "network's outputs"), ("rate", "first update")])
+def test_a_checkpoint_of_functions_that_do_something_else_is_refused(name, said, tmp_path, monkeypatch):
+    given = {"params": PARAMS, "inner": INNER, "checkpoint": tmp_path / "run.npz", "tasks": BATCH}
+    maml.fit(scaled_apply, optimizer=scaled_descent(), steps=1, **given)
+    monkeypatch.setitem(SCALE, name, 1.5)
+    with pytest.raises(InputError, match=f"expected the {said} that it was made with"):
+        maml.fit(scaled_apply, optimizer=scaled_descent(), steps=2, **given)
+
+
+def test_a_checkpoint_goes_on_for_the_identity_that_it_began_with(tmp_path):
+    given = {"params": PARAMS, "tasks": BATCH, "inner": INNER, "optimizer": ADAM, "checkpoint": tmp_path / "run.npz"}
+    maml.fit(apply, steps=1, identity={"data": "1", "code": "a"}, **given)
+    for identity, said in (({"data": "2", "code": "a"}, "identity.data 1"), ("a", "identity.code a"), (None, "code a")):
+        with pytest.raises(InputError, match=f"made with .*{said}"):
+            maml.fit(apply, steps=2, identity=identity, **given)
+    assert maml.fit(apply, steps=2, identity={"data": "1", "code": "a"}, **given).steps_done == 2
+    with pytest.raises(InputError, match="identity: expected a text, or several by name, got 3"):
+        maml.fit(apply, steps=2, identity=3, **given)
+
+
+def test_an_optimiser_whose_state_is_not_finite_goes_on(tmp_path):
+    optimizer = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau())  # the best loss so far is infinite
+    given = (apply, PARAMS, BATCH, INNER, optimizer)
+    maml.fit(*given, steps=1, checkpoint=tmp_path / "run.npz")
+    assert maml.fit(*given, steps=2, checkpoint=tmp_path / "run.npz").steps_done == 2
+
+
+def test_a_checkpoint_of_an_older_version_is_refused_and_kept(tmp_path, monkeypatch):
+    path, given = tmp_path / "run.npz", (apply, PARAMS, BATCH, INNER, ADAM)
+    with monkeypatch.context() as patch:
+        patch.setattr(_checkpoint, "_KEPT", 1)
+        maml.fit(*given, steps=1, checkpoint=path)
+    before = path.read_bytes()
+    with pytest.raises(InputError, match="got one of an older version, which does not; use another path"):
+        maml.fit(*given, steps=2, checkpoint=path)
+    assert path.read_bytes() == before
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "float64"])
+@pytest.mark.parametrize("size", [5, 3000])
+def test_sketches_tell_edits_from_rounding(dtype, size):
+    numbers = jnp.asarray(np.random.default_rng(0).normal(size=size), dtype)
+    rounded = numbers * (1 + jnp.finfo(dtype).eps)
+    assert _probe.same(_probe.sketch(numbers), _probe.sketch(rounded))
+    assert not _probe.same(_probe.sketch(numbers), _probe.sketch(numbers[::-1]))
+    assert not _probe.same(_probe.sketch(numbers), _probe.sketch(numbers[1:]))
+    whole = jnp.arange(size)
+    assert not _probe.same(_probe.sketch(whole), _probe.sketch(whole.at[-1].add(1)))
+
+
 def test_a_truncated_checkpoint_is_named_and_kept(tmp_path):
     path = tmp_path / "run.npz"
     given = (apply, PARAMS, BATCH, INNER, ADAM)
@@ -631,6 +738,60 @@ def test_descriptions_tell_functions_apart():
     assert len(set(described)) == 6
     assert described[0] == described[-1] == _checkpoint.describe(power(2))
     assert not any(" at 0x" in text for text in described)
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (math.sin, math.cos),
+        (np.float32, np.float64),
+        (math, cmath),
+        (slice(3), slice(4)),
+        (range(3), range(4)),
+        (Path("a"), Path("b")),
+        (np.add, np.subtract),
+        (optax.MultiSteps(optax.sgd(0.1), 2), optax.MultiSteps(optax.sgd(0.2), 2)),
+    ],
+)
+def test_descriptions_tell_what_functions_close_over_apart(one, other):
+    def closing(thing):
+        return lambda: thing
+
+    assert _checkpoint.describe(closing(one)) == _checkpoint.describe(closing(one))
+    assert _checkpoint.describe(closing(one)) != _checkpoint.describe(closing(other))
+
+
+@pytest.mark.parametrize("kind", ["tuple", "inner", "partial", "attribute"])
+def test_descriptions_hold_constants_wherever_they_are_written(kind):
+    low, again, other = (_checkpoint.describe(sampler(*span)[kind]) for span in ((0.1, 5.0), (0.1, 5.0), (0.1, 0.2)))
+    assert low == again != other
+
+
+def test_descriptions_of_nested_functions_stay_short():
+    """Were each level quoted again, with its backslashes doubled, it would be megabytes."""
+    assert len(_checkpoint.describe(optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 1.0, 3, 10)))) < 20_000
+
+
+def test_descriptions_of_sets_do_not_depend_on_the_session():
+    code = "from mlkernels.learners._checkpoint import describe; print(describe(lambda x: x in {'a', 'b', 'c', 'd'}))"
+    told = [
+        subprocess.run(
+            [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True,
+            check=True, timeout=300,
+        ).stdout
+        for seed in ("1", "2")
+    ]  # fmt: skip
+    assert told[0] == told[1]
+    assert "frozenset" in told[0]
+
+
+def test_descriptions_tell_datasets_apart_by_their_images():
+    glyphs = [datasets.load("glyphs", classes=12, drawings=4) for _ in range(3)]
+    glyphs[1] = replace(glyphs[1], images=np.array(glyphs[1].images)[..., ::-1, :])  # of the same mean
+    texts = [_checkpoint.describe(partial(draw_batch, data.only("train"))) for data in glyphs]
+    assert texts[0] == texts[2] != texts[1]
+    glyphs[0].rows_of(0)  # which a dataset remembers
+    assert _checkpoint.describe(glyphs[0]) == _checkpoint.describe(glyphs[2])
 
 
 def test_bfloat16_survives_a_checkpoint(tmp_path):

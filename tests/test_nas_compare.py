@@ -136,6 +136,57 @@ def test_trainings_are_kept_and_not_done_twice(key, tmp_path, monkeypatch):
     assert out.read_text() == "{}"
 
 
+def but_for_one_image(dataset):
+    images = np.array(dataset.images)
+    images[[7, 8]] = images[[8, 7]]
+    return replace(dataset, images=images)
+
+
+def but_for_one_class(dataset):
+    train = np.array(dataset.classes("train"))
+    train[7], spare = dataset.classes("val")[0], train[7]
+    return replace(dataset, splits=dataset.splits | {"train": train, "val": np.array([spare])})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [but_for_one_image, but_for_one_class, lambda data: replace(data, std=2 * data.std)],
+    ids=["image", "class", "std"],
+)
+def test_rows_of_data_that_differ_a_little_are_refused(key, tmp_path, monkeypatch, change):
+    layout = Layout(SPACE, cells=3, channels=2, pixels=4, ways=2, colours=1)
+    genotypes, out = compare.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
+    settings = ScoreSettings(layout, tasks=1, repeats=1, region_images=20)
+    monkeypatch.setattr(training_free, "_scorer", lambda *_, **__: lambda *_: dict.fromkeys(SCORES, 1.0))
+    training_free_scores(genotypes, GLYPHS, settings, key=key, out=out)
+    with pytest.raises(InputError, match="under these settings, got others: data differ"):
+        training_free_scores(genotypes, change(GLYPHS), settings, key=key, out=out)
+
+
+def test_scores_of_a_space_of_the_same_name_are_refused(key, tmp_path, monkeypatch):
+    genotypes, out = compare.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
+    monkeypatch.setattr(training_free, "_scorer", lambda *_, **__: lambda *_: dict.fromkeys(SCORES, 1.0))
+
+    def score(space):
+        layout = Layout(space, cells=3, channels=2, pixels=4, ways=2, colours=1)
+        training_free_scores(genotypes, GLYPHS, ScoreSettings(layout, tasks=1, repeats=1), key=key, out=out)
+
+    score(SPACE)
+    with pytest.raises(InputError, match="got others: layout differ"):
+        score(replace(SPACE, operations=(*SPACE.operations, "conv_3x3")))
+
+
+def test_rows_of_another_version_are_refused_and_kept(tmp_path):
+    out = tmp_path / "kept.json"
+    compare.Kept(out, "accuracy", {}).add("one", 0.5)
+    found = json.loads(out.read_text())
+    assert compare.Kept(out, "accuracy", {}).rows == {"one": 0.5}
+    out.write_text(json.dumps({name: value for name, value in found.items() if name != "format"}))
+    with pytest.raises(InputError, match="got those of another version, which looked at fewer images; move it away"):
+        compare.Kept(out, "accuracy", {})
+    assert json.loads(out.read_text())["accuracy"] == {"one": 0.5}
+
+
 @pytest.mark.parametrize("other", [{"drawings": 7}, {"seed": 1}])
 def test_results_of_other_data_are_refused(key, tmp_path, monkeypatch, other):
     genotypes, out = compare.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"

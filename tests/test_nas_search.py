@@ -12,6 +12,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -172,6 +173,57 @@ def test_a_folder_of_another_search_is_refused(tmp_path):
     (tmp_path / "state.json").write_text("{}")
     with pytest.raises(InputError, match="the state of a search, got something else; move it away"):
         search(told, synthetic(), out=tmp_path)
+
+
+@pytest.fixture(scope="module")
+def stopped(tmp_path_factory):
+    """The folder of a search that was stopped after five scores."""
+
+    def stop(progress):
+        if progress.done == 5:
+            raise Stop
+
+    folder = tmp_path_factory.mktemp("stopped")
+    with pytest.raises(Stop):
+        search(settings(**SMALL, condition="none"), synthetic(), out=folder, progress=stop)
+    return folder
+
+
+def of_classes(dataset, split, *classes):
+    return replace(dataset, splits={split: np.array(classes)})
+
+
+def swapped(dataset):
+    images = np.array(dataset.images)
+    images[[7, 8]] = images[[8, 7]]
+    return replace(dataset, images=images)
+
+
+@pytest.mark.parametrize(
+    ("other", "said"),
+    [
+        (synthetic(seed=1), "images"),
+        (swapped(synthetic()), "images"),
+        (of_classes(synthetic(), "train", 0, 1, 2, 3, 4, 5, 7, 6), "images"),
+        (of_classes(synthetic(), "background", 0, 1, 2, 3, 4, 5, 6), "data synthetic: 1050 images"),
+        (replace(synthetic(), mean=synthetic().mean + 0.01), "mean"),
+        (replace(synthetic(), std=synthetic().std + 0.01), "std"),
+    ],
+)
+def test_a_search_does_not_go_on_on_other_images(other, said, stopped):
+    before = (stopped / "state.json").read_bytes()
+    with pytest.raises(InputError, match=f"expected a search of .*{said}.*, or the same settings and data"):
+        search(settings(**SMALL, condition="none"), other, out=stopped)
+    assert (stopped / "state.json").read_bytes() == before
+
+
+def test_a_search_of_before_images_were_looked_at_is_refused_and_kept(stopped, tmp_path):
+    state = json.loads((stopped / "state.json").read_text())
+    state["about"] = {name: value for name, value in state["about"].items() if name not in ("images", "mean", "std")}
+    (tmp_path / "state.json").write_text(json.dumps(state | {"format": 1}))
+    with pytest.raises(InputError, match=r"looked at its images, got one of an older version, .*; move it away"):
+        search(settings(**SMALL, condition="none"), synthetic(), out=tmp_path)
+    assert json.loads((tmp_path / "state.json").read_text())["format"] == 1
 
 
 # --- many devices -----------------------------------------------------------------------------------------------------

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import numpy as np
 import pytest
 
@@ -153,6 +155,23 @@ def test_flops_by_hand():
     gates[1, 0, FEWSHOT.operations.index("conv_1x5_5x1")] = True  # into a reduction cell: 8 to 4 pixels, 8 channels
     assert flop_count(layout, gates) - flop_count(layout, closed) == 2 * 16 * 10 * 8 * 8
     assert Conv(2, 3, (3, 3)).multiply_adds((5, 5)) == 25 * 54
+
+
+@pytest.mark.parametrize("cells", [2, 5, 8])
+@pytest.mark.parametrize("space", ["darts_fewshot", "darts"])
+def test_channels_that_do_not_fit_are_refused_with_some_that_do(space, cells):
+    refused = 0
+    for channels in range(1, 40):
+        try:
+            Layout(space, cells=cells, channels=channels)
+        except InputError as error:
+            refused += 1
+            near = [int(number) for number in re.findall(r"\d+", str(error).split(";")[-1])]
+            assert near
+            assert channels not in near
+            for other in near:
+                Layout(space, cells=cells, channels=other)
+    assert refused
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from _nas_train import TEXT, data, network, settings
 from mlkernels.datasets.augment import augment
 from mlkernels.errors import InputError
 from mlkernels.learners import _checkpoint
-from mlkernels.nas import Layout, Network, TrainSettings, _trained, load_trained, train
+from mlkernels.nas import Layout, Network, TrainSettings, load_trained, train
 from mlkernels.nas._pictures import Pictures, resized
 from mlkernels.nas.network import apply, init
 
@@ -220,16 +220,26 @@ def test_a_folder_of_another_training_is_refused(tmp_path):
         load_trained(tmp_path)
 
 
-def test_a_checkpoint_of_before_there_were_fingerprints_goes_on(tmp_path, monkeypatch):
-    def without(*given, made=_trained.about):
-        return {name: text for name, text in made(*given).items() if name != "images"}
+def test_one_image_that_differs_is_noticed(tmp_path):
+    told = settings(epochs=2, batch=96)
+    train(network(), data(), told, out=tmp_path, epochs=1)
+    for row in (2, 50):
+        images = np.array(data().images)
+        images[row] = 255 - images[row]
+        with pytest.raises(InputError, match=r"made with \(images \w{8}\), got images \w{8}; use another path"):
+            train(network(), replace(data(), images=images), told, out=tmp_path)
 
+
+def test_a_checkpoint_of_before_all_images_were_looked_at_is_refused_and_still_read(tmp_path, monkeypatch):
     told = settings(epochs=2, batch=96)
     with monkeypatch.context() as patch:
-        patch.setattr(_trained, "about", without)
-        train(network(), data(), told, out=tmp_path, epochs=1)
-    assert len(train(network(), data(), told, out=tmp_path).history) == 2
-    assert "images" in _checkpoint.settings_of(tmp_path / "checkpoint.npz")
+        patch.setattr(_checkpoint, "_KEPT", 1)
+        found = train(network(), data(), told, out=tmp_path, epochs=1)
+    before = (tmp_path / "checkpoint.npz").read_bytes()
+    with pytest.raises(InputError, match=r"got one of an older version, .*; use another path"):
+        train(network(), data(), told, out=tmp_path)
+    assert (tmp_path / "checkpoint.npz").read_bytes() == before
+    same(load_trained(tmp_path).variables, found.variables)
 
 
 def test_a_loss_that_is_not_finite_ends_it_and_the_epoch_before_is_kept(tmp_path, monkeypatch):

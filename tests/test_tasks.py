@@ -340,6 +340,12 @@ def test_labels_and_normalisations():
         assert isinstance(leaf, jax.Array)
 
 
+def test_what_to_do_is_never_what_was_given():
+    data = numbered([2, 1])
+    with pytest.raises(InputError, match="got 2; leave out classes of fewer than two images"):
+        tasks.episodes(data, "all", 2, 1, 1, 1, jax.random.key(0))
+
+
 def test_an_empty_image_stays_empty_at_unit_norm():
     dataset = dataclasses.replace(numbered([2, 2]), images=np.zeros((4, 2, 2, 1), np.uint8))
     batch = tasks.episodes(dataset, "all", 2, 1, 1, 1, jax.random.key(0), normalise="unit")

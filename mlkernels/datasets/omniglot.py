@@ -56,8 +56,12 @@ OFFICIAL = Official(
 
 def available() -> str | None:
     """Where `load` would read from without a download: the prepared file, or both official zips; None if neither."""
-    found = _store.find(PREPARED) or _store.find(*OFFICIAL.sha256)
-    return " + ".join(map(str, found)) if found else None
+    return " + ".join(map(str, files())) or None
+
+
+def files() -> list[Path]:
+    """The files that `load` would read: the prepared one, or both official zips; none where it would download."""
+    return _store.find(PREPARED) or _store.find(*OFFICIAL.sha256) or []
 
 
 def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = True) -> Dataset:

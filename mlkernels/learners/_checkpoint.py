@@ -6,19 +6,25 @@ import hashlib
 import json
 import zipfile
 import zlib
-from dataclasses import is_dataclass
+from dataclasses import fields, is_dataclass
 from pathlib import Path
+from types import CodeType, ModuleType
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlkernels.datasets import Dataset
 from mlkernels.datasets._store import fault_of
+from mlkernels.datasets.fingerprint import described
 from mlkernels.errors import InputError, bad_input
 from mlkernels.files import set_aside, write_atomically
+from mlkernels.learners._probe import same
 
 _FORMAT = 1
+_KEPT = 2  # what is compared before a run goes on; 1 compared no drawn batch, and 16 images of a dataset
+_PLAIN = bool | int | float | complex | str | bytes
 
 
 def digest(tree) -> str:
@@ -51,15 +57,21 @@ def readable(rates) -> str:
 def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
     """A function as text that is the same in the next session: its name, its constants and what it closes over.
 
-    Two optimisers of different rates differ by it. Global variables that a function reads are not looked at.
+    Constants are those of functions written inside it, too; an object is known by its attributes. Two optimisers of
+    different rates differ by it, and two datasets by their images. It cannot be complete: global variables that a
+    function reads, and what it does between its constants, are not looked at.
 
     Example:
         >>> import optax
         >>> describe(optax.sgd(0.1)) == describe(optax.sgd(0.1)) != describe(optax.sgd(0.2))
         True
     """
-    if thing is None or isinstance(thing, bool | int | float | complex | str | bytes):
+    if thing is None or isinstance(thing, _PLAIN):
         return repr(thing)
+    if isinstance(thing, type):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    if isinstance(thing, ModuleType):
+        return thing.__name__
     if id(thing) in _seen:
         return "..."
     inside = _seen | {id(thing)}
@@ -67,16 +79,18 @@ def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
         is_key = isinstance(thing, jax.Array) and jnp.issubdtype(thing.dtype, jax.dtypes.prng_key)
         return digest(jax.random.key_data(thing) if is_key else thing)
     if isinstance(thing, dict):
-        return str(sorted((str(name), describe(item, inside)) for name, item in thing.items()))
+        return "{" + ", ".join(sorted(f"{name}: {describe(item, inside)}" for name, item in thing.items())) + "}"
     if isinstance(thing, tuple | list | set | frozenset):
-        return f"{type(thing).__name__}{[describe(item, inside) for item in thing]}"
+        items = [describe(item, inside) for item in thing]  # joined and not quoted again, which doubles each backslash
+        return f"{type(thing).__name__}[{', '.join(sorted(items) if isinstance(thing, set | frozenset) else items)}]"
+    if isinstance(thing, Dataset):
+        return str(described(thing))
     owner = getattr(thing, "__self__", None)
     if owner is not None and hasattr(thing, "__func__"):
         return f"{describe(owner, inside)}.{thing.__name__}"
     code = getattr(thing, "__code__", None)
     if code is not None:
-        constants = [item for item in code.co_consts if isinstance(item, bool | int | float | str)]
-        parts = [thing.__module__, thing.__qualname__, constants, list(code.co_names)]
+        parts = [thing.__module__, thing.__qualname__, _constants(code), list(code.co_names)]
         closed = [cell.cell_contents for cell in thing.__closure__ or () if cell != type(cell)()]
         return describe([*parts, thing.__defaults__, thing.__kwdefaults__, closed], inside)
     if hasattr(thing, "func") and hasattr(thing, "args"):  # functools.partial
@@ -84,12 +98,26 @@ def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
     if hasattr(thing, "__wrapped__"):  # jitted
         return describe(thing.__wrapped__, inside)
     name = f"{type(thing).__module__}.{type(thing).__qualname__}"
-    if is_dataclass(thing) and not isinstance(thing, type):
-        return f"{name}{describe(vars(thing), inside)}"
-    return name
+    if is_dataclass(thing):
+        return f"{name}{describe({field.name: getattr(thing, field.name) for field in fields(thing)}, inside)}"
+    text = repr(thing)
+    if " at 0x" not in text:
+        return f"{name} {text}"
+    held = {} if hasattr(thing, "__array__") else getattr(thing, "__dict__", {})  # arrays may be files of any size
+    return f"{name}{describe(dict(held), inside)}"
 
 
-def save(path: Path, state, losses: np.ndarray, settings: dict[str, str]) -> None:
+def _constants(code: CodeType) -> list:
+    """The constants in a function's code, with those of the functions that are written in it."""
+    inner = [[item.co_name, _constants(item), list(item.co_names)] for item in code.co_consts if _is_code(item)]
+    return [item for item in code.co_consts if isinstance(item, _PLAIN | tuple | frozenset | slice)] + inner
+
+
+def _is_code(item) -> bool:
+    return isinstance(item, CodeType)
+
+
+def save(path: Path, state, losses: np.ndarray, settings: dict[str, str], seen: dict | None = None) -> None:
     """Write a state: `path` is whole, or as it was before.
 
     Args:
@@ -97,12 +125,14 @@ def save(path: Path, state, losses: np.ndarray, settings: dict[str, str]) -> Non
         state: a pytree of arrays.
         losses: `[steps]`, or any other array of numbers that tell how it went.
         settings: name -> text, which must be the same at `load`.
+        seen: name -> sketch of `_probe`, likewise.
 
     Raises:
         InputError: the file cannot be written.
     """
     arrays = {f"state{jax.tree_util.keystr(key)}": np.asarray(leaf) for key, leaf in jax.tree.leaves_with_path(state)}
-    about = json.dumps({"format": _FORMAT, "settings": settings, "jax": jax.__version__})
+    about = json.dumps({"format": _FORMAT, "kept": _KEPT, "settings": settings, "jax": jax.__version__})
+    arrays |= {f"seen {name}": numbers for name, numbers in (seen or {}).items()}
     arrays |= {"losses": losses, "about": np.frombuffer(about.encode(), np.uint8)}
 
     def write(temporary: Path) -> None:
@@ -112,34 +142,29 @@ def save(path: Path, state, losses: np.ndarray, settings: dict[str, str]) -> Non
     write_atomically(path, write)
 
 
-def load(path: Path, like, settings: dict[str, str]):
+def load(path: Path, like, settings: dict[str, str] | None = None, seen: dict | None = None):
     """Read a state back.
 
     Args:
         path: the file.
         like: a state of the same form.
-        settings: as they are now.
+        settings: as they are now; None takes the state whatever it was made with.
+        seen: sketches, as they are now.
 
     Returns:
         `(state, losses)`, or None where there is no file.
 
     Raises:
-        InputError: the file is damaged (it is kept aside) or was written under other settings (the message says which).
+        InputError: the file is damaged (it is kept aside), of an older version that compared less, or was written under
+            other settings or by functions that do something else (the message says which).
     """
     found = _read(path)
     if found is None:
         return None
-    arrays, then = found
+    arrays, about = found
     losses = arrays.pop("losses")
-    differing = [name for name in sorted(then | settings) if then.get(name) != settings.get(name)]
-    if differing:
-
-        def shown(values):
-            return ", ".join(f"{name} {_short(values.get(name, 'none'))}" for name in differing)
-
-        do = "use another path, or the settings of the checkpoint"
-        expected = f"the settings that it was made with ({shown(then)})"
-        raise bad_input(f"checkpoint {path}", expected, shown(settings), do)
+    if settings is not None:
+        _compare(path, about, arrays, settings, seen or {})
 
     def restored(key, leaf):
         array = arrays[f"state{jax.tree_util.keystr(key)}"]
@@ -153,6 +178,28 @@ def load(path: Path, like, settings: dict[str, str]):
         raise _set_aside(path, f"a file without {error.args[0]}") from None
 
 
+def _compare(path: Path, about: dict, arrays: dict, settings: dict[str, str], seen: dict) -> None:
+    """Raise an `InputError` unless a run that is now as `settings` and `seen` say may go on from this file."""
+    if about.get("kept", 1) < _KEPT:
+        expected = "one that keeps what its run looked at"
+        do = "use another path to begin anew; the file stays as it is"
+        raise bad_input(f"checkpoint {path}", expected, "one of an older version, which does not", do)
+    then = about["settings"]
+    differing = [name for name in sorted(then | settings) if then.get(name) != settings.get(name)]
+    if differing:
+
+        def shown(values):
+            return ", ".join(f"{name} {_short(values.get(name, 'none'))}" for name in differing)
+
+        do = "use another path, or the settings of the checkpoint"
+        expected = f"the settings that it was made with ({shown(then)})"
+        raise bad_input(f"checkpoint {path}", expected, shown(settings), do)
+    for name, numbers in seen.items():
+        if not same(arrays.get(f"seen {name}", np.zeros((2, 0))), numbers):
+            do = "use another path, or the functions and the data of the checkpoint"
+            raise bad_input(f"checkpoint {path}", f"the {name} that it was made with", "something else", do)
+
+
 def settings_of(path: Path) -> dict[str, str] | None:
     """The settings that a state was written with, or None where there is no file.
 
@@ -160,11 +207,11 @@ def settings_of(path: Path) -> dict[str, str] | None:
         InputError: the file is damaged (it is kept aside).
     """
     found = _read(path)
-    return None if found is None else found[1]
+    return None if found is None else found[1]["settings"]
 
 
-def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
-    """Arrays and settings."""
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
+    """Arrays, and what is said about them."""
     if not path.exists():
         return None
     fault = fault_of(path)
@@ -181,7 +228,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]] | None:
         raise _set_aside(path, fault)
     if about["format"] != _FORMAT:
         raise bad_input(f"checkpoint {path}", f"format {_FORMAT}", about["format"], "use another path")
-    return arrays, about["settings"]
+    return arrays, about
 
 
 def _short(text: str) -> str:

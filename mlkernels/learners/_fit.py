@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -20,6 +20,7 @@ from mlkernels.learners._divergence import Divergence, DivergenceError, explain
 from mlkernels.learners._inner import InnerLoop, form, per_layer, rates_for
 from mlkernels.learners._loop import Loop
 from mlkernels.learners._meta import check_batch, check_reduce, in_sequence
+from mlkernels.learners._probe import probe
 from mlkernels.tasks import TaskBatch
 
 METHODS = ("maml", "fomaml", "anil", "reptile")
@@ -58,6 +59,14 @@ def _method(method: str | None, inner: InnerLoop, learn_rates: bool) -> InnerLoo
     return replace(inner, first_order=True) if method == "fomaml" else inner
 
 
+def _identity(given) -> dict[str, str]:
+    """Texts by name; one alone is called "given"."""
+    texts = {} if given is None else dict(given) if isinstance(given, Mapping) else {"given": given}
+    if not all(isinstance(part, str) for pair in texts.items() for part in pair):
+        raise bad_input("identity", "a text, or several by name", given, "say it in words, as str(...)")
+    return texts
+
+
 def _finite(tree) -> bool:
     return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(tree))
 
@@ -90,6 +99,7 @@ def fit(
     record_every: int = 1,
     checkpoint: str | Path | None = None,
     checkpoint_every: int | None = None,
+    identity: str | Mapping[str, str] | None = None,
     on_divergence: str = "raise",
 ) -> FitResult:
     r"""Run the outer loop.
@@ -118,8 +128,14 @@ def fit(
         chunk: outer steps between callbacks; None chooses about half a second's worth. It never changes the result.
         record_every: keep the loss of each so manieth step.
         checkpoint: a file. If it exists, go on from it, bit for bit as if nothing had happened; it is written on the
-            way, at the end, and when the loop is interrupted.
+            way, at the end, and when the loop is interrupted. It is refused where it was not made by this call. Numbers
+            and arrays are compared to the bit. `apply`, a sampler and the optimiser are compared by their names, their
+            constants and what they close over, and by what they do at the start, in half of the digits or a third: the
+            first batch, the network's outputs on it, the first update. What shows in none of these is not noticed, such
+            as a global variable that only later batches or a schedule's later rates depend on: `identity` is for that.
         checkpoint_every: outer steps between writes; None means every 10 seconds or so.
+        identity: a text that a checkpoint has to be resumed with, or several by name: what only the caller knows, such
+            as the version of the data or of the code, or `datasets.fingerprint.described` of a dataset.
         on_divergence: "raise" a `DivergenceError` (its `result` is the result), or "return" the result.
 
     Returns:
@@ -143,6 +159,7 @@ def fit(
     steps, record_every = whole("steps", steps), whole("record_every", record_every, 1)
     chunk = None if chunk is None else whole("chunk", chunk, 1)
     checkpoint_every = None if checkpoint_every is None else whole("checkpoint_every", checkpoint_every, 1)
+    identity = _identity(identity)
     inner = _method(method, inner, learn_rates)
     check_reduce(reduce)
     if on_divergence not in ("raise", "return"):
@@ -176,7 +193,7 @@ def fit(
     zero = jnp.zeros((), int)
     state = State(trained, opt_state, zero, jnp.ones((), bool), (trained, opt_state))
 
-    settings, path, kept = {}, None, np.zeros(0)
+    about, path, kept = {}, None, np.zeros(0)
     if checkpoint is not None:
         path = Path(checkpoint)
         settings = {f"inner.{f.name}": str(getattr(inner, f.name)) for f in fields(inner) if f.name != "rate"} | {
@@ -193,14 +210,17 @@ def fit(
             "tasks": _checkpoint.digest(tasks) if draw is None else _checkpoint.describe(draw),
             "key": _checkpoint.describe(key) if draw is not None else "none",
         }
-        if (found := _checkpoint.load(path, state, settings)) is not None:
+        settings |= {f"identity.{name}": text for name, text in identity.items()}
+        seen = probe(apply, params, first, optimizer, opt_state, begun)
+        about = {"settings": settings, "seen": seen}
+        if (found := _checkpoint.load(path, state, **about)) is not None:
             state, kept = found
             if int(state.step) > steps:
                 do = "ask for as many or more, or use another path"
                 raise bad_input("steps", f"at least {int(state.step)}, as in checkpoint {path}", steps, do)
 
     loop = Loop(plan, state, kept, first if draw is None else None, draw, key, rates)
-    stopped = loop.run(steps, chunk, callback, progress, path, checkpoint_every, settings)
+    stopped = loop.run(steps, chunk, callback, progress, path, checkpoint_every, about)
     trained, opt_state, done, losses, failure = loop.outcome()
     result = FitResult(
         trained["params"], trained.get("rates", rates), opt_state, losses[::record_every], done, None, stopped

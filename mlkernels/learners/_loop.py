@@ -57,9 +57,9 @@ class Loop:
         progress: bool,
         path: Path | None,
         save_every: int | None,
-        settings: dict,
+        about: dict,
     ) -> bool:
-        """Go to `steps`; the arguments are `fit`'s. Returns whether the callback stopped it."""
+        """Go to `steps`; arguments are `fit`'s, `about` is what a checkpoint says. Returns whether it was stopped."""
         from tqdm import tqdm
 
         count, saved, saved_at, timed = 1, self.step, time.monotonic(), False
@@ -83,11 +83,11 @@ class Loop:
                         stopped = self._tell(callback)
                     due = self.step % save_every == 0 if save_every else time.monotonic() - saved_at > _SAVE_SECONDS
                     if path is not None and due:
-                        self._save(path, settings)
+                        self._save(path, about)
                         saved, saved_at = self.step, time.monotonic()
             finally:  # the end, a stop, an interrupt, an error in the callback
                 if path is not None and bool(self.state.alive) and (self.step > saved or not path.exists()):
-                    self._save(path, settings)
+                    self._save(path, about)
         return stopped
 
     def _tell(self, callback: Callable) -> bool:
@@ -96,8 +96,8 @@ class Loop:
         except StopIteration:
             return True
 
-    def _save(self, path: Path, settings: dict) -> None:
-        _checkpoint.save(path, self.state, self.losses, settings)
+    def _save(self, path: Path, about: dict) -> None:
+        _checkpoint.save(path, self.state, self.losses, **about)
 
     def outcome(self):
         """`(trained, opt_state, steps done, finite losses, failure)`, failure None or `(step, loss)`."""

@@ -60,7 +60,8 @@ def fit_and_measure(
         every: outer steps between measurements, 1 to 1024.
         measure: `measure(params)` -> a number, or an array of them; at step 0 too.
         checkpoint: a file for `maml.fit`; the measurements are beside it in `NAME.history.json`, both written at each
-            measurement. A run that was killed goes on from the last one; its clock too.
+            measurement. A run that was killed goes on from the last one; its clock too. `measure` is not looked at:
+            what it depends on, such as test images, belongs into `identity` of `maml.fit`.
         **settings: of `maml.fit`.
 
     Returns:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zlib
 from functools import partial
 
 import jax
@@ -15,7 +14,6 @@ from mlkernels.errors import bad_input
 from mlkernels.memory import require
 
 AT_ONCE = 256  # images that are resized in one call
-LOOKED_AT = 16  # images that a fingerprint reads
 
 
 class Pictures:
@@ -65,22 +63,6 @@ class Pictures:
     def __getitem__(self, rows: np.ndarray) -> np.ndarray:
         """uint8 `[n, pixels, pixels, colours]`."""
         return np.asarray(self._images[rows])
-
-
-def fingerprint(dataset: Dataset) -> str:
-    """A checksum of the first split's labels and of a few of its images, by which other data of this size is noticed.
-
-    Example:
-        >>> from mlkernels import datasets
-        >>> glyphs = [datasets.load("glyphs", classes=12, drawings=4, seed=seed) for seed in (0, 0, 1)]
-        >>> first, again, other = map(fingerprint, glyphs)
-        >>> first == again != other
-        True
-    """
-    data = dataset.only(next(iter(dataset.splits)))
-    rows = np.unique(np.linspace(0, len(data.labels) - 1, LOOKED_AT).astype(int))
-    found = zlib.crc32(np.asarray(data.labels, "<i8").tobytes())
-    return f"{zlib.crc32(np.ascontiguousarray(data.images[rows]).tobytes(), found):08x}"
 
 
 def resized(images: np.ndarray, pixels: int) -> np.ndarray:

@@ -14,7 +14,8 @@ from mlkernels.errors import InputError, bad_input
 from mlkernels.files import write_atomically
 from mlkernels.nas._scorer import Scores
 
-FORMAT = 1
+FORMAT = 2  # 1 had no checksum of the images
+_OLD, _DO = "one of an older version, which did not", "move it away to begin anew, or choose another folder"
 STATE, LOG, RESULT = "state.json", "log.jsonl", "result.json"
 
 
@@ -54,6 +55,8 @@ class Record:
         path = self.folder / STATE
         try:
             found = json.loads(path.read_text(encoding="utf-8"))
+            if found["format"] == 1:
+                return str(bad_input(str(path), "the state of a search that looked at its images", _OLD, _DO))
             if found["format"] != FORMAT or not {"about", "done", "partial", "seconds"} <= found.keys():
                 raise ValueError
         except FileNotFoundError:
@@ -61,13 +64,14 @@ class Record:
         except OSError as error:
             return str(bad_input(str(path), "a file that can be read", error.strerror, "choose another folder"))
         except (ValueError, KeyError, TypeError):
-            do = "move it away to begin anew, or choose another folder"
-            return str(bad_input(str(path), "the state of a search", "something else", do))
+            return str(bad_input(str(path), "the state of a search", "something else", _DO))
         differ = [name for name in self.about if found["about"].get(name) != self.about[name]]
         if differ:
             got = ", ".join(f"{name} {found['about'].get(name)}" for name in differ)
             expected = "a search of " + ", ".join(f"{name} {self.about[name]}" for name in differ)
-            return str(bad_input(str(self.folder), expected, got, "choose another folder, or the same settings"))
+            return str(
+                bad_input(str(self.folder), expected, got, "choose another folder, or the same settings and data")
+            )
         return found
 
     def add(self, scores: list[Scores], seconds: float) -> None:

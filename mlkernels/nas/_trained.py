@@ -89,11 +89,9 @@ def load(folder: Path, like: dict, texts: dict[str, str]) -> tuple[dict, list[di
     """State and history, or None where there are none yet; the log is written again where it lacks an epoch.
 
     Raises:
-        InputError: a damaged file, or a training that was told something else (the message says what differs).
+        InputError: a damaged file, one of an older version, which did not look at all images (`load_trained` still
+            reads it), or a training that was told something else (the message says what differs).
     """
-    then = _checkpoint.settings_of(folder / STATE) or texts
-    if "images" not in then:  # of a version that took no fingerprint
-        texts = {name: text for name, text in texts.items() if name != "images"}
     found = _checkpoint.load(folder / STATE, like, texts)
     if found is None:
         return None
@@ -130,5 +128,5 @@ def load_trained(folder: Path | str) -> Trained:
         raise bad_input(str(path), "the checkpoint of a training", got, "name the folder that train was given")
     network, settings, mean, std = from_about(texts)
     fresh = init(network, key=jax.random.key(0), dtype=settings.dtype)
-    found, rows = _checkpoint.load(path, {"variables": fresh}, texts)
+    found, rows = _checkpoint.load(path, {"variables": fresh})
     return Trained(network, found["variables"], tuple(rows_of(rows)), settings, mean, std, texts["data"])

@@ -16,10 +16,10 @@ from scipy.stats import bootstrap, kendalltau, rankdata
 
 from mlkernels import provenance
 from mlkernels.datasets import Dataset
+from mlkernels.datasets.fingerprint import described
 from mlkernels.errors import InputError, bad_input
 from mlkernels.files import write_atomically
 from mlkernels.intervals import Interval
-from mlkernels.nas._pictures import fingerprint
 from mlkernels.nas.evaluate import evaluate
 from mlkernels.nas.layout import Layout
 from mlkernels.nas.network import Network
@@ -29,6 +29,7 @@ from mlkernels.tasks._checks import sizes
 
 _WAY = 5  # of the episodes that trained architectures are tested on
 _AT_ONCE = 2**20  # pairs of architectures, all resamples of a batch together: about 50 bytes each
+_FORMAT = 2  # of a file of rows; 1 looked at 16 images of a split
 # as `train` and `evaluate` say it:
 _DIVERGED = re.compile(r"(loss|parameters|statistics|features)\b.*: expected (a )?finite number")
 
@@ -115,7 +116,7 @@ def trained_accuracies(
     Source: notebooks/04_metantk_nas.
     """
     tested = {"shot": shot, "method": method, "episodes": episodes, "queries": queries}
-    stack = asdict(layout) | {"space": layout.space.name}
+    stack = asdict(layout) | {"space": layout.space.described}
     about = {"layout": stack, "train": asdict(settings), "test": tested, "data": described(dataset)}
     kept = Kept(out, "accuracy", about)
     for number, genotype in enumerate(genotypes):
@@ -162,7 +163,7 @@ class Kept:
         """One more row."""
         self.rows[name] = value
         if self.path is not None:
-            content = {**provenance.here(), "settings": self.about, self.kind: self.rows}
+            content = {"format": _FORMAT, **provenance.here(), "settings": self.about, self.kind: self.rows}
             text = json.dumps(content | ({"diverged": self.diverged} if self.diverged else {}), indent=1) + "\n"
             write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -172,12 +173,16 @@ class Kept:
         try:
             found = json.loads(self.path.read_text(encoding="utf-8"))
             settings, rows = dict(found["settings"]), dict(found[self.kind])
-            diverged = dict(found.get("diverged", {}))
+            diverged, format_ = dict(found.get("diverged", {})), found.get("format", 1)
         except FileNotFoundError:
             return {}, {}
         except (OSError, ValueError, KeyError, TypeError, AttributeError):
             do = "move it away, or choose another file"
             raise bad_input(str(self.path), f"{self.kind} of architectures", "something else", do) from None
+        if format_ != _FORMAT:
+            do = "move it away to begin anew, or choose another file"
+            expected = f"{self.kind} of architectures with a checksum of the data"
+            raise bad_input(str(self.path), expected, "those of another version, which looked at fewer images", do)
         if settings != self.about:
             differ = ", ".join(name for name in self.about | settings if settings.get(name) != self.about.get(name))
             do = "choose another file, or the same settings and data"
@@ -189,13 +194,6 @@ class Kept:
 def plain(value) -> float | str:
     """A number for JSON, which has neither infinity nor NaN: as text, from which `float` makes them again."""
     return float(value) if math.isfinite(value) else str(float(value))
-
-
-def described(dataset: Dataset) -> dict:
-    """What tells a dataset from others, for a file: `[images, classes, checksum]` of each split."""
-    splits = {name: dataset.only(name) for name in dataset.splits}
-    sizes = {name: [len(data.images), len(data.class_names), fingerprint(data)] for name, data in splits.items()}
-    return {"name": dataset.name, **sizes}
 
 
 def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interval:

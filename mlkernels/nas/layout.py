@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -82,11 +83,14 @@ class Layout:
         if self.depth is not None and self.depth > self.cells:
             raise bad_input("depth", f"at most cells = {self.cells}", self.depth, "leave it out for all cells")
         one_of("norm", self.norm, NORMS)
-        normalised = {cell.channels for cell in self.stack} | {self.features}
-        odd = [count for count in sorted(normalised) if self.norm == "group" and count % min(16, count)]
-        if odd:
+        times = sorted({cell.channels // self.channels for cell in self.stack} | {self.features // self.channels})
+        if self.norm == "group" and (odd := _uneven(self.channels, times)):
             expected = "widths of a multiple of 16, or below, in all cells and at the end (for group normalisation)"
-            raise bad_input("channels", expected, f"{odd[0]} channels", "take 1, 2, 4, 8 or a multiple of 16 channels")
+            below = (count for count in range(self.channels - 1, 0, -1) if not _uneven(count, times))
+            above = (count for count in itertools.count(self.channels + 1) if not _uneven(count, times))
+            near = [*itertools.islice(below, 1), next(above)]  # every multiple of 16 is even
+            do = f"take {' or '.join(map(str, near))} channels"
+            raise bad_input("channels", expected, f"{odd[0]} channels somewhere with {self.channels}", do)
 
     @property
     def reductions(self) -> tuple[int, int]:
@@ -167,3 +171,8 @@ class Layout:
                         found.append((block, size))
                         size = through(block, size)
         return found
+
+
+def _uneven(channels: int, times: list[int]) -> list[int]:
+    """Widths, among so many times the channels, that do not fall into 16 groups or into groups of one."""
+    return [width for width in (channels * factor for factor in times) if width % min(16, width)]

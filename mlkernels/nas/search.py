@@ -14,6 +14,7 @@ import numpy as np
 
 from mlkernels import provenance
 from mlkernels.datasets import Dataset
+from mlkernels.datasets.fingerprint import described
 from mlkernels.nas._clock import Clock, Progress
 from mlkernels.nas._record import LOG, RESULT, Record
 from mlkernels.nas._scorer import Item, Scorer, Scores
@@ -66,7 +67,7 @@ def search(
         settings: what to search for and how.
         dataset: its first split is looked at, labels and images.
         out: a folder for `state.json` (after each batch of candidates), `log.jsonl` (a line a decision) and
-            `result.json`. The same call goes on where it was stopped, to the same result.
+            `result.json`. The same call goes on where it was stopped, to the same result, on the same images alone.
         devices: how many to spread candidates over; None for all there are, in all processes of `jax.distributed`.
         at_once: candidates a device in one pass; None leaves it to the device.
         progress: is called after every batch.
@@ -75,7 +76,8 @@ def search(
         `Found`.
 
     Raises:
-        InputError: a folder of another search, too few images or classes, too little memory, too many devices.
+        InputError: a folder of another search or of other images, too few images or classes, too little memory, too
+            many devices.
 
     Example:
         >>> from mlkernels import datasets
@@ -89,10 +91,7 @@ def search(
 
     Source: Wang et al. 2022 (MetaNTK-NAS).
     """
-    about = {
-        **settings.described(),
-        "data": f"{dataset.name}: {len(dataset.images)} images {list(dataset.images.shape[1:])}",
-    }
+    about = settings.described() | _data(dataset)
     record = Record(None if out is None else Path(out), about)
     scorer = Scorer(settings, dataset, devices, at_once)
     space, gates, log, history = settings.layout.space, settings.layout.space.open_gates(), [], []
@@ -112,6 +111,15 @@ def search(
     }  # fmt: skip
     record.write(RESULT, json.dumps(result, indent=2) + "\n")
     return Found(genotype, tuple(log), (*history, gates), record.seconds)
+
+
+def _data(dataset: Dataset) -> dict:
+    """What tells the images that a search looks at from others, for its folder."""
+    about = described(dataset.only(next(iter(dataset.splits))))
+    count, classes, images = next(iter(about["splits"].values()))
+    size = list(dataset.images.shape[1:])
+    data = f"{dataset.name}: {count} images {size} of {classes} classes"
+    return {"data": data, "images": images, "mean": about["mean"], "std": about["std"]}
 
 
 def _items(settings: SearchSettings, gates: np.ndarray, candidates: list[Candidate]) -> list[Item]:

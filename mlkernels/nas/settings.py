@@ -14,7 +14,6 @@ from mlkernels.errors import bad_input
 from mlkernels.kernels import check_outputs
 from mlkernels.nas.layout import Layout
 from mlkernels.nas.scores import ALGORITHMS
-from mlkernels.nas.space import SPACES
 from mlkernels.nas.weights import INITIALISATIONS
 
 CONDITIONS = ("metantk", "ntk", "none")
@@ -114,8 +113,6 @@ class SearchSettings:
 
     def described(self) -> dict:
         """As plain values, for a file."""
-        layout, space = asdict(self.layout), self.layout.space
+        layout = asdict(self.layout) | {"space": self.layout.space.described}
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
-        known = SPACES.get(space.name) == space
-        layout["space"] = space.name if known else f"{space.name}: {space.nodes} nodes of {' '.join(space.operations)}"
         return layout | own | {"inner_time": str(float(self.inner_time))}

@@ -68,6 +68,12 @@ class Space:
         pairs = math.prod(math.comb(2 + node, 2) for node in range(self.nodes))
         return (pairs * len(self.operations) ** (2 * self.nodes)) ** len(CELL_TYPES)
 
+    @property
+    def described(self) -> str:
+        """As text, for a file: its name, with its operations too unless it is the one that `SPACES` calls so."""
+        known = SPACES.get(self.name) == self
+        return self.name if known else f"{self.name}: {self.nodes} nodes of {' '.join(self.operations)}"
+
     def into(self, node: int) -> tuple[int, ...]:
         """Numbers of the edges into a node."""
         return tuple(number for number, (to, _) in enumerate(self.edges) if to == node)

@@ -19,11 +19,12 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mlkernels.checks import whole
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.augment import augment
+from mlkernels.datasets.fingerprint import fingerprint
 from mlkernels.errors import bad_input
 from mlkernels.files import check_place
 from mlkernels.nas import _trained
 from mlkernels.nas._gradients import compiled_as, gradients
-from mlkernels.nas._pictures import Pictures, fingerprint
+from mlkernels.nas._pictures import Pictures
 from mlkernels.nas._scorer import mesh_of
 from mlkernels.nas._trained import Trained, load_trained
 from mlkernels.nas._training import TrainSettings

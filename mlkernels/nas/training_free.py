@@ -13,7 +13,8 @@ from jax import Array
 
 from mlkernels.checks import one_of
 from mlkernels.datasets import Dataset
-from mlkernels.nas.compare import Kept, described, plain
+from mlkernels.datasets.fingerprint import described
+from mlkernels.nas.compare import Kept, plain
 from mlkernels.nas.cost import flop_count, parameter_count
 from mlkernels.nas.gram import sample_kernels
 from mlkernels.nas.images import search_patches, search_tasks
@@ -108,7 +109,7 @@ def training_free_scores(
 def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:
     """All that a repeat's scores follow from, for a file."""
     own = asdict(settings) | {"inner_time": str(float(settings.inner_time)), "data": described(dataset)}
-    own["layout"]["space"] = settings.layout.space.name
+    own["layout"]["space"] = settings.layout.space.described
     own["key"] = np.asarray(jax.random.key_data(key)).tolist()
     return {name: value for name, value in own.items() if name != "repeats"}
 

@@ -130,7 +130,7 @@ def episode_rows(dataset: Dataset, split: str, way: int, images: int, tasks: int
     counts = np.array([len(rows) for rows in rows_of])
     if images > counts.min():
         least = dataset.class_names[classes[counts.argmin()]]
-        do = "lower shot or queries"
+        do = "lower shot or queries" if counts.min() > 1 else "leave out classes of fewer than two images"
         raise bad_input("shot + queries", f"at most the {counts.min()} images of class {least}", images, do)
     random = np.random.default_rng(np.asarray(jax.random.key_data(key)).ravel().tolist())
     out = np.empty((tasks, way, images), dtype=np.int64)
