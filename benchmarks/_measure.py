@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import resource
 import statistics
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
@@ -20,6 +18,8 @@ import jax
 import psutil
 
 from mlkernels import provenance
+from mlkernels.files import write_text
+from mlkernels.strict_json import dumps
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -140,12 +140,7 @@ def origin(name: str, seed: int, command: str) -> dict[str, Any]:
 
 def write(result: Mapping, path: Path) -> Path:
     """Write JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".partial", delete=False, encoding="utf-8") as file:
-        json.dump(result, file, indent=1, ensure_ascii=False, allow_nan=False)
-        file.write("\n")
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    write_text(path, dumps(result, indent=1) + "\n")
     return path
 
 

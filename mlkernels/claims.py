@@ -12,7 +12,7 @@ import numpy as np
 
 from mlkernels.errors import bad_input
 from mlkernels.intervals import Interval, Slope, interval, power_law, slope
-from mlkernels.presets import to_json
+from mlkernels.strict_json import to_json
 
 __all__ = ["Claim", "Interval", "Slope", "claim", "interval", "power_law", "slope", "table"]
 

@@ -13,9 +13,11 @@ import click
 import mlkernels
 from mlkernels.data_cli import data as data_group
 from mlkernels.errors import InputError, bad_input
+from mlkernels.files import is_of_a_place, not_written
 from mlkernels.nas_cli import nas as nas_group
+from mlkernels.typed_path import TypedPath
 
-_FOLDER = click.Path(file_okay=False, path_type=Path)
+_FOLDER = TypedPath(file_okay=False)
 _notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Folder of the notebooks [the checkout's].")
 
 
@@ -45,24 +47,27 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
 
     NAME is the beginning of a notebook's name, such as 01; without it, all of them run.
 
-    Leaves in DIR: each executed notebook and its page, claims.json, and index.html, which shows them all.
+    Leaves in DIR: each executed notebook and its page, claims.json, and index.html, which shows them all. One run at a
+    time works there. Paths, those of --set too, are from the current folder.
 
     Exit status: 0 all finished and no claim failed, 1 a notebook or a claim failed, 2 bad usage, 130 stopped by Ctrl-C.
     """
     from mlkernels import report, runner
+    from mlkernels.files import alone
     from mlkernels.progress import progress
 
     work, out = runner.plan(notebooks, names, out, preset, settings)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    outcomes = runner.run(
-        work, workers=jobs, timeout=timeout_cell, resume=resume, display=progress([job.name for job in work])
-    )
-    for outcome in outcomes:
-        if outcome.detail:
-            click.echo(outcome.detail, err=True)
     command = shlex.join(["mlkernels", *sys.argv[1:]])
-    result = report.write_report(out, preset=preset, command=command)
+    with alone(out):
+        outcomes = runner.run(
+            work, workers=jobs, timeout=timeout_cell, resume=resume, display=progress([job.name for job in work])
+        )
+        for outcome in outcomes:
+            if outcome.detail:
+                click.echo(outcome.detail, err=True)
+        result = report.write_report(out, preset=preset, command=command)
     stopped = any(outcome.status in ("interrupted", "not started") for outcome in outcomes)
     kept = [outcome.name for outcome in outcomes if outcome.status in ("finished", "unchanged")]
     if stopped:
@@ -123,24 +128,25 @@ def check() -> int:
 
 
 @cli.command()
-@click.option("--claims", required=True, type=click.Path(dir_okay=False, path_type=Path), help="A claims.json.")
-@click.option(
-    "--readme", "path", type=click.Path(dir_okay=False, path_type=Path), help="The file [the checkout's README.md]."
-)
+@click.option("--claims", required=True, type=TypedPath(dir_okay=False), help="A claims.json.")
+@click.option("--readme", "path", type=TypedPath(dir_okay=False), help="The file [the checkout's README.md].")
 @click.option("--check", "only_check", is_flag=True, help="Change nothing; exit status 1 if it would change.")
 @click.option(
     "--pictures",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    type=TypedPath(exists=True, file_okay=False),
     help="Also save here the figures of the cells tagged readme, of the executed notebooks beside the claims.json.",
 )
 def readme(claims, path, only_check, pictures) -> int:
     """Write the README's claims from a claims.json."""
     import json
 
-    from mlkernels.pages import save_pictures, write_text
+    from mlkernels.files import check_place, write_text
+    from mlkernels.pages import save_pictures
     from mlkernels.report import readme_with
 
     path = path or Path(mlkernels.__file__).parents[1] / "README.md"
+    for place in () if only_check else filter(None, (path, pictures and pictures / "picture.png")):
+        check_place(place)
     try:
         old, result = path.read_text(encoding="utf-8"), json.loads(claims.read_text(encoding="utf-8"))
         new = readme_with(old, result)
@@ -187,4 +193,11 @@ def main(arguments: list[str] | None = None) -> None:
     except (KeyboardInterrupt, click.Abort):
         click.echo("stopped", err=True)
         status = 130
+    except OSError as error:  # a disk may be full, or a place taken, long after it was looked at
+        if not is_of_a_place(error):
+            raise
+        click.echo(
+            f"mlkernels: {' '.join(str(not_written(Path(error.filename or 'a file'), error)).split())}", err=True
+        )
+        status = 2
     sys.exit(status or 0)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import sys
 from contextlib import ExitStack
-from pathlib import Path
 
 import click
 
 from mlkernels.errors import InputError, bad_input
+from mlkernels.typed_path import TypedPath
 
 
 @click.group()
@@ -34,9 +34,7 @@ def list_() -> int:
 
 @data.command()
 @click.argument("name")
-@click.option(
-    "--from", "source", type=click.Path(path_type=Path), metavar="PATH", help="A local copy, in any usual form."
-)
+@click.option("--from", "source", type=TypedPath(), metavar="PATH", help="A local copy, in any usual form.")
 @click.option("--accept-licence", is_flag=True, help="You accept the licence, where one restricts use.")
 def get(name, source, accept_licence) -> int:
     """Download a dataset, or import a local copy.
@@ -62,7 +60,7 @@ def get(name, source, accept_licence) -> int:
     with ExitStack() as stack:
         folder = _get.get(
             _get.recipe_of(name),
-            None if source is None else source.expanduser(),
+            source,
             accept=lambda recipe: accept_licence or _asked(recipe),
             say=lambda line: click.echo(line, err=True),
             progress=lambda what, total: stack.enter_context(_bar(what, total, "image")).update,

@@ -20,7 +20,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlkernels import provenance
-from mlkernels.presets import CONFIG_MIME, to_json
+from mlkernels.files import scratch_folder
+from mlkernels.presets import CONFIG_MIME
+from mlkernels.strict_json import dumps, to_json
 
 KERNEL = "python3"
 _HERE = f"__import__('{provenance.__name__}', fromlist=['here']).here()"
@@ -150,12 +152,12 @@ def run(request: dict, emit: Callable[[dict], None]) -> dict:
     from papermill.execute import remove_error_markers
 
     source, target = Path(request["source"]), Path(request["target"])
-    partial = target.with_name(f".{target.stem}.partial.ipynb")
     emit({"event": "start", "cells": len(nbformat.read(source, as_version=4).cells)})
     papermill_engines.register("mlkernels", _engine())
     origin = {"versions": provenance.versions(), "device": {"platform": "unknown"}}
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    try:
+    with scratch_folder(target, shared=True) as folder:
+        partial = folder / target.name
         with contextlib.suppress(PapermillExecutionError):  # its notebook is on the disk, and tells more
             papermill.execute_notebook(
                 str(source),
@@ -177,7 +179,7 @@ def run(request: dict, emit: Callable[[dict], None]) -> dict:
             "status": "failed" if failure else "finished",
             "preset": request["preset"],
             "seed": config.get("seed", request["parameters"].get("seed", request["seed"])),
-            "parameters": to_json(request["parameters"]),
+            "parameters": request["parameters"],
             "config": config,
             **origin,
             "started": started,
@@ -185,14 +187,13 @@ def run(request: dict, emit: Callable[[dict], None]) -> dict:
             "fingerprint": request["fingerprint"],
             "failure": failure,
         }
-        notebook.metadata["mlkernels"] = record
+        notebook.metadata["mlkernels"] = record = to_json(record)
         notebook.metadata.get("papermill", {}).update(input_path=source.name, output_path=target.name)
-        nbformat.write(notebook, partial)
+        # papermill's record and what cells have shown may hold Infinity, with which JupyterLab opens no notebook
+        nbformat.write(nbformat.from_dict(to_json(notebook)), partial)
         if failure:
             keep_finished(target)
         os.replace(partial, target)
-    finally:
-        partial.unlink(missing_ok=True)
     return record
 
 
@@ -221,7 +222,7 @@ def main() -> int:
     threading.Thread(target=_stop_with_stdin, daemon=True).start()
 
     def emit(event: dict) -> None:
-        print(json.dumps(event), file=events)
+        print(dumps(event), file=events)
 
     try:
         request = json.loads(sys.argv[1])

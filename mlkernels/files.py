@@ -6,7 +6,9 @@ import errno
 import os
 import platform
 import re
+import shlex
 import shutil
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,6 +18,8 @@ from mlkernels.errors import InputError, bad_input
 
 _ROOM = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 _LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS}
+_PLACE = _ROOM | _LEAVE | {errno.ENOTDIR, errno.EISDIR, errno.EEXIST, errno.ENOTEMPTY, errno.ENAMETOOLONG, errno.ELOOP}
+_NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 def not_written(path: Path, error: OSError) -> InputError:
@@ -31,6 +35,16 @@ def not_written(path: Path, error: OSError) -> InputError:
     return bad_input(str(path), "to write it", error.strerror or error, f"{do}; what was there before is unchanged")
 
 
+def is_of_a_place(error: OSError) -> bool:
+    """Whether an error comes from the place that is written to, and not from the program.
+
+    Example:
+        >>> is_of_a_place(NotADirectoryError(errno.ENOTDIR, "Not a directory")), is_of_a_place(TimeoutError())
+        (True, False)
+    """
+    return error.errno in _PLACE
+
+
 def check_place(path: Path) -> None:
     """Refuse a file's place that cannot be written to before there is anything to write; nothing is left behind there.
 
@@ -41,7 +55,7 @@ def check_place(path: Path) -> None:
         InputError: a file is where a folder must be or the other way round, or the folder cannot be written to.
     """
     try:
-        folder = next(parent for parent in path.absolute().parents if parent.exists())
+        folder = next(each for each in path.absolute().parents if each.exists() or each.is_symlink())
         if path.is_dir():
             raise bad_input(str(path), "a file", "a folder", "name a file")
         if not folder.is_dir():
@@ -78,6 +92,63 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
             temporary.unlink(missing_ok=True)
 
 
+def write_text(path: Path, text: str) -> None:
+    """`write_atomically` for a text, in UTF-8."""
+    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+@contextmanager
+def alone(folder: Path, name: str = "") -> Iterator[None]:
+    """Work in a folder, or on a file of it, where no other process works meanwhile.
+
+    The lock belongs to the process: it is gone when that ends, however it ends. Its file says who is at work.
+
+    Args:
+        folder: is made if there is none.
+        name: of the file, which need not exist; empty for the whole folder.
+
+    Raises:
+        InputError: another process is at work there (the message says which), or the folder cannot be written to.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, alone(Path(folder)):
+        ...     os.listdir(folder)
+        ['.lock']
+    """
+    import fcntl
+
+    place, lock = folder / name, folder / f".{name}{'.' if name else ''}lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        while True:
+            stream = open(lock, "a+", encoding="utf-8", errors="backslashreplace")  # noqa: SIM115
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                stream.seek(0)
+                who = stream.read().strip() or "another one"
+                stream.close()
+                do = "wait until it is done, or choose another place"
+                raise bad_input(str(place), "one process at a time", f"{who} at work there", do) from None
+            except OSError as error:
+                if error.errno not in _NO_LOCKS:  # some network file systems have none
+                    stream.close()
+                    raise
+            if lock.exists() and os.path.samestat(os.fstat(stream.fileno()), lock.stat()):
+                break
+            stream.close()  # who had it has just removed it
+        stream.truncate(0)
+        stream.write(f"process {os.getpid()} ({shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])})")
+        stream.flush()
+    except OSError as error:
+        raise not_written(place, error) from error
+    try:
+        yield
+    finally:
+        lock.unlink(missing_ok=True)
+        stream.close()
+
+
 def set_aside(path: Path) -> Path:
     """Rename a damaged file or folder to `NAME.broken-N`, so that it is kept and no longer in the way.
 
@@ -98,13 +169,14 @@ def set_aside(path: Path) -> Path:
 
 
 @contextmanager
-def scratch_folder(target: Path) -> Iterator[Path]:
+def scratch_folder(target: Path, shared: bool = False) -> Iterator[Path]:
     """A folder beside `target` that is removed when the block ends.
 
     What a process that was killed left behind is removed by the next call for the same target.
 
     Args:
         target: what the folder is for.
+        shared: whether other processes may work for the same target, each in a folder of its own.
 
     Raises:
         InputError: the disk is full, the place cannot be written to, or another process works for the same target.
@@ -112,7 +184,7 @@ def scratch_folder(target: Path) -> Iterator[Path]:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         for left in target.parent.glob(f".{target.name}.*.part"):
-            if number := _owner(left, target.name):
+            if (number := _owner(left, target.name)) and not shared:
                 do = "wait until it is done"
                 raise bad_input(str(target), "one process at a time", f"process {number} at work on it", do)
         temporary = target.with_name(f".{target.name}.{_host()}-{os.getpid()}.part")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
@@ -11,6 +10,7 @@ from mlkernels.nas_compare_cli import compare
 from mlkernels.nas_options import data_option, named_dataset, seed_option, size_options, stoppable
 from mlkernels.nas_train_cli import evaluate, train
 from mlkernels.progress import Counter, seconds
+from mlkernels.typed_path import TypedPath
 
 
 class Time(click.ParamType):
@@ -51,7 +51,7 @@ def nas() -> None:
 @click.option("--estimate", "asked", is_flag=True, help="First measure and say what it will cost here.")
 @click.option("--dry-run", is_flag=True, help="Only say that.")
 @click.option(
-    "--out", default="build/nas", show_default=True, type=click.Path(file_okay=False, path_type=Path), metavar="DIR",
+    "--out", default="build/nas", show_default=True, type=TypedPath(file_okay=False), metavar="DIR",
     help="Where the state, the log and the result go.",
 )  # fmt: skip
 def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, **options) -> int:
@@ -68,10 +68,13 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
 
     keep_freed()
     jax.config.update("jax_enable_x64", True)
+    from mlkernels.files import alone, check_place
     from mlkernels.nas import Layout, SearchSettings
     from mlkernels.nas import search as run
     from mlkernels.nas.estimate import estimate
 
+    if not dry_run:
+        check_place(out / "state.json")
     dataset = named_dataset(data)
     layout = Layout(space, cells=cells, channels=channels, pixels=pixels, colours=int(dataset.images.shape[-1]))
     settings = SearchSettings(layout, **options)
@@ -82,7 +85,9 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
         return 0
     display = _Display(sys.stderr)
     try:
-        found = stoppable(lambda: run(settings, dataset, out=out, devices=devices, progress=display), display)
+        found = stoppable(
+            lambda: run(settings, dataset, out=out, devices=devices, progress=display), alone(out), display
+        )
     except KeyboardInterrupt:
         click.echo(f"stopped; {out} keeps what is done: the same command goes on from there", err=True)
         return 130

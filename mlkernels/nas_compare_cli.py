@@ -6,11 +6,12 @@ import json
 import shlex
 import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
 from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
+from mlkernels.strict_json import dumps
+from mlkernels.typed_path import TypedPath
 
 
 @click.command()
@@ -18,13 +19,21 @@ from mlkernels.nas_options import budget_options, data_option, named_dataset, se
 @click.option("--count", default=32, show_default=True, type=click.IntRange(min=3), help="Random architectures.")
 @size_options(cells=3, channels=4, pixels=14)
 @budget_options(epochs=1, rate=0.1)
-@click.option("--seeds", default=1, show_default=True, help="Trainings of each.")
-@click.option("--repeats", default=3, show_default=True, help="Draws of weights and images for the scores.")
-@click.option("--episodes", default=300, show_default=True, help="5-way 1-shot, for the test.")
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Trainings of each.")
+@click.option(
+    "--repeats",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Draws of weights and images for the scores.",
+)
+@click.option(
+    "--episodes", default=300, show_default=True, type=click.IntRange(min=2), help="5-way 1-shot, for the test."
+)
 @seed_option()
 @click.option(
     "--out", default="build/nas-compare.json", show_default=True, metavar="FILE",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=TypedPath(dir_okay=False),
     help="Where the result goes; what is done so far is in FILE.part and FILE.scores.part.",
 )  # fmt: skip
 def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, episodes, seed, out) -> int:
@@ -42,7 +51,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     keep_freed()
     jax.config.update("jax_enable_x64", True)
     from mlkernels import provenance
-    from mlkernels.files import check_place, write_atomically
+    from mlkernels.files import alone, check_place, write_text
     from mlkernels.nas import Layout, TrainSettings
     from mlkernels.nas.compare import agreement, plain, random_genotypes, trained_accuracies
     from mlkernels.nas.training_free import ScoreSettings, training_free_scores
@@ -56,6 +65,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     trained_layout = Layout(**size, ways=ways, norm="batch")
     genotypes = random_genotypes(trained_layout.space, count, key=drawn)
     settings = TrainSettings(epochs=epochs, rate=rate, milestones=(), drop_path=0.0, padding=2, flip=0.0, seed=seed)
+    score_settings = ScoreSettings(Layout(**size), repeats=repeats)
     display = Counter(sys.stderr)
     trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
 
@@ -65,12 +75,12 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
             out=trained_file, progress=lambda done, total: display.show(done, total, "trained"),
         )  # fmt: skip
         return accuracy, training_free_scores(
-            genotypes, dataset, ScoreSettings(Layout(**size), repeats=repeats), key=scored, out=scores_file,
+            genotypes, dataset, score_settings, key=scored, out=scores_file,
             progress=lambda done, total: display.show(done, total, "scored"),
         )  # fmt: skip
 
     try:
-        accuracy, scores = stoppable(work, display)
+        accuracy, scores = stoppable(work, alone(out.parent, out.name), display)
     except KeyboardInterrupt:
         kept = f"{trained_file} and {scores_file.name} keep what is done"
         click.echo(f"stopped; {kept}: the same command goes on from there", err=True)
@@ -86,7 +96,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     }  # fmt: skip
 
     def write():
-        write_atomically(out, lambda path: path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8"))
+        write_text(out, dumps(result, indent=1) + "\n")
 
     write()  # whatever becomes of the taus
     taus = {name: agreement(values.mean(1), accuracy.mean(1)) for name, values in scores.items()}

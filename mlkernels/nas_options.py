@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+from contextlib import AbstractContextManager
 
 import click
 
@@ -57,12 +58,16 @@ def named_dataset(name: str):
     return datasets.load(name)
 
 
-def stoppable(work, display=None):
-    """Do it, so that Ctrl-C and a polite kill both raise KeyboardInterrupt; however it ends, the display is closed."""
+def stoppable(work, lock: AbstractContextManager, display=None):
+    """Do it under a lock, so that Ctrl-C and a polite kill both raise KeyboardInterrupt; at the end the display closes.
+
+    The lock is `files.alone` of the place that is written to.
+    """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        return work()
+        with lock:
+            return work()
     finally:
         if display is not None:
             display.close()

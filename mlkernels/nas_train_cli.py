@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from dataclasses import asdict
@@ -13,6 +14,8 @@ import click
 from mlkernels.errors import InputError, bad_input
 from mlkernels.nas_options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
 from mlkernels.progress import Counter, seconds
+from mlkernels.strict_json import dumps
+from mlkernels.typed_path import TypedPath
 
 
 @click.command()
@@ -35,7 +38,7 @@ from mlkernels.progress import Counter, seconds
 @click.option("--compute-dtype", metavar="float32|bfloat16", help="What blocks compute in [float32].")
 @click.option("--devices", type=int, metavar="N", help="How many devices a batch is spread over [all].")
 @click.option(
-    "--out", default="build/nas-train", show_default=True, type=click.Path(file_okay=False, path_type=Path),
+    "--out", default="build/nas-train", show_default=True, type=TypedPath(file_okay=False),
     metavar="DIR", help="Where the checkpoint and the log go.",
 )  # fmt: skip
 def train(genotype, data, space, cells, channels, pixels, devices, out, **options) -> int:
@@ -46,7 +49,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 
     Exit status: 0 trained, 2 bad usage, 130 stopped by Ctrl-C.
     """
-    from mlkernels.files import check_place
+    from mlkernels.files import alone, check_place
     from mlkernels.nas import Layout
     from mlkernels.nas import train as run
     from mlkernels.nas.cost import flop_count, parameter_count
@@ -69,7 +72,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     display = _Training(sys.stderr)
     told = {"out": out, "devices": devices, "progress": display}
     try:
-        trained = stoppable(lambda: run(network, dataset, settings, **told), display)
+        trained = stoppable(lambda: run(network, dataset, settings, **told), alone(out), display)
     except KeyboardInterrupt:
         click.echo(f"stopped; {out} keeps the epochs that are done: the same command goes on from there", err=True)
         return 130
@@ -83,7 +86,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 
 
 @click.command()
-@click.argument("checkpoint", type=click.Path(path_type=Path))
+@click.argument("checkpoint", type=TypedPath())
 @data_option("miniimagenet")
 @click.option("--split", default="test", show_default=True, help="Where episodes come from.")
 @click.option("--way", default=5, show_default=True, help="Classes of an episode.")
@@ -98,7 +101,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 @click.option("--pixels/--no-pixels", default=True, show_default=True, help="Also nearest centroid on raw pixels.")
 @seed_option(42)
 @click.option(
-    "--out", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+    "--out", type=TypedPath(dir_okay=False), metavar="FILE",
     help="Where the result goes [evaluation.json beside the checkpoint].",
 )  # fmt: skip
 def evaluate(checkpoint, data, pixels, out, **told) -> int:
@@ -110,7 +113,7 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
 
     jax.config.update("jax_enable_x64", True)
     from mlkernels import provenance
-    from mlkernels.files import check_place, write_atomically
+    from mlkernels.files import alone, check_place, write_text
     from mlkernels.nas import evaluate as run
     from mlkernels.nas.cost import parameter_count
     from mlkernels.nas.evaluate import pixels_of
@@ -133,7 +136,7 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
         return rows + [row | {"method": "centroid of pixels"} for row in found]
 
     try:
-        rows = stoppable(both, display)
+        rows = stoppable(both, alone(out.parent, out.name), display)
     except KeyboardInterrupt:
         click.echo("stopped; nothing was written", err=True)
         return 130
@@ -147,7 +150,7 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
         "evaluation": told | {"data": dataset.name}, "results": rows,
         **provenance.here(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }  # fmt: skip
-    write_atomically(out, lambda path: path.write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8"))
+    write_text(out, dumps(result, indent=2) + "\n")
     click.echo(str(out))
     return 0
 
@@ -156,7 +159,7 @@ def _genotype(text: str):
     """A genotype, of a search's result where that is named."""
     from mlkernels.nas.space import Genotype
 
-    path = Path(text)
+    path = Path(os.path.expanduser(text))
     if path.suffix != ".json":
         return Genotype.parse(text)
     try:

@@ -9,8 +9,9 @@ import json
 import os
 import re
 import shutil
-import tempfile
 from pathlib import Path
+
+from mlkernels.files import scratch_folder, write_atomically, write_text
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -18,25 +19,6 @@ MATHJAX = "mathjax/MathJax.js"
 _ALT_MISSING = "First figure of this notebook"
 # what the pages use of MathJax: TeX in, HTML out; not the menus' translations or the speech engine
 _MATHJAX_PARTS = ("MathJax.js", "LICENSE", "config", "extensions", "fonts", "jax")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file in one step: a reader sees the old one or the new one, never half of it.
-
-    Args:
-        path: of the file; its folder is made.
-        text: its content, written as UTF-8.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def copy_mathjax(out: Path) -> Path:
@@ -54,17 +36,14 @@ def copy_mathjax(out: Path) -> Path:
     from importlib.util import find_spec
 
     origin = Path(find_spec("jupyter_server_mathjax").origin).parent / "static"
-    fresh = Path(tempfile.mkdtemp(prefix=".mathjax.", dir=out))
-    for part in _MATHJAX_PARTS:
-        if (origin / part).is_dir():
-            shutil.copytree(origin / part, fresh / part, ignore=shutil.ignore_patterns("a11y"))
-        else:
-            shutil.copy(origin / part, fresh / part)
-    fresh.chmod(0o755)
-    try:
-        os.replace(fresh, script.parent)
-    except OSError:  # another run put it there first
-        shutil.rmtree(fresh)
+    with scratch_folder(script.parent, shared=True) as fresh:
+        for part in _MATHJAX_PARTS:
+            if (origin / part).is_dir():
+                shutil.copytree(origin / part, fresh / part, ignore=shutil.ignore_patterns("a11y"))
+            else:
+                shutil.copy(origin / part, fresh / part)
+        if not script.exists():  # another run may have put it there
+            os.replace(fresh, script.parent)
     return script
 
 
@@ -171,9 +150,8 @@ def save_pictures(executed: Path, out: Path, tag: str = "readme") -> list[Path]:
     saved = []
     for number, picture in enumerate(filter(None, shown), 1):
         file = out / f"{executed.stem}_{number}.png"
-        part = file.with_suffix(".part")
-        part.write_bytes(base64.b64decode("".join(picture)))
-        os.replace(part, file)
+        content = base64.b64decode("".join(picture))
+        write_atomically(file, lambda path, content=content: path.write_bytes(content))
         saved.append(file)
     return saved
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import mlkernels
 from mlkernels.errors import bad_input
+from mlkernels.ranges import SEEDS, ranges_of, within
 
 _TYPES = ("None", "bool", "int", "float", "str")  # tried in this order
 _LISTED = 12  # names that an error lists before it says how many more there are
@@ -26,6 +27,7 @@ class Parameter:
     types: tuple[str, ...]  # of _TYPES; or what the annotation says where it is none of those
     default: str  # as source
     help: str = ""
+    allowed: tuple | list | str | None = None  # its range, as `ranges.within` takes it; None for any value
 
     def __str__(self) -> str:
         return f"{self.name}: {' | '.join(self.types)} = {self.default}"
@@ -63,7 +65,7 @@ def choose_notebooks(found: dict[str, Path], prefixes: Sequence[str]) -> dict[st
         The chosen part of `found`, in its order.
 
     Raises:
-        InputError: a prefix that no notebook has.
+        InputError: a prefix that no notebook has, or a path to another file than the notebook of that name.
 
     Example:
         >>> found = {"00_start": Path("00_start.ipynb"), "01_derive": Path("01_derive.ipynb")}
@@ -78,6 +80,10 @@ def choose_notebooks(found: dict[str, Path], prefixes: Sequence[str]) -> dict[st
             raise bad_input(
                 "notebook", f"the beginning of one of {', '.join(found)}", repr(prefix), "see mlkernels run --help"
             )
+        path = Path(prefix).expanduser() if prefix.endswith(".ipynb") else None
+        if path and path.exists() and path.resolve() not in [found[name] for name in matching]:
+            do = f"add --notebooks {path.parent}"
+            raise bad_input("notebook", f"one in {found[matching[0]].parent}", prefix, do)
         chosen.update(matching)
     return {name: path for name, path in found.items() if name in chosen}
 
@@ -102,6 +108,7 @@ def parameters_of(notebook: dict) -> dict[str, Parameter]:
     """The parameters of a notebook: the assignments of its first cell tagged `parameters`.
 
     papermill's own inspection drops annotations with `|` and lines with two `=`, so the cell is parsed as Python here.
+    Ranges are those of the cell that calls `presets.choose`.
 
     Args:
         notebook: its content.
@@ -123,7 +130,7 @@ def parameters_of(notebook: dict) -> dict[str, Parameter]:
     except (IndexError, SyntaxError, tokenize.TokenError):
         return {}
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
-    found = {}
+    found, ranges = {}, {"seed": SEEDS} | ranges_of(notebook)
     for line in lines:
         target = (
             line.target
@@ -135,7 +142,8 @@ def parameters_of(notebook: dict) -> dict[str, Parameter]:
         if isinstance(target, ast.Name) and line.value is not None:
             default = ast.unparse(line.value)
             annotation = ast.unparse(line.annotation) if isinstance(line, ast.AnnAssign) else _type_of(default)
-            found[target.id] = Parameter(target.id, _types(annotation), default, comments.get(line.end_lineno, ""))
+            told = _types(annotation), default, comments.get(line.end_lineno, ""), ranges.get(target.id)
+            found[target.id] = Parameter(target.id, *told)
     return found
 
 
@@ -155,22 +163,29 @@ def _type_of(default: str) -> str:
 
 
 def convert(parameter: Parameter, text: str) -> object:
-    """Turn the text of `--set name=text` into a value of the parameter's type.
+    """Turn the text of `--set name=text` into a value of the parameter's type and in its range.
 
     Args:
         parameter: whose value it is.
         text: what was typed; `none` means None, `inf` is a float.
 
     Returns:
-        The value.
+        The value; of a folder its absolute path, from the current folder and with ~ expanded.
 
     Raises:
-        InputError: the text is not of any of the parameter's types.
+        InputError: the text is not of any of the parameter's types, or the value is outside its range.
 
     Example:
         >>> convert(Parameter("rate", ("float",), ".1"), "inf")
         inf
     """
+    value = _typed(parameter, text)
+    if value is None or parameter.allowed is None:
+        return value
+    return within(f"--set {parameter.name}", value, parameter.allowed)
+
+
+def _typed(parameter: Parameter, text: str) -> object:
     for kind in sorted(parameter.types, key=lambda name: _TYPES.index(name) if name in _TYPES else len(_TYPES)):
         word = text.strip().lower()
         if kind == "None" and word == "none":
@@ -208,7 +223,7 @@ def parameters_for(notebooks: dict[str, dict], preset: str, settings: Sequence[s
 
     Raises:
         InputError: the preset does not exist, a setting is not `key=value`, no notebook has the key, or the value is
-            not of its type.
+            not of its type or outside its range.
     """
     from mlkernels.presets import PRESETS
 

@@ -1,48 +1,24 @@
-"""Presets: how much a notebook computes, quick | class | full, chosen in one cell and recorded in its output."""
+"""Presets: how much a notebook computes, quick | class | full, chosen in one cell and recorded in its output.
+
+A new parameter of a notebook is a line of its cell tagged `parameters` (`width: Optional[int] = None  # what it is`, as
+papermill --help-notebook reads it), and its range and itself in the call of `choose`:
+`choose(preset, sizes, ranges={"width": (64, None)}, seed=seed, notebook="05_name", width=width)`.
+"""
 
 from __future__ import annotations
 
 import html
-import math
 import numbers
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
 
-from mlkernels.checks import whole
 from mlkernels.errors import bad_input
+from mlkernels.ranges import SEEDS, within
+from mlkernels.strict_json import to_json
 
 PRESETS = ("quick", "class", "full")
 CONFIG_MIME = "application/vnd.mlkernels.config+json"
-
-
-def to_json(value: Any) -> Any:
-    """Turn numbers, arrays and collections into what strict JSON can hold.
-
-    Args:
-        value: a scalar, a numpy or JAX array, a mapping, a sequence, or anything with a `str`.
-
-    Returns:
-        Plain dicts, lists, strings, numbers, booleans and None. JSON has no infinity and no NaN: they become the
-        strings "inf", "-inf" and "nan".
-
-    Example:
-        >>> to_json({"steps": math.inf, "widths": (64, 256)})
-        {'steps': 'inf', 'widths': [64, 256]}
-    """
-    if value is None or isinstance(value, bool | str):
-        return value
-    if isinstance(value, numbers.Integral):
-        return int(value)
-    if isinstance(value, numbers.Real):
-        return float(value) if math.isfinite(value) else str(float(value))
-    if isinstance(value, Mapping):
-        return {str(name): to_json(item) for name, item in value.items()}
-    if hasattr(value, "tolist"):  # numpy and JAX arrays and scalars, without importing either
-        return to_json(value.tolist())
-    if isinstance(value, tuple | list | set | frozenset):
-        return [to_json(item) for item in value]
-    return str(value)
 
 
 @dataclass(frozen=True, repr=False)
@@ -137,22 +113,33 @@ def _same_kind(old: Any, new: Any) -> bool:
 
 
 def choose(
-    preset: str, presets: Mapping[str, Mapping[str, Any]], *, seed: int = 0, notebook: str = "", **overrides
+    preset: str,
+    presets: Mapping[str, Mapping[str, Any]],
+    *,
+    seed: int = 0,
+    notebook: str = "",
+    ranges: Mapping[str, Any] | None = None,
+    **overrides,
 ) -> Settings:
-    """Choose a preset's settings, with some of them overridden.
+    """Choose a preset's settings, with some of them overridden, and hold the notebook's parameters to their ranges.
 
     Args:
         preset: "quick", "class" or "full".
         presets: each of the three names -> its settings; the same settings in all three.
-        seed: whole number of at least 0.
+        seed: whole number from 0 to 2^31 - 1.
         notebook: the notebook's name, for the record.
-        overrides: setting -> value; None means the preset's own value.
+        ranges: parameter -> what it may be: (2, None) for whole numbers of at least 2, (0.0, 0.16) for numbers with
+            both ends, a list of names, or "folder". Written as it stands, so that `mlkernels run` reads it from the
+            cell and refuses a value before anything is run.
+        overrides: setting -> value; None means the preset's own value. Also the parameters that no preset sets, which
+            become settings: each of them has a range.
 
     Returns:
         `Settings`; as the last expression of a cell it shows a table and records the effective configuration.
 
     Raises:
-        InputError: unknown preset or override, a preset missing or with other settings, an override of another kind.
+        InputError: unknown preset or override, a preset missing or with other settings, an override of another kind, a
+            value outside its range, a range whose parameter is not given.
 
     Example:
         >>> sizes = {"quick": {"width": 64}, "class": {"width": 256}, "full": {"width": 4096}}
@@ -162,6 +149,9 @@ def choose(
           width  64
         >>> choose("full", sizes, seed=3, width=1024).overridden
         ('width',)
+        >>> choose("quick", sizes, ranges={"width": (64, None), "rate": (0.0, 0.16)}, width=None, rate=0.2)
+        Traceback (most recent call last):
+        mlkernels.errors.InputError: rate: expected a number from 0.0 to 0.16, got 0.2; choose such a number
 
     Source: the cell after `parameters` in every notebook.
     """
@@ -169,22 +159,28 @@ def choose(
         raise bad_input("preset", f"one of {', '.join(PRESETS)}", repr(preset), "choose one of these")
     if set(presets) != set(PRESETS):
         raise bad_input("presets", ", ".join(PRESETS), ", ".join(presets) or "none", "give settings for each of them")
-    names = list(presets[preset])
+    names, ranges = list(presets[preset]), ranges or {}
     for other in PRESETS:
         if odd := sorted(set(presets[other]) ^ set(names)):
             raise bad_input(f"preset {other}", f"the settings of {preset}", f"a difference in {', '.join(odd)}",
                             "give every preset the same settings")  # fmt: skip
-    if clash := sorted(_RESERVED & set(names)):
+    if clash := sorted(_RESERVED & {*names, *ranges}):
         raise bad_input("setting", "a name that Settings does not use", ", ".join(clash), "rename it")
-    seed = whole("seed", seed, do="give one")
-    chosen = dict(presets[preset])
-    given = {name: value for name, value in overrides.items() if value is not None}
-    if unknown := sorted(set(overrides) - set(names)):
-        raise bad_input("override", f"one of {', '.join(names)}", ", ".join(unknown), "override an existing setting")
+    if absent := sorted(set(ranges) - {*names, *overrides}):
+        raise bad_input("ranges", "parameters that are given", ", ".join(absent), f"add {absent[0]}={absent[0]}")
+    if unknown := sorted(set(overrides) - {*names, *ranges}):
+        do = "override an existing setting, or give its range"
+        raise bad_input("override", f"one of {', '.join(names)}", ", ".join(unknown), do)
+    seed = within("seed", seed, SEEDS)
+    chosen = dict(presets[preset]) | {name: value for name, value in overrides.items() if name not in names}
+    given = {name: value for name, value in overrides.items() if name in names and value is not None}
     for name, value in given.items():
         if not _same_kind(chosen[name], value):
             raise bad_input(name, f"a value like {chosen[name]!r}", repr(value), "give a value of the same kind")
     chosen.update(given)
+    for name, allowed in ranges.items():
+        if chosen[name] is not None:
+            chosen[name] = within(name, chosen[name], allowed)
     return Settings(preset, seed, notebook, _Frozen(chosen), tuple(given))
 
 

@@ -11,9 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlkernels.errors import bad_input
-from mlkernels.pages import TEMPLATES, copy_mathjax, first_figure, heading, write_page, write_text
+from mlkernels.files import write_atomically, write_text
+from mlkernels.pages import TEMPLATES, copy_mathjax, first_figure, heading, write_page
 from mlkernels.progress import seconds
 from mlkernels.runner import record_of
+from mlkernels.strict_json import dumps
 
 CLAIM_MIME = "application/vnd.mlkernels.claim+json"
 VERDICTS = {"holds": "✓", "does not hold": "✗", "not tested here": "○"}
@@ -127,8 +129,7 @@ def write_report(out: Path, *, preset: str, command: str) -> dict:
         if figure := first_figure(notebook):
             suffix, content, alt = figure
             thumbnail = (f"thumbs/{name}{suffix}", alt)
-            (out / "thumbs").mkdir(exist_ok=True)
-            (out / thumbnail[0]).write_bytes(content)
+            write_atomically(out / thumbnail[0], lambda path, content=content: path.write_bytes(content))
         cards.append({"name": name, "title": title or name, "sentence": sentence, "thumbnail": thumbnail, **record})
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
@@ -147,7 +148,7 @@ def write_report(out: Path, *, preset: str, command: str) -> dict:
         marks=VERDICTS,
         seconds=seconds,
     )
-    write_text(out / "claims.json", json.dumps(result, indent=2, ensure_ascii=False) + "\n")
+    write_text(out / "claims.json", dumps(result, indent=2) + "\n")
     write_text(out / "index.html", page)
     return result
 

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from mlkernels.errors import bad_input
+from mlkernels.files import check_place
 from mlkernels.parameters import choose_notebooks, find_notebooks, parameters_for, parameters_of, read_notebook
-from mlkernels.presets import to_json
 from mlkernels.progress import Lines, seconds
 from mlkernels.provenance import fingerprint, package_hash
 from mlkernels.worker import Job, Worker, kernel_environment
@@ -56,13 +57,12 @@ def plan(
     values = parameters_for(contents, preset, settings)
     out = Path(out) if out is not None else next(iter(chosen.values())).parents[1] / "build" / preset
     if next(iter(chosen.values())).parent == out.resolve():
-        from mlkernels.errors import bad_input
-
         raise bad_input(
             "--out", "a folder other than the notebooks'", str(out), "executed notebooks would replace the sources"
         )
     from mlkernels.datasets.fingerprint import files  # NumPy, without which the command line starts
 
+    check_place(out / "index.html")
     package, data = package_hash(), files()
     jobs = []
     for name, path in chosen.items():
@@ -176,4 +176,4 @@ def _outcome(job: Job, record: dict) -> Outcome:
         return Outcome(job.name, "finished", record=record)
     shown = f" (In [{failure['shown']}])" if failure["shown"] else ""
     where = f"{job.name}: cell {failure['cell']}{shown}: {failure['line']}"
-    return Outcome(job.name, "failed", f"{where}: {failure['error']}", to_json(record))
+    return Outcome(job.name, "failed", f"{where}: {failure['error']}", record)

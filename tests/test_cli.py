@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 from pathlib import Path
 
+import click
 import nbformat
 import pytest
 from _cli import status_of
@@ -17,7 +19,19 @@ import mlkernels
 from mlkernels import check, cli, parameters, provenance, runner
 from mlkernels.errors import InputError
 from mlkernels.parameters import Parameter
+from mlkernels.typed_path import TypedPath
 
+RANGED = """from typing import Optional
+
+seeds: Optional[int] = None
+rate: float = 0.1
+data: str = "auto"
+checkpoints: Optional[str] = None
+"""
+CHOOSE = """presets.choose(
+    preset, SIZES, seeds=seeds, rate=rate, data=data, checkpoints=checkpoints,
+    ranges={"seeds": (2, None), "rate": (0.0, 0.5), "data": ["auto", "glyphs"], "checkpoints": "folder"},
+)"""
 PARAMETERS = """preset: str = "quick"  # quick | class | full
 seed: int = 0  # what every key comes from
 width: int | None = None  # units in a layer; a == b
@@ -76,6 +90,144 @@ def test_what_is_refused_gets_one_line_and_status_2(folder, tmp_path, capsys, ar
     for words in said:
         assert words in shown.err
     assert not out.exists()
+
+
+@pytest.fixture
+def ranged(tmp_path):
+    write(tmp_path / "ranged", "03_ranged", "%matplotlib inline", CHOOSE, parameters=RANGED)
+    return tmp_path / "ranged"
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("seeds=1", "--set seeds: expected a whole number of at least 2, got 1; choose such a number"),
+        ("rate=inf", "--set rate: expected a number from 0.0 to 0.5, got inf; choose such a number"),
+        ("rate=-0.1", "--set rate: expected a number from 0.0 to 0.5, got -0.1; choose such a number"),
+        ("data=omniglot", "--set data: expected auto or glyphs, got 'omniglot'; name one of them"),
+        ("checkpoints=", "--set checkpoints: expected the path of a folder, got ''; name one"),
+        ("checkpoints=~nobody_of_this_name/x", "of no known user; write ./~ for a ~"),
+    ],
+)
+def test_a_value_outside_the_range_that_the_notebook_says_is_refused_at_once(ranged, capsys, setting, said):
+    assert status_of("run", "--notebooks", ranged, "--set", setting, "--out", ranged / "out") == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
+    assert not (ranged / "out").exists()
+
+
+def test_a_range_that_is_computed_is_left_to_the_notebook(tmp_path):
+    write(tmp_path, "03_computed", CHOOSE.replace("0.5", "limit"), parameters=RANGED)
+    (job,), _ = runner.plan(tmp_path, [], tmp_path / "out", "quick", ["seeds=1"])
+    assert job.parameters == {"seeds": 1}
+
+
+def test_a_folder_for_a_notebook_is_the_callers(ranged, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    for text, path in (("ck", "here/ck"), ("~/ck", "home/ck"), ("../ck", "ck"), (str(tmp_path / "x"), "x")):
+        (job,), _ = runner.plan(ranged, [], None, "quick", [f"checkpoints={text}"])
+        assert os.path.normpath(job.parameters["checkpoints"]) == str(tmp_path / path)
+    assert runner.plan(ranged, [], None, "quick", ["checkpoints=none"])[0][0].parameters == {"checkpoints": None}
+
+
+def commands(group=cli.cli, name="mlkernels"):
+    """(name, command) of all commands."""
+    for word, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, f"{name} {word}")
+        else:
+            yield f"{name} {word}", command
+
+
+@pytest.mark.parametrize(("name", "command"), [*commands()], ids=[name for name, _ in commands()])
+def test_every_path_of_every_command_is_the_callers(name, command):
+    paths = [one for one in command.params if isinstance(one.type, click.Path | click.File)]
+    assert [one.name for one in paths if not isinstance(one.type, TypedPath)] == []
+    words = ("claims", "checkpoint", "folder", "notebooks", "out", "path", "pictures", "source")
+    others = [one.name for one in command.params if one not in paths and one.name in words]
+    assert others == [], "a path by its name and not by its type"
+
+
+def test_a_tilde_that_the_shell_has_left_is_the_home_folder(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path / "notebooks")
+    ran = []
+    monkeypatch.setattr(runner, "run", lambda work, **options: ran.extend(work) or [])
+    assert status_of("run", "02", "--notebooks", "~/notebooks", "--out", "~/out") == 0
+    assert ran[0].target == tmp_path / "out" / "02_plain.ipynb"
+    assert (tmp_path / "out" / "claims.json").exists()
+    assert not (tmp_path / "notebooks" / "~").exists()
+    for arguments in (["--out", ""], ["--out", " "], ["--out", "~nobody_of_this_name/x"]):
+        assert status_of("run", "--notebooks", "~/notebooks", *arguments) == 2
+    readme = tmp_path / "README.md"
+    readme.write_text("<!-- claims:begin -->\n<!-- claims:end -->\n")
+    assert status_of("readme", "--claims", "~/out/claims.json", "--readme", "~/README.md") == 0
+    assert "No claims" in readme.read_text()
+
+
+def test_a_notebooks_path_means_that_file(folder, tmp_path, monkeypatch, capsys):
+    write(tmp_path / "copies", "01_derive", "x = 1")
+    monkeypatch.chdir(tmp_path)
+    assert status_of("run", "copies/01_derive.ipynb", "--notebooks", folder) == 2
+    assert "add --notebooks copies" in capsys.readouterr().err
+    (job,), _ = runner.plan(tmp_path / "copies", ["copies/01_derive.ipynb"], None, "quick", [])
+    assert job.source == tmp_path / "copies" / "01_derive.ipynb"
+    (job,), _ = runner.plan(folder, ["notebooks/01_derive.ipynb"], None, "quick", [])
+    assert job.source == folder / "01_derive.ipynb"
+
+
+GENOTYPE = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["run", "--out"],
+        ["nas", "search", "--data", "glyphs", "--out"],
+        ["nas", "train", GENOTYPE, "--data", "glyphs", "--out"],
+        ["nas", "compare", "--data", "glyphs", "--out"],
+        ["readme", "--claims", "CLAIMS", "--readme"],
+    ],
+    ids=lambda arguments: " ".join(arguments[:2]),
+)
+@pytest.mark.parametrize("place", ["file/inside", "file/in/side", "nowhere/inside", "dangling/inside", "x" * 300])
+def test_a_place_that_cannot_be_written_to_gets_one_line_and_status_2(folder, tmp_path, capsys, arguments, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    place = Path("/proc/none/inside") if place.startswith("nowhere") and Path("/proc").is_dir() else tmp_path / place
+    (tmp_path / "claims.json").write_text("{}")
+    arguments = [str(tmp_path / "claims.json") if one == "CLAIMS" else one for one in arguments]
+    more = ["--notebooks", folder] if arguments[0] == "run" else []
+    assert status_of(*arguments, place, *more) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("mlkernels: ")
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize("arguments", [["--episodes", "1"], ["--repeats", "0"], ["--seeds", "0"], ["--channels", "20"]])
+def test_what_a_comparison_cannot_use_is_refused_before_it_trains(tmp_path, monkeypatch, capsys, arguments):
+    monkeypatch.setattr("mlkernels.nas.compare.trained_accuracies", lambda *given, **told: pytest.fail("it trains"))
+    assert status_of("nas", "compare", "--data", "glyphs", *arguments, "--out", tmp_path / "out.json") == 2
+    assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_disk_that_is_full_at_the_end_gets_one_line_and_status_2(folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runner, "run", lambda *given, **options: [])
+
+    def full(*given, **options):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("mlkernels.report.write_report", full)
+    assert status_of("run", "02", "--notebooks", folder, "--out", tmp_path / "out") == 2
+    shown = capsys.readouterr().err
+    assert "No space left on device; make room" in shown
+    assert shown.count("\n") == 1
+    assert not list((tmp_path / "out").iterdir())
 
 
 def test_no_notebooks_is_said_with_the_folder(tmp_path, capsys):

@@ -14,7 +14,7 @@ import pytest
 
 from mlkernels import files
 from mlkernels.errors import InputError
-from mlkernels.files import check_place, scratch_folder, set_aside, temporary_folder, write_atomically
+from mlkernels.files import alone, check_place, scratch_folder, set_aside, temporary_folder, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -156,3 +156,71 @@ def test_the_temporary_folder_of_another_machine_is_let_be(tmp_path):
     left.mkdir()
     with temporary_folder(tmp_path / "set"):
         assert left.exists()
+
+
+HOLD = """import sys, time
+from pathlib import Path
+from mlkernels.files import alone
+with alone(Path(sys.argv[1]), *sys.argv[2:]):
+    print("at work", flush=True)
+    time.sleep(600)
+"""
+
+
+@pytest.mark.parametrize("name", ["", "result.json"])
+def test_one_process_works_in_a_place_and_its_lock_goes_with_it_also_when_it_is_killed(tmp_path, name):
+    place = tmp_path / "out"
+    command = [sys.executable, "-c", HOLD, str(place), *filter(None, [name])]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "at work\n"
+            busy = f"one process at a time, got process {process.pid} .* at work there"
+            with pytest.raises(InputError, match=busy), alone(place, name):
+                pass
+            with alone(place, "another.json"):
+                pass
+        finally:
+            process.kill()
+    with alone(place, name):
+        assert len(names(place)) == 1
+    assert names(place) == []
+
+
+def test_a_lock_is_one_within_a_process_too_and_goes_with_an_error(tmp_path):
+    with alone(tmp_path), pytest.raises(InputError, match=f"got process {os.getpid()} "), alone(tmp_path):
+        pass
+    with pytest.raises(RuntimeError), alone(tmp_path):
+        raise RuntimeError
+    with alone(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_place_without_locks_is_worked_in_all_the_same(tmp_path, monkeypatch):
+    import fcntl
+
+    def none(*given):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with alone(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_each_process_has_its_own_folder_where_it_may_share_the_target(tmp_path):
+    script = "import sys, time; from pathlib import Path; from mlkernels.files import scratch_folder\n"
+    script += "with scratch_folder(Path(sys.argv[1]), shared=True): print('on', flush=True); time.sleep(600)"
+    target = tmp_path / "target"
+    command = [sys.executable, "-c", script, str(target)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "on\n"
+            with scratch_folder(target, shared=True) as mine:
+                assert len(names(tmp_path)) == 2
+                assert mine.is_dir()
+        finally:
+            process.kill()
+    with scratch_folder(target, shared=True):
+        assert len(names(tmp_path)) == 1
+    assert names(tmp_path) == []

@@ -13,6 +13,7 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import numpy as np
 import pytest
 from _browser import chromium
 from _compilation import as_a_reader
@@ -20,7 +21,10 @@ from _notebooks import check_real_omniglot, outputs, read
 from bs4 import BeautifulSoup
 from PIL import Image
 
+from mlkernels import datasets, parameters, runner
+from mlkernels.errors import InputError
 from mlkernels.exercises import OPEN, RIGHT
+from mlkernels.ranges import ranges_of
 from mlkernels.report import CLAIM_MIME, VERDICTS, broken, claims_of
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -88,10 +92,75 @@ def test_parameters_are_annotated_and_explained(path):
     (cell,) = [cell for cell in read(path).cells if "parameters" in tags(cell)]
     lines = cell.source.splitlines()
     nodes = ast.parse(cell.source).body
+    nodes = [node for node in nodes if ast.unparse(node) != "from typing import Optional"]
     assert all(isinstance(node, ast.AnnAssign) and node.value is not None for node in nodes), cell.source
     assert {"preset", "seed"} <= {node.target.id for node in nodes}
     uncommented = [node.target.id for node in nodes if not re.search(r"#\s*\w", lines[node.end_lineno - 1])]
     assert not uncommented, "papermill shows the comment as help"
+
+
+@each_notebook
+def test_papermill_lists_every_parameter(path):
+    """papermill --help-notebook reads lines, not Python: no `|`, no second `=`."""
+    from papermill.inspection import inspect_notebook
+
+    own, listed = parameters.parameters_of(parameters.read_notebook(path)), inspect_notebook(path)
+    assert list(listed) == list(own)
+    assert {name: one["help"] for name, one in listed.items()} == {name: one.help for name, one in own.items()}
+    assert all(
+        (one["default"] == "None") == one["inferred_type_name"].startswith("Optional[") for one in listed.values()
+    )
+
+
+@each_notebook
+def test_every_parameter_has_its_range_and_is_handed_to_choose(path):
+    own = parameters.parameters_of(parameters.read_notebook(path))
+    assert [name for name, one in own.items() if one.allowed is None] == ["preset"]
+    nodes = [node for cell in code_cells(read(path)) for node in ast.walk(ast.parse(cell.source))]
+    (call,) = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "presets.choose"]
+    handed = {word.arg for word in call.keywords if ast.unparse(word.value) == word.arg}
+    assert set(own) - {"preset"} <= handed
+    assert ast.unparse(call.args[0]) == "preset"
+    assert set(ranges_of(parameters.read_notebook(path))) == set(own) - {"preset", "seed"}
+
+
+def ends_and_beyond(allowed, tmp_path):
+    """Texts for --set that are just in a range, and texts that just are not."""
+    if allowed == "folder":
+        (tmp_path / "file").touch()
+        return [tmp_path / "new" / "folder"], ["", tmp_path / "file" / "inside", tmp_path / "file"]
+    if isinstance(allowed, list):
+        return allowed, ["", "no_such_name", allowed[0].upper()]
+    least, most = allowed
+    if isinstance(least, int):
+        return [least, most or 10**6], [least - 1, *([] if most is None else [most + 1])]
+    return [least, most], [np.nextafter(least, -np.inf), np.nextafter(most, np.inf), "inf", "-inf", "nan"]
+
+
+@each_notebook
+def test_the_runner_takes_both_ends_of_each_range_and_refuses_what_is_beyond(path, tmp_path):
+    own = parameters.parameters_of(parameters.read_notebook(path))
+
+    def planned(name, text):
+        (job,), _ = runner.plan(path.parent, [path.stem], tmp_path / "out", "quick", [f"{name}={text}"])
+        return job.parameters[name]
+
+    for name, one in own.items():
+        if one.allowed is not None:
+            inside, outside = ends_and_beyond(one.allowed, tmp_path)
+            for text in inside:
+                assert str(planned(name, text)) == str(text)
+            for text in outside:
+                with pytest.raises(InputError, match=f"--set {name}: expected|expected a folder, got a file"):
+                    planned(name, text)
+        if "None" in one.types:
+            assert planned(name, "none") is None
+    assert sorted(tmp_path.iterdir()) in ([], [tmp_path / "file"]), "nothing but the test's own file"
+
+
+def test_a_datasets_name_is_one_that_there_is():
+    data = ranges_of(parameters.read_notebook(next(path for path in NOTEBOOKS if path.stem.startswith("04"))))["data"]
+    assert sorted(data) == sorted(datasets.names())
 
 
 @each_notebook

@@ -6,6 +6,7 @@ import copy
 import json
 import math
 import pickle
+import re
 import subprocess
 import sys
 
@@ -119,3 +120,69 @@ def test_import_is_light():
     heavy = ("IPython", "jax", "numpy", "matplotlib")
     code = f"import sys, mlkernels.presets; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
+
+
+RANGED = {p: {"seeds": 3, "rate": 0.1} for p in PRESETS}
+RANGES = {"seeds": (2, 8), "rate": (0.0, 0.5), "steps": (1, None), "data": ["auto", "glyphs"], "folder": "folder"}
+
+
+def ranged(**values):
+    return choose("quick", RANGED, ranges=RANGES, **({"steps": 1, "data": "auto", "folder": None} | values))
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        ("seeds", 1, "seeds: expected a whole number from 2 to 8, got 1"),
+        ("seeds", 9, "seeds: expected a whole number from 2 to 8, got 9"),
+        ("seeds", 2.5, "seeds: expected a whole number from 2 to 8, got 2.5"),
+        ("rate", -1e-9, "rate: expected a number from 0.0 to 0.5, got -1e-09"),
+        ("rate", 0.51, "rate: expected a number from 0.0 to 0.5, got 0.51"),
+        ("rate", math.inf, "rate: expected a number from 0.0 to 0.5, got inf"),
+        ("rate", math.nan, "rate: expected a number from 0.0 to 0.5, got nan"),
+        ("steps", 0, "steps: expected a whole number of at least 1, got 0"),
+        ("steps", True, "steps: expected a whole number of at least 1, got True"),
+        ("steps", "1", "steps: expected a whole number of at least 1, got '1'"),
+        ("data", "omniglot", "data: expected auto or glyphs, got 'omniglot'"),
+        ("folder", "", "folder: expected the path of a folder, got ''"),
+        ("folder", "~nobody_of_this_name/x", "of no known user"),
+        ("folder", __file__, "expected a folder, got a file"),
+        ("seed", -1, "seed: expected a whole number from 0 to 2147483647, got -1"),
+        ("seed", 2**31, "seed: expected a whole number from 0 to 2147483647, got 2147483648"),
+    ],
+)
+def test_a_value_outside_its_range_is_refused(name, value, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        ranged(**{name: value})
+
+
+def test_values_at_the_ends_of_their_ranges_are_taken(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    low = ranged(seeds=2, rate=0.0, seed=0)
+    high = ranged(seeds=8, rate=0.5, seed=2**31 - 1, steps=10**9, data="glyphs", folder="~/new")
+    assert (low.seeds, low.rate, low.steps, low.data, low.folder) == (2, 0.0, 1, "auto", None)
+    assert (high.seeds, high.rate, high.steps, high.data) == (8, 0.5, 10**9, "glyphs")
+    assert high.folder == str(tmp_path / "new")
+    assert not (tmp_path / "new").exists()
+    assert high.overridden == ("seeds", "rate")
+
+
+def test_a_presets_own_value_is_held_to_the_range_too():
+    with pytest.raises(InputError, match="seeds: expected a whole number of at least 4, got 3"):
+        choose("quick", RANGED, ranges={"seeds": (4, None)})
+
+
+@pytest.mark.parametrize(
+    ("ranges", "given", "said"),
+    [
+        ({"steps": (1, None)}, {}, "ranges: expected parameters that are given, got steps; add steps=steps"),
+        ({}, {"steps": 1}, "override: expected one of seeds, rate, got steps"),
+        ({"seeds": 2}, {}, "range of seeds: expected both ends"),
+        ({"seeds": (2, 3, 4)}, {}, "range of seeds: expected both ends"),
+        ({"seeds": "whole"}, {}, "range of seeds: expected both ends"),
+        ({"key": (1, 2)}, {"key": 1}, "expected a name that Settings does not use, got key"),
+    ],
+)
+def test_a_range_that_is_none_and_a_parameter_without_one_are_refused(ranges, given, said):
+    with pytest.raises(InputError, match=re.escape(said)):
+        choose("quick", RANGED, ranges=ranges, **given)

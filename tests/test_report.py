@@ -12,6 +12,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from mlkernels import claims, pages, report
 from mlkernels.errors import InputError
+from mlkernels.files import write_text
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n picture").decode()
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"><rect width="2" height="1"/></svg>'
@@ -278,9 +279,9 @@ def test_readme_without_the_marks_is_refused(text):
 
 def test_write_text_keeps_the_old_file_when_it_fails(tmp_path):
     path = tmp_path / "a.txt"
-    pages.write_text(path, "old")
+    write_text(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        pages.write_text(path, "\ud800")
+        write_text(path, "\ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
 

@@ -6,6 +6,7 @@ import base64
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -16,9 +17,9 @@ import time
 import nbformat
 import pytest
 from bs4 import BeautifulSoup
-from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mlkernels import progress, runner
+from mlkernels import progress, report, runner
 from mlkernels.presets import CONFIG_MIME
 from mlkernels.report import CLAIM_MIME
 
@@ -32,7 +33,7 @@ GOOD = (
     "import json, os, sys\nfrom IPython.display import display\n"
     "print(json.dumps([sys.executable, os.getcwd(), preset, rate, os.environ['JAX_COMPILATION_CACHE_DIR']]))",
     f"display({{'{CONFIG_MIME}': {{'seed': 5, 'settings': {{'w': 1}}}}, 'text/plain': 's'}}, raw=True)",
-    f"display({{'{CLAIM_MIME}': {CLAIM}, 'text/plain': 'claim'}}, raw=True)",
+    f"inf = nan = float('nan')\ndisplay({{'{CLAIM_MIME}': {CLAIM}, 'text/plain': 'claim'}}, raw=True)",
     f"display({{'image/png': '{PNG}', 'text/plain': 'f'}}, metadata={{'image/png': {{'alt': 'A curve'}}}}, raw=True)",
 )
 FAILS = {**CLAIM, "id": "meta.fails", "verdict": "does not hold", "measured": "7", "expected": "below 1"}
@@ -149,6 +150,39 @@ def test_pages_claims_and_index_are_there(ran):
     ]
     assert index.find("img")["alt"] == "A curve"
     assert not [path for path in out.iterdir() if path.name.startswith(".")]
+
+
+def strict(path):
+    """What a JSON file holds, read as a browser reads it: NaN and Infinity are refused."""
+
+    def refuse(constant):
+        raise AssertionError(f"{path.name} holds {constant}")
+
+    return json.loads(path.read_text(encoding="utf-8"), parse_constant=refuse)
+
+
+def test_all_that_a_run_keeps_is_strict_json_also_with_infinite_values(ran):
+    folder, _ = ran
+    out = folder.parent / "build/quick"
+    kept = {path.name: strict(path) for path in out.iterdir() if path.suffix in (".ipynb", ".json")}
+    assert set(kept) == {"00_good.ipynb", "01_stops.ipynb", "02_fails.ipynb", "claims.json"}
+    assert kept["00_good.ipynb"]["metadata"]["papermill"]["parameters"]["rate"] == "inf"
+    assert kept["01_stops.ipynb"]["metadata"]["mlkernels"]["parameters"]["rate"] == "inf"
+    assert kept["claims.json"]["notebooks"]["00_good"]["parameters"]["rate"] == "inf"
+    assert nbformat.validate(nbformat.from_dict(kept["00_good.ipynb"])) is None
+
+
+def test_a_report_of_notebooks_that_hold_infinities_is_strict_json(tmp_path):
+    told = {"preset": "quick", "seed": 0, "device": {"kind": "x"}, "status": "finished", "failure": None}
+    told |= {"started": "2025-01-01T00:00:00+00:00", "wall_seconds": 1.0, "parameters": {"a": math.inf, "b": math.nan}}
+    claim = {**CLAIM, "values": {"a": -math.inf, "b": [math.nan]}}
+    output = new_output("display_data", data={CLAIM_MIME: claim})
+    notebook = new_notebook(cells=[new_code_cell("x", outputs=[output])], metadata={"mlkernels": told})
+    nbformat.write(notebook, tmp_path / "00_old.ipynb")
+    report.write_report(tmp_path, preset="quick", command="mlkernels run")
+    result = strict(tmp_path / "claims.json")
+    assert result["claims"][0]["values"] == {"a": "-inf", "b": ["nan"]}
+    assert result["notebooks"]["00_old"]["parameters"] == {"a": "inf", "b": "nan"}
 
 
 def test_plain_lines_and_no_noise(ran):
@@ -274,6 +308,50 @@ def test_no_kernel_outlives_a_runner_that_was_killed(slow):
     process.kill()
     process.wait()
     wait_for(lambda: not is_alive(kernel), 30)
+
+
+def test_a_second_run_into_the_same_folder_is_told_who_is_at_work(slow):
+    line, options = command(slow, "01")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    kernel_of(slow)
+    second = run(slow, "00")
+    assert second.returncode == 2
+    assert second.stderr.count("\n") == 1
+    assert f"got process {process.pid} (" in second.stderr
+    assert "at work there; wait until it is done" in second.stderr
+    assert run(slow, "00", "--out", "elsewhere").returncode == 0
+    (slow / "wait").unlink()
+    out, _ = process.communicate(timeout=600)
+    assert (process.returncode, "1 of 1 finished" in out) == (0, True)
+    left = {path.name for path in (slow.parent / "build/quick").iterdir()}
+    assert left == {"01_slow.ipynb", "01_slow.html", "claims.json", "index.html", "mathjax"}
+
+
+def test_a_run_that_was_killed_leaves_no_lock(slow):
+    line, options = command(slow, "01")
+    process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, **options)
+    kernel = kernel_of(slow)
+    process.kill()
+    process.wait()
+    (slow / "wait").unlink()
+    done = run(slow, "01")
+    assert (done.returncode, record(slow, "01_slow")["status"]) == (0, "finished")
+    wait_for(lambda: not is_alive(kernel), 30)
+    shown = {path.name for path in (slow.parent / "build/quick").iterdir() if path.suffix != ".part"}
+    assert shown == {"01_slow.ipynb", "01_slow.html", "claims.json", "index.html", "mathjax"}
+
+
+def test_unfinished_files_of_two_processes_are_apart(slow):
+    """Two runs of one notebook from Python, where nothing locks the folder: both end well, with a page and a record."""
+    script = "import sys; from pathlib import Path; from mlkernels import runner\n"
+    script += "jobs, out = runner.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
+    script += "sys.exit([outcome.status for outcome in runner.run(jobs)] != ['finished'])"
+    both = [subprocess.Popen([sys.executable, "-c", script, str(slow)], stderr=subprocess.PIPE) for _ in range(2)]
+    places = slow.parent / "build/quick"
+    wait_for(lambda: len(list(places.glob(".01_slow.ipynb.*.part/*.ipynb"))) == 2)
+    (slow / "wait").unlink()
+    assert [(process.communicate(timeout=600), process.returncode)[1] for process in both] == [0, 0]
+    assert {path.name for path in places.iterdir()} == {"01_slow.ipynb", "01_slow.html"}
 
 
 def test_a_failed_start_destroys_nothing(tmp_path, monkeypatch):

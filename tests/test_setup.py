@@ -52,6 +52,8 @@ FLOORS = (
         "_neural_tangents",
         "networks",
         "presets",
+        "ranges",
+        "strict_json",
         "memory",
         "intervals",
         "provenance",

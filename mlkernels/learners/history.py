@@ -18,6 +18,7 @@ from mlkernels.errors import bad_input
 from mlkernels.files import set_aside, write_atomically
 from mlkernels.learners._fit import FitResult, fit
 from mlkernels.learners._inner import InnerLoop
+from mlkernels.strict_json import dumps
 
 _NUMBERS = ("step", "seconds", "value")
 
@@ -135,7 +136,7 @@ def _listed(value):
 
 def _save(path: Path, found: dict) -> None:
     rows = [dict(zip(_NUMBERS, (step, *found[step]), strict=True)) for step in sorted(found)]
-    write_atomically(path, lambda temporary: temporary.write_text(json.dumps(rows), encoding="utf-8"))
+    write_atomically(path, lambda temporary: temporary.write_text(dumps(rows), encoding="utf-8"))
 
 
 def _load(path: Path) -> dict[int, tuple]:

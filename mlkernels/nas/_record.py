@@ -13,6 +13,7 @@ from jax.experimental import multihost_utils
 from mlkernels.errors import InputError, bad_input
 from mlkernels.files import write_atomically
 from mlkernels.nas._scorer import Scores
+from mlkernels.strict_json import dumps
 
 FORMAT = 2  # 1 had no checksum of the images
 _OLD, _DO = "one of an older version, which did not", "move it away to begin anew, or choose another folder"
@@ -94,7 +95,7 @@ class Record:
             "done": [[_row(each) for each in rows] for rows in self.done],
             "partial": [_row(each) for each in self.partial],
         }
-        self.write(STATE, json.dumps(content))
+        self.write(STATE, dumps(content))
 
     def write(self, name: str, text: str) -> None:
         """A file of the folder, whole."""

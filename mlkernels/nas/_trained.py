@@ -17,6 +17,7 @@ from mlkernels.nas._training import TrainSettings
 from mlkernels.nas.layout import Layout
 from mlkernels.nas.network import Network, Variables, init
 from mlkernels.nas.space import Genotype, Space
+from mlkernels.strict_json import dumps
 
 STATE, LOG = "checkpoint.npz", "log.jsonl"
 COLUMNS = ("epoch", "loss", "accuracy", "rate", "images_per_second", "seconds")
@@ -80,7 +81,7 @@ def save(folder: Path, state: dict, history: list[dict], texts: dict[str, str]) 
 
 def _log(path: Path, history: list[dict]) -> None:
     """Write the log, if it is not there already."""
-    lines = "".join(json.dumps(row) + "\n" for row in history).encode()
+    lines = "".join(dumps(row) + "\n" for row in history).encode()
     if not path.exists() or path.read_bytes() != lines:
         write_atomically(path, lambda path: path.write_bytes(lines))
 

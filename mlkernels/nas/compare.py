@@ -25,6 +25,7 @@ from mlkernels.nas.layout import Layout
 from mlkernels.nas.network import Network
 from mlkernels.nas.space import Genotype, Space
 from mlkernels.nas.train import TrainSettings, train
+from mlkernels.strict_json import dumps
 from mlkernels.tasks._checks import sizes
 
 _WAY = 5  # of the episodes that trained architectures are tested on
@@ -164,7 +165,7 @@ class Kept:
         self.rows[name] = value
         if self.path is not None:
             content = {"format": _FORMAT, **provenance.here(), "settings": self.about, self.kind: self.rows}
-            text = json.dumps(content | ({"diverged": self.diverged} if self.diverged else {}), indent=1) + "\n"
+            text = dumps(content | ({"diverged": self.diverged} if self.diverged else {}), indent=1) + "\n"
             write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
     def _read(self) -> tuple[dict, dict]:

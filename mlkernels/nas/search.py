@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import shlex
 import sys
@@ -29,6 +28,7 @@ from mlkernels.nas.ranking import (
 )
 from mlkernels.nas.settings import SearchSettings
 from mlkernels.nas.space import CELL_TYPES, Genotype, Space
+from mlkernels.strict_json import dumps
 
 
 @dataclass(frozen=True)
@@ -101,15 +101,15 @@ def search(
         items = _score_round(settings, scorer, record, clock, len(history), gates, candidates)
         log += _decide(settings, len(history), gates, candidates, items)
         gates = _pruned(gates, log, len(history), space)
-        record.write(LOG, "".join(json.dumps(line) + "\n" for line in log))
+        record.write(LOG, "".join(dumps(line) + "\n" for line in log))
     genotype = space.genotype_of(gates)
     log.append({"genotype": repr(genotype), "short": str(genotype)})
-    record.write(LOG, "".join(json.dumps(line) + "\n" for line in log))
+    record.write(LOG, "".join(dumps(line) + "\n" for line in log))
     result = {
         **log[-1], "seconds": round(record.seconds, 1), "settings": about, **provenance.here(),
         "devices": int(scorer.mesh.size), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }  # fmt: skip
-    record.write(RESULT, json.dumps(result, indent=2) + "\n")
+    record.write(RESULT, dumps(result, indent=2) + "\n")
     return Found(genotype, tuple(log), (*history, gates), record.seconds)
 
 

@@ -1,0 +1,55 @@
+"""JSON as every reader takes it: without Infinity and NaN, which Python writes and JupyterLab cannot open."""
+
+from __future__ import annotations
+
+import json
+import math
+import numbers
+from collections.abc import Mapping
+from typing import Any
+
+
+def to_json(value: Any) -> Any:
+    """Turn numbers, arrays and collections into what strict JSON can hold.
+
+    Args:
+        value: a scalar, a numpy or JAX array, a mapping, a sequence, or anything with a `str`.
+
+    Returns:
+        Plain dicts, lists, strings, numbers, booleans and None. JSON has no infinity and no NaN: they become the
+        strings "inf", "-inf" and "nan".
+
+    Example:
+        >>> to_json({"steps": math.inf, "widths": (64, 256)})
+        {'steps': 'inf', 'widths': [64, 256]}
+    """
+    if value is None or isinstance(value, bool | str):
+        return value
+    if isinstance(value, numbers.Integral):
+        return int(value)
+    if isinstance(value, numbers.Real):
+        return float(value) if math.isfinite(value) else str(float(value))
+    if isinstance(value, Mapping):
+        return {str(name): to_json(item) for name, item in value.items()}
+    if hasattr(value, "tolist"):  # numpy and JAX arrays and scalars, without importing either
+        return to_json(value.tolist())
+    if isinstance(value, tuple | list | set | frozenset):
+        return [to_json(item) for item in value]
+    return str(value)
+
+
+def dumps(value: Any, indent: int | None = None) -> str:
+    """A value as the text of strict JSON.
+
+    Args:
+        value: what `to_json` takes.
+        indent: spaces a level; None for one line.
+
+    Returns:
+        The text, without a line end.
+
+    Example:
+        >>> dumps({"rate": math.inf, "steps": (1, 2)})
+        '{"rate": "inf", "steps": [1, 2]}'
+    """
+    return json.dumps(to_json(value), indent=indent, ensure_ascii=False, allow_nan=False)
