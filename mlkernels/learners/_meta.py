@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mlkernels._conv3x3 import reverse_only
 from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.learners import _wide
@@ -137,8 +136,7 @@ def value_and_gradient(apply, params, rates, tasks, inner, outer_loss, reduce, s
         loss, gradient = _of_queries(apply, theta, task, outer_loss)
         return loss, pull(gradient) if with_rates else pull(gradient)[0]
 
-    with reverse_only():
-        total = add_up(one, tasks, True)
+    total = add_up(one, tasks, True)
     return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
 
 
