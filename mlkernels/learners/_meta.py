@@ -120,7 +120,7 @@ def _of_queries(apply, theta, task: TaskBatch, outer_loss: str):
 
 def value_and_gradient(apply, params, rates, tasks, inner, outer_loss, reduce, sequential, with_rates):
     """The outer loss and its gradient, without checks: `meta_gradient` and `fit` share it."""
-    if _wide.fits(apply, rates, tasks, inner, with_rates):
+    if _wide.fits(apply, params, rates, tasks, inner, with_rates):
         total = _wide.value_and_gradient(apply, params, rates, tasks, inner, outer_loss)
         return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
     if not sequential:
