@@ -1,39 +1,21 @@
-"""The 3x3 convolution with zero padding, in two ways: one that can be differentiated in every way, one that is faster.
+"""The 3x3 convolution with zero padding, fast on a CPU in every derivative.
 
-On a CPU XLA's own gradient of a convolution by its weights is many times slower than it need be. Shifted copies side by
-side and one matrix product (im2col) avoid it, forwards and backwards, at the price of nine copies of the image. Within
-`reverse_only` the convolution and its gradient by the image are XLA's, and only the gradient by the weights is im2col:
-a third less time at 84x84 pixels. Both gradients are made of the same two functions again, so that they can be
-differentiated backwards as often as one likes, but not forwards.
+On a CPU XLA's own gradient of a convolution by its weights is many times slower than it need be; shifted copies of the
+image side by side and one matrix product (im2col) give it quickly. The convolution itself and its gradient by the image
+are quicker as XLA has them: a third less time at 84x84 pixels than with im2col for all. So there are two primitives of
+JAX's, the convolution and its gradient by the weights. Both are bilinear, and the transposes of each are these two
+again: they can be differentiated forwards and backwards, as often as one likes.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
-
-_REVERSE: ContextVar[bool] = ContextVar("reverse_only", default=False)
-
-
-@contextmanager
-def reverse_only() -> Iterator[None]:
-    """What is traced within it will be differentiated in reverse mode alone.
-
-    Example:
-        >>> with reverse_only():
-        ...     conv3x3(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].tolist()
-        [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
-    """
-    before = _REVERSE.set(jax.default_backend() == "cpu")
-    try:
-        yield
-    finally:
-        _REVERSE.reset(before)
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 
 
 def conv3x3(x: Array, w: Array) -> Array:
@@ -43,7 +25,12 @@ def conv3x3(x: Array, w: Array) -> Array:
         >>> conv3x3(jnp.ones((1, 3, 3, 1)), jnp.ones((3, 3, 1, 1)))[0, :, :, 0].tolist()
         [[4.0, 6.0, 4.0], [6.0, 9.0, 6.0], [4.0, 6.0, 4.0]]
     """
-    return _mixed(x, w) if _REVERSE.get() else _columns(x) @ w.reshape(-1, w.shape[-1])
+    dtype, precision = jnp.result_type(x, w), jax.config.jax_default_matmul_precision
+    x, w = jnp.asarray(x, dtype), jnp.asarray(w, dtype)
+    meshes = jax.sharding.get_abstract_mesh(), jax.typeof(x).sharding.mesh, jax.typeof(w).sharding.mesh
+    if all(mesh.empty for mesh in meshes):
+        return _CONVOLVE.bind(x, w, precision=precision)
+    return _by_columns(x, w, precision=precision)  # on a mesh, JAX's own operations know what lies where
 
 
 def _columns(x: Array) -> Array:
@@ -53,29 +40,71 @@ def _columns(x: Array) -> Array:
     return jnp.concatenate([padded[:, i : i + height, j : j + width] for i in range(3) for j in range(3)], axis=-1)
 
 
+def _by_columns(x: Array, w: Array, *, precision) -> Array:
+    return jnp.matmul(_columns(x), w.reshape(-1, w.shape[-1]), precision=precision)
+
+
+def _by_xla(x: Array, w: Array, *, precision) -> Array:
+    axes = ("NHWC", "HWIO", "NHWC")
+    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=axes, precision=precision)
+
+
+def _weight_gradient(x: Array, g: Array, *, precision) -> Array:
+    """The gradient by the weights `[3, 3, inputs, outputs]`, for the gradient g by the outputs."""
+    columns = _columns(x)
+    rows = columns.reshape(-1, columns.shape[-1]).T
+    product = jnp.matmul(rows, g.reshape(-1, g.shape[-1]), precision=precision)
+    return product.reshape(3, 3, x.shape[-1], g.shape[-1])
+
+
 def _turned(w: Array) -> Array:
     """The weights of the convolution that is this one's transpose."""
     return w[::-1, ::-1].transpose(0, 1, 3, 2)
 
 
-@jax.custom_vjp
-def _mixed(x: Array, w: Array) -> Array:
-    return lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+def _primitive(name: str, function, shape, transposes, batched) -> Primitive:
+    """A bilinear primitive of two arrays: how it is computed, its result's shape, its transposes, what vmap does."""
+    made = Primitive(name)
+    made.def_impl(jax.jit(lambda x, y, *, precision: made.bind(x, y, precision=precision), static_argnames="precision"))
+    made.def_abstract_eval(lambda x, y, *, precision: x.update(shape=shape(x.shape, y.shape), weak_type=False))
+    mlir.register_lowering(made, mlir.lower_fun(function, multiple_results=False))
+    batching.primitive_batchers[made] = batched
+    ad.defbilinear(made, *transposes)
+    return made
 
 
-@jax.custom_vjp
-def _by_weights(x: Array, g: Array) -> Array:
-    """The gradient by the weights, for inputs x and the gradient g by the outputs."""
-    columns = _columns(x)
-    product = columns.reshape(-1, columns.shape[-1]).T @ g.reshape(-1, g.shape[-1])
-    return product.reshape(3, 3, x.shape[-1], g.shape[-1])
+def _several_images(args, axes, *, precision):
+    """Images of one network are more images; several networks go by im2col: XLA takes their channels apart, slowly."""
+    (x, w), (x_axis, w_axis) = args, axes
+    if w_axis is None:
+        x = jnp.moveaxis(x, x_axis, 0)
+        y = _CONVOLVE.bind(x.reshape(-1, *x.shape[2:]), w, precision=precision)
+        return y.reshape(*x.shape[:2], *y.shape[1:]), 0
+    return jax.vmap(partial(_by_columns, precision=precision), axes)(x, w), 0
 
 
-_mixed.defvjp(
-    lambda x, w: (_mixed(x, w), (x, w)),
-    lambda saved, g: (_mixed(g, _turned(saved[1])), _by_weights(saved[0], g)),
+def _several_gradients(args, axes, *, precision):
+    return jax.vmap(partial(_weight_gradient, precision=precision), axes)(*args), 0
+
+
+_CONVOLVE = _primitive(
+    "convolve_3x3",
+    _by_columns,
+    lambda x, w: (*x[:3], w[-1]),
+    (
+        lambda g, x, w, **how: _CONVOLVE.bind(g, _turned(w), **how),
+        lambda g, x, w, **how: _WEIGHT_GRADIENT.bind(x, g, **how),
+    ),
+    _several_images,
 )
-_by_weights.defvjp(
-    lambda x, g: (_by_weights(x, g), (x, g)),
-    lambda saved, v: (_mixed(saved[1], _turned(v)), _mixed(saved[0], v)),
+_WEIGHT_GRADIENT = _primitive(
+    "weight_gradient_3x3",
+    _weight_gradient,
+    lambda x, g: (3, 3, x[-1], g[-1]),
+    (
+        lambda v, x, g, **how: _CONVOLVE.bind(g, _turned(v), **how),
+        lambda v, x, g, **how: _CONVOLVE.bind(x, v, **how),
+    ),
+    _several_gradients,
 )
+mlir.register_lowering(_CONVOLVE, mlir.lower_fun(_by_xla, multiple_results=False), platform="cpu")

@@ -15,6 +15,7 @@ import numpy as np
 from jax import Array
 
 from mlkernels._conv3x3 import conv3x3
+from mlkernels._tracing import traced
 from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 
@@ -55,11 +56,11 @@ def _normal(key: Array, shape: tuple[int, ...], std: float, dtype) -> Array:
     A draw is the beginning of a longer one, of the next power of four.
     """
     size = math.prod(shape)
-    if isinstance(key, jax.core.Tracer) or size > MOST_DRAWN or not jax.config.jax_threefry_partitionable:
+    if traced() or not 0 < size <= MOST_DRAWN or not jax.config.jax_threefry_partitionable:
         return std * jax.random.normal(key, shape, dtype)
     length = 4 ** max(4, math.ceil(math.log(size, 4) - 1e-9))
     drawn = np.asarray(jax.random.normal(key, (length,), dtype))[:size].reshape(shape)
-    return jnp.asarray(std * drawn)
+    return jnp.asarray(drawn.dtype.type(std) * drawn)
 
 
 def _init_layer(key: Array, shape: tuple[int, ...], w_std: float, b_std: float, parametrization: str, dtype) -> dict:
@@ -81,7 +82,7 @@ def _affine(product, layer: dict, x: Array, fan_in: int, w_std: float, b_std: fl
 
 
 def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1)
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # of no points, too
 
 
 @dataclass(frozen=True)

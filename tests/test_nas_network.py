@@ -209,7 +209,7 @@ def test_a_second_architecture_compiles_what_the_first_did_not_have():
     images, labels = draw(1, 6, 9, 9, 3).astype(np.float32), jnp.arange(6)
 
     def compiled():
-        return sum(jitted(f, jax.default_backend())._cache_size() for f in (_normed._forward, _normed._backward))
+        return sum(jitted(f)._cache_size() for f in (_normed._forward, _normed._backward))
 
     counts, seen = [], []
     for text in (*TEXTS, TEXTS[0]):
@@ -238,6 +238,39 @@ def _sizes(net):
             size = through(step.block, size)
         values.append(size)
     return found
+
+
+def test_it_is_a_function_like_any_other_to_jax():
+    text = "N: sk<0 mp<1 | sk<1 c3<2 R: sk<0 sk<1 | sk<0 sk<2"  # few blocks: what counts is how they are called
+    net = Network(Layout(SPACE, cells=2, channels=2, pixels=4, ways=6, norm="batch"), text)
+    variables, images, labels = shaken(net), draw(1, 3, 4, 4, 3), jnp.arange(3)
+    ways = {
+        "apply": partial(apply, net),
+        "training": partial(apply, net, train=True),
+        "dropping": partial(apply, net, train=True, drop=0.5, key=jax.random.key(1)),
+        "features": partial(features, net),
+    }
+    for name, run in ways.items():
+        eager, whole = run(variables, images), jax.jit(run)(variables, images)
+        for one, other in zip(*map(jax.tree.leaves, (eager, whole)), strict=True):
+            np.testing.assert_allclose(other, one, rtol=1e-9, atol=1e-9, err_msg=name)
+    assert jax.eval_shape(lambda: apply(net, variables, images)).shape == (3, 6)  # nothing traced among the arguments
+    one_by_one = jax.vmap(lambda image: apply(net, variables, image[None])[0])(images)
+    np.testing.assert_allclose(one_by_one, apply(net, variables, images), rtol=1e-9, atol=1e-9)
+
+    def loss(params, images, train=True):
+        outputs = apply(net, variables._replace(params=params), images, train=train)
+        outputs = outputs[0] if train else outputs
+        return -jax.nn.log_softmax(outputs)[labels, labels].mean()
+
+    expected = gradients(net, variables, images, labels, how="shifts", compiled="whole").gradients
+    for by in (jax.grad(loss), jax.jit(jax.grad(loss))):
+        for one, other in zip(*map(jax.tree.leaves, (by(variables.params, images), expected)), strict=True):
+            np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9)
+    along, step = draw(2, *images.shape), 1e-6
+    ends = (loss(variables.params, images + sign * step * along, False) for sign in (1, -1))
+    slope = jnp.vdot(jax.grad(loss, 1)(variables.params, images, False), along)
+    np.testing.assert_allclose(slope, (next(ends) - next(ends)) / (2 * step), rtol=1e-5)
 
 
 def test_half_precision_stays_close_and_keeps_its_parameters():

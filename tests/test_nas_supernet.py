@@ -113,17 +113,30 @@ def test_pruned_operations_never_run_and_candidates_compile_nothing(runs):
     assert {block for _, block in runs} == allowed
     pools = [block for way, block in runs if way == "backward" and not any(step.weights for step in block)]
     assert len(pools) - 1 == 4 + 4  # one a source, not one an edge; and what stands before the head
-    compiled = [
-        operations.jitted(f, jax.default_backend())._cache_size() for f in (operations._forward, operations._backward)
-    ]
+    compiled = [operations.jitted(f)._cache_size() for f in (operations._forward, operations._backward)]
     for edge in range(9):
         candidate = gates.copy()
         candidate[1, edge, 4] = False
         assert (sample_kernels(LAYOUT, params, candidate, images).ntk != kernel).any()
-    again = [
-        operations.jitted(f, jax.default_backend())._cache_size() for f in (operations._forward, operations._backward)
-    ]
+    again = [operations.jitted(f)._cache_size() for f in (operations._forward, operations._backward)]
     assert again == compiled
+
+
+def test_logits_may_be_compiled_and_differentiated():
+    layout = Layout(channels=2, pixels=2, ways=2, depth=1)
+    params, images = init(layout, key=jax.random.key(0), dtype=float), draw(0, 3, 2, 2, 3)
+    gates = layout.space.open_gates()
+    gates[..., [name not in ("skip_connect", "conv_3x3") for name in layout.space.operations]] = False
+
+    def of(params, images):
+        return logits(layout, params, gates, images)
+
+    expected = of(params, images)
+    np.testing.assert_allclose(jax.jit(of)(params, images), expected, rtol=1e-9, atol=1e-12)
+    along, step = draw(1, *images.shape), 1e-6
+    slope = jnp.vdot(jax.grad(lambda images: of(params, images).sum())(images), along)
+    ends = (of(params, images + sign * step * along).sum() for sign in (1, -1))
+    np.testing.assert_allclose(slope, (next(ends) - next(ends)) / (2 * step), rtol=1e-5)
 
 
 def test_weights_are_drawn_as_asked():

@@ -7,10 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlkernels._conv3x3 import conv3x3, reverse_only
+from mlkernels import tasks
+from mlkernels._conv3x3 import conv3x3
 from mlkernels._neural_tangents import stax
 from mlkernels.errors import InputError
 from mlkernels.kernels import infinite_kernels
+from mlkernels.learners import maml
 from mlkernels.networks import MLP, Conv4
 
 
@@ -105,27 +107,51 @@ def test_equal_networks_compile_once(key):
     assert count == 1
 
 
-def test_both_convolutions_are_one_and_so_are_their_gradients_twice():
+def test_the_convolution_and_all_its_derivatives_are_those_of_jaxs_own():
     keys = jax.random.split(jax.random.key(0), 3)
     x, w, g = (jax.random.normal(k, s) for k, s in zip(keys, ((2, 5, 6, 3), (3, 3, 3, 4), (2, 5, 6, 4)), strict=True))
 
-    def found():
+    def plain(x, w):
+        return jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+    def of(convolution):
         def loss(x, w):
-            return jnp.sum(jnp.tanh(conv3x3(x, w)) * g)
+            return jnp.sum(jnp.tanh(convolution(x, w)) * g)
 
         def length(x, w):
             return sum(jnp.sum(leaf**2) for leaf in jax.grad(loss, (0, 1))(x, w))
 
-        return conv3x3(x, w), jax.grad(loss, (0, 1))(x, w), jax.grad(length, (0, 1))(x, w)
+        def forwards(function):
+            return lambda x, w: jax.jvp(function, (x, w), (jnp.cos(x), jnp.sin(w)))
 
-    with reverse_only():
-        ours = found()
-        assert "conv_general_dilated" in str(jax.make_jaxpr(conv3x3)(x, w)) or jax.default_backend() != "cpu"
-    theirs = found()
-    expected = jax.lax.conv_general_dilated(x, w, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    np.testing.assert_allclose(theirs[0], expected, rtol=1e-12, atol=1e-12)
-    for one, other in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        gradient, images, networks = jax.grad(loss, (0, 1)), jnp.stack([x, -x]), jnp.stack([w, 2 * w], -1)
+        found = [each(x, w) for each in (convolution, gradient, jax.grad(length, (0, 1)), forwards(gradient))]
+        several = jax.vmap(jax.vmap(forwards(gradient), (0, None)), (None, 4))(images, networks)
+        return found, several, jax.vmap(gradient, (0, 4))(images, networks)
+
+    for one, other in zip(*(jax.tree.leaves(jax.jit(of, static_argnums=0)(c)) for c in (conv3x3, plain)), strict=True):
         np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-9)
+
+
+def test_a_meta_gradient_leaves_a_compiled_network_as_it_was(key):
+    network = Conv4(48, depth=1)
+    params, inner = network.init(key, (4, 4, 1)), maml.InnerLoop(0.01, 1)
+    apply, x, y = jax.jit(network.apply), jax.random.normal(key, (1, 2, 4, 4, 1)), jnp.ones((1, 2, 1))
+    batch = tasks.TaskBatch(x, y, x, y)
+
+    def along(params):
+        return jax.jvp(lambda params: apply(params, x[0]), (params,), (params,))
+
+    def value(params):
+        return maml.meta_gradient(apply, params, batch, inner, sequential=True)
+
+    value(params)
+    outputs, moved = along(params)
+    assert outputs.shape == moved.shape == (2, 1)
+    (_, gradient), (slope, curved) = jax.jvp(value, (params,), (params,))
+    expected = sum(jnp.vdot(g, p) for g, p in zip(*map(jax.tree.leaves, (gradient, params)), strict=True))
+    np.testing.assert_allclose(slope, expected, rtol=1e-9)
+    assert jax.tree.structure(curved) == jax.tree.structure(params)
 
 
 @pytest.mark.parametrize("network", [MLP(24), MLP(24, b_std=0.3, parametrization="standard"), Conv4(5, depth=2)])

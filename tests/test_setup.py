@@ -49,6 +49,7 @@ FLOORS = (
         "checks",
         "files",
         "_conv3x3",
+        "_tracing",
         "_neural_tangents",
         "networks",
         "presets",

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from mlkernels import tasks
@@ -47,7 +48,7 @@ def test_it_is_the_gradient_by_plain_differentiation(network, loss):
 def test_wide_networks_take_it_and_nothing_changes():
     network, inner = MLP(thin.WIDE, depth=1), maml.InnerLoop(0.05, 2)
     params = network.init(jax.random.key(2), (6,), jnp.float64)
-    assert _wide.fits(network.apply, 0.05, BATCH, inner, False)
+    assert _wide.fits(network.apply, params, 0.05, BATCH, inner, False)
     found = maml.meta_gradient(network.apply, params, BATCH, inner, reduce="mean")
     expected = jax.value_and_grad(
         lambda p: _meta.value_of_batch(network.apply, p, 0.05, BATCH, inner, "half_sum_squares", "mean", False)
@@ -70,18 +71,79 @@ def test_a_wide_network_takes_the_thin_metantk():
     network = MLP(thin.WIDE, depth=1)
     params = network.init(jax.random.key(4), (6,), jnp.float64)
     one = tasks.TaskBatch(*(leaf[:1, :2] for leaf in jax.tree.leaves(BATCH)))
-    assert thin.network_of(network.apply, 2 * thin.rows(one, 2, "sum")) is not None
+    assert thin.network_of(network.apply, params, one, 2 * thin.rows(one, 2, "sum")) is not None
     found = empirical_metantk(network.apply, params, one, inner_rate=0.05, inner_steps=2)
     plain = empirical_metantk(lambda p, x: network.apply(p, x), params, one, inner_rate=0.05, inner_steps=2)
     np.testing.assert_allclose(found, plain, rtol=1e-10)
 
 
+EDGES = {
+    "no steps": {"steps": 0},
+    "no steps, no biases, one output of one layer": {"steps": 0, "b_std": 0.0},
+    "no steps of first order": {"steps": 0, "first_order": True},
+    "one point, one task": {"points": 1, "tasks": 1},
+    "no support points": {"points": 0},
+    "three outputs": {"outputs": 3},
+    "first order": {"first_order": True},
+    "float32": {"dtype": jnp.float32, "inputs": jnp.float32},
+    "parameters of 32 bits, inputs of 64": {"dtype": jnp.float32},
+    "parameters of 64 bits, inputs of 32": {"inputs": jnp.float32},
+    "whole numbers for inputs": {"inputs": jnp.int32},
+    "images": {"shape": (1, 3, 2)},
+    "a layer that nobody uses": {"more": {"spare": {"w": jnp.ones(2)}}},
+}
+
+
+@pytest.mark.parametrize("edge", EDGES.values(), ids=EDGES)
+def test_a_wide_network_has_every_edge_that_a_narrow_one_has(edge):
+    s = {"steps": 2, "points": 2, "tasks": 2, "outputs": 1, "b_std": 0.1, "first_order": False, "shape": (6,),
+         "dtype": jnp.float64, "inputs": jnp.float64, "more": {}} | edge  # fmt: skip
+    network = MLP(thin.WIDE, depth=1, outputs=s["outputs"], b_std=s["b_std"])
+    params = network.init(jax.random.key(5), s["shape"], s["dtype"]) | s["more"]
+    keys = jax.random.split(jax.random.key(6), 4)
+    sizes = [(s["tasks"], count, *last) for count in (s["points"], 2) for last in (s["shape"], (s["outputs"],))]
+    batch = tasks.TaskBatch(*map(jax.random.normal, keys, sizes))
+    as_asked = (5 * batch.support_x).astype(s["inputs"]), batch.support_y, (5 * batch.query_x).astype(s["inputs"])
+    batch = tasks.TaskBatch(*as_asked, batch.query_y)
+    inner = maml.InnerLoop(0.003, s["steps"], first_order=s["first_order"])
+
+    def plain(params, x):
+        return network.apply(params, x)
+
+    kernel = {"inner_rate": np.float64(0.003), "inner_steps": s["steps"]}
+    by = [
+        (maml.meta_gradient(apply, params, batch, inner), empirical_metantk(apply, params, batch, **kernel))
+        for apply in (network.apply, plain)
+    ]
+    near = 1e-4 if s["dtype"] == jnp.float32 else 1e-9
+    assert jax.tree.structure(by[0]) == jax.tree.structure(by[1])
+    for one, other in zip(*map(jax.tree.leaves, by), strict=True):
+        assert one.dtype == other.dtype
+        np.testing.assert_allclose(one, other, rtol=near, atol=near)
+
+
+def test_a_wide_network_is_fitted_without_inner_steps():
+    network = MLP(thin.WIDE, depth=1)
+    params = network.init(jax.random.key(7), (6,), jnp.float64)
+    found = maml.fit(network.apply, params, BATCH, maml.InnerLoop(0.01, 0), optax.sgd(1e-3), steps=2)
+    assert found.losses[1] < found.losses[0]
+
+
 def test_what_it_cannot_do_is_left_to_plain_differentiation():
     wide, inner = MLP(1024), maml.InnerLoop(0.05, 2)
 
+    def params_of(network):
+        shape = (16, 16, 1) if isinstance(network, Conv4) else (6,)
+        return jax.eval_shape(lambda: network.init(jax.random.key(0), shape, jnp.float64))
+
     def fits(network=wide, rates=0.05, with_rates=False, **settings):
         return _wide.fits(
-            network.apply, rates, BATCH, maml.InnerLoop(**{"rate": 0.05, "steps": 2} | settings), with_rates
+            network.apply,
+            params_of(network),
+            rates,
+            BATCH,
+            maml.InnerLoop(**{"rate": 0.05, "steps": 2} | settings),
+            with_rates,
         )
 
     assert fits()
@@ -92,4 +154,4 @@ def test_what_it_cannot_do_is_left_to_plain_differentiation():
     assert not fits(with_rates=True)
     for setting in ({"adapt": ("head",)}, {"first_order": True}, {"l2": 0.1}, {"steps": 1000}):
         assert not fits(**setting), setting
-    assert not _wide.fits(lambda params, x: x, 0.05, BATCH, inner, False)
+    assert not _wide.fits(lambda params, x: x, params_of(wide), 0.05, BATCH, inner, False)

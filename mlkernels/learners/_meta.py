@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mlkernels._conv3x3 import reverse_only
 from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.learners import _wide
@@ -121,7 +120,7 @@ def _of_queries(apply, theta, task: TaskBatch, outer_loss: str):
 
 def value_and_gradient(apply, params, rates, tasks, inner, outer_loss, reduce, sequential, with_rates):
     """The outer loss and its gradient, without checks: `meta_gradient` and `fit` share it."""
-    if _wide.fits(apply, rates, tasks, inner, with_rates):
+    if _wide.fits(apply, params, rates, tasks, inner, with_rates):
         total = _wide.value_and_gradient(apply, params, rates, tasks, inner, outer_loss)
         return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
     if not sequential:
@@ -137,8 +136,7 @@ def value_and_gradient(apply, params, rates, tasks, inner, outer_loss, reduce, s
         loss, gradient = _of_queries(apply, theta, task, outer_loss)
         return loss, pull(gradient) if with_rates else pull(gradient)[0]
 
-    with reverse_only():
-        total = add_up(one, tasks, True)
+    total = add_up(one, tasks, True)
     return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
 
 

@@ -14,20 +14,23 @@ from mlkernels.networks import Apply
 from mlkernels.tasks import TaskBatch
 
 
-def fits(apply, rates, tasks: TaskBatch, inner: InnerLoop, with_rates: bool) -> bool:
+def fits(apply, params, rates, tasks: TaskBatch, inner: InnerLoop, with_rates: bool) -> bool:
     """Whether `value_and_gradient` below can do it, and is worth it: few inner updates beside the width.
 
     Example:
         >>> from mlkernels.networks import MLP
         >>> from mlkernels.tasks import sinusoid
         >>> batch = sinusoid(tasks=1, support=4, queries=2, key=jax.random.key(0))
-        >>> [fits(MLP(width).apply, 0.1, batch, InnerLoop(0.1, 5), False) for width in (64, 1024)]
+        >>> networks = MLP(64), MLP(1024)
+        >>> params = [network.init(jax.random.key(1), (1,)) for network in networks]
+        >>> loop = InnerLoop(0.1, 5)
+        >>> [fits(n.apply, p, 0.1, batch, loop, False) for n, p in zip(networks, params, strict=True)]
         [False, True]
     """
     plain = inner.adapt == "all" and not inner.first_order and not inner.l2 and not with_rates
     if not (plain and jax.tree_util.all_leaves([rates]) and jnp.ndim(rates) == 0):  # one rate for all layers
         return False
-    return thin.network_of(apply, 4 * inner.steps * tasks.support_x.shape[-2]) is not None
+    return thin.network_of(apply, params, tasks, 4 * inner.steps * tasks.support_y.shape[-2]) is not None
 
 
 def value_and_gradient(apply: Apply, params, rate, tasks: TaskBatch, inner: InnerLoop, outer_loss: str):

@@ -189,7 +189,7 @@ def empirical_metantk(
         )
     check_loop(inner_rate, inner_steps, 0.0, False, "inner")
     if adapt == "all" and outputs != "trace":
-        network = thin.network_of(apply, 2 * thin.rows(tasks, inner_steps, outputs))
+        network = thin.network_of(apply, params, tasks, 2 * thin.rows(tasks, inner_steps, outputs))
         if network is not None:
             return thin.metantk(network, params, tasks, inner_rate, inner_steps, outputs)
     B, n = tasks.query_x.shape[:2]

@@ -17,6 +17,7 @@ All of it is exact. At width 4096 it is several times faster than plain differen
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import partial
 
@@ -30,15 +31,23 @@ from mlkernels.tasks import TaskBatch
 WIDE = 1024  # the width from which this saves more than it costs to compile, in a run of a minute
 
 
-def network_of(apply, rows: int) -> MLP | None:
+def network_of(apply, params, tasks: TaskBatch, rows: int) -> MLP | None:
     """The perceptron behind `apply` if it is so wide that `rows` updates of rank one are few beside it, else None.
 
+    None, too, where its parameters are not those of its layers alone, or not of one type with the inputs.
+
     Example:
-        >>> [network_of(MLP(width).apply, 20) is not None for width in (64, 1024)]
+        >>> from mlkernels.tasks import sinusoid
+        >>> batch = sinusoid(tasks=2, support=4, queries=3, key=jax.random.key(0))
+        >>> networks = MLP(64), MLP(1024)
+        >>> params = [network.init(jax.random.key(1), (1,)) for network in networks]
+        >>> [network_of(n.apply, p, batch, 20) is not None for n, p in zip(networks, params, strict=True)]
         [False, True]
     """
     network = getattr(apply, "network", None)
-    if not isinstance(network, MLP):
+    if not isinstance(network, MLP) or not isinstance(params, dict) or set(params) != set(network.layers):
+        return None
+    if len({jnp.result_type(leaf) for leaf in jax.tree.leaves((params, tasks.support_x, tasks.query_x))}) > 1:
         return None
     narrowest = min(network.width) if isinstance(network.width, tuple) else network.width
     return network if narrowest >= max(WIDE, rows) else None
@@ -82,6 +91,7 @@ def adapted_outputs(network: MLP, weights, rest, rate, task: TaskBatch, taps, st
         `(outputs [n, k], uses)`; `factors` puts the uses and gradients by the taps together.
     """
     names, points = network.layers, task.support_x.shape[0]
+    rate = jnp.asarray(rate, weights["head"].dtype)
 
     def layer(name, h, updates, tap):
         (a, c), (inputs, signals) = network.scales(name, weights[name].shape[0]), updates[name]
@@ -89,7 +99,7 @@ def adapted_outputs(network: MLP, weights, rest, rate, task: TaskBatch, taps, st
         return y + c * (rest[name]["b"] - rate * c * signals.sum(0)) if "b" in rest[name] else y
 
     def forward(x, updates, taps):
-        inputs, before, h = {}, {}, x.reshape(len(x), -1)
+        inputs, before, h = {}, {}, x.reshape(len(x), math.prod(x.shape[1:]))
         for name in names:
             inputs[name] = h
             before[name] = layer(name, h, updates, taps[name])
@@ -112,7 +122,8 @@ def adapted_outputs(network: MLP, weights, rest, rate, task: TaskBatch, taps, st
             signals,
         )
 
-    none = {name: tuple(jnp.zeros((steps * points, size), w.dtype) for size in w.shape) for name, w in weights.items()}
+    room = max(steps, 1) * points  # of zeros, which change nothing; without a step they stay
+    none = {name: tuple(jnp.zeros((room, size), w.dtype) for size in w.shape) for name, w in weights.items()}
     updates, (inputs, signals) = jax.lax.scan(step, none, (jnp.arange(steps), *taps[:2]))
     outputs, queries, _ = forward(task.query_x, updates, taps[2])
     return outputs, (inputs, signals, queries)

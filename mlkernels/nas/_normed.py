@@ -89,7 +89,7 @@ def run(block: Block, how: str, train: bool, params, statistics, x: Array) -> tu
 
 def forward(how: str, train: bool, block: Block, params, statistics, x: Array) -> tuple[Array, tuple]:
     """`run`, jitted: compiled once for a block and shape, whatever architecture it is of."""
-    return jitted(_forward, jax.default_backend())(block, (how, train), params, statistics, x)
+    return jitted(_forward)(block, (how, train), params, statistics, x)
 
 
 def _forward(block, told, params, statistics, x):
@@ -103,7 +103,7 @@ def backward(how: str, block: Block, params, statistics, x: Array, g: Array):
         how, block, params, statistics, x: as in `forward`, in training.
         g: the gradient by its output.
     """
-    return jitted(_backward, jax.default_backend())(block, how, params, statistics, x, g)
+    return jitted(_backward)(block, how, params, statistics, x, g)
 
 
 def _backward(block, how, params, statistics, x, g):

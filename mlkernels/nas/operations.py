@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import jaxlib.version
 from jax import Array
 
+from mlkernels._tracing import traced
 from mlkernels.kernels import gram
 from mlkernels.nas.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
 from mlkernels.nas.lowering import conv, norm, pool, sample_gradients, tap_gradients
@@ -74,9 +75,22 @@ def run_step(step: Step, weights: Iterator[Array], x: Array, how: str) -> Array:
     raise TypeError(f"no such step: {step}")
 
 
+def jitted(function):
+    """The function jitted over its arrays, as it suits this backend; its first two arguments are static.
+
+    Within another program, be it `jax.jit`'s or `jax.grad`'s, it is a part of that: options are for a program of its
+    own.
+
+    Example:
+        >>> jax.jit(lambda x: jitted(lambda a, b, x: a * x + b)(2, 1, x))(jnp.ones(())).item()
+        3.0
+    """
+    return _jitted(function, None if traced() else jax.default_backend())
+
+
 @cache
-def jitted(function, backend: str):
-    """The function jitted over its arrays; its first two arguments are static.
+def _jitted(function, backend: str | None):
+    """For a backend, or None within another program.
 
     On a CPU without LLVM's expensive passes: blocks compile twice as fast, and time is spent in matrix products anyway.
     jaxlib before 0.11 also has an older way to compile fusions: a third faster, and what comes out is no slower.
@@ -89,7 +103,7 @@ def jitted(function, backend: str):
 
 def forward(block: Block, how: str, weights, x: Array) -> Array:
     """`run_block`, jitted."""
-    return jitted(_forward, jax.default_backend())(block, how, weights, x)
+    return jitted(_forward)(block, how, weights, x)
 
 
 def _forward(block, how, weights, x):
@@ -98,7 +112,7 @@ def _forward(block, how, weights, x):
 
 def observe(block: Block, how: str, weights, x: Array) -> tuple[Array, Array]:
     """`run_block` for batches `[B, n, ...]`, and which of its ReLUs are on, bool `[B*n, units]`; jitted."""
-    return jitted(_observe, jax.default_backend())(block, how, weights, x)
+    return jitted(_observe)(block, how, weights, x)
 
 
 def _observe(block, how, weights, x):
@@ -164,13 +178,13 @@ def backward(block: Block, how: str, outputs: str, weights, x: Array, g: Array, 
         The gradient by the input, `[k, n, ...]`, and the kernel.
     """
     static = how, outputs, _parts(how, x, g)
-    return jitted(_backward, jax.default_backend())(block, static, weights, x, g, scale, into, total)
+    return jitted(_backward)(block, static, weights, x, g, scale, into, total)
 
 
 def _parts(how: str, x: Array, g: Array) -> int:
     """In how many parts of equal size a block's samples are taken."""
     largest = max(x.nbytes, g.nbytes // len(g))
-    if how != "shifts" or largest <= WHOLE or len(x.sharding.device_set) > 1:
+    if how != "shifts" or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
         return 1
     most = max(int(len(x) * PART / largest), 1)  # samples
     return len(x) // next(count for count in range(most, 0, -1) if len(x) % count == 0)

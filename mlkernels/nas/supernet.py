@@ -11,6 +11,7 @@ import numpy as np
 from jax import Array
 from jax.sharding import SingleDeviceSharding
 
+from mlkernels._tracing import traced
 from mlkernels.errors import bad_input
 from mlkernels.nas.layout import Cell, Layout
 from mlkernels.nas.lowering import lowering
@@ -71,7 +72,7 @@ class Factors:
         if (key := tuple(values)) not in self.made:
             column = np.repeat(values, self.each).astype(self.images.dtype)
             column = column.reshape(-1, *[1] * (self.images.ndim - 1))
-            self.made[key] = placed(column, self.images.sharding)
+            self.made[key] = placed(column, None if traced() else self.images.sharding)
         return self.made[key]
 
 
@@ -79,8 +80,9 @@ def placed(array: np.ndarray, sharding) -> Array:
     """An array of the host on devices, those of other processes too (which hold the same array).
 
     On a single device it is not tied to it: blocks would be compiled anew for each mix of what is tied and what is not.
+    Without a sharding, of images that are traced, it goes where they will be.
     """
-    if isinstance(sharding, SingleDeviceSharding):
+    if sharding is None or isinstance(sharding, SingleDeviceSharding):
         return jnp.asarray(array)
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
