@@ -17,6 +17,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
+jax.config.update("jax_numpy_rank_promotion", "raise")  # others test so: every function's example runs under it
 
 MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
 LONGEST = (  # the browser after the notebooks: it reads what they have compiled
@@ -53,6 +54,14 @@ def _programs_go_with_their_file():
     yield
     jax.clear_caches()
     gc.collect()
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _tests_may_promote_ranks():
+    """What tests and the libraries that they compare with write may leave axes out."""
+    jax.config.update("jax_numpy_rank_promotion", "allow")  # in every thread, as a context would not
+    yield
+    jax.config.update("jax_numpy_rank_promotion", "raise")
 
 
 @pytest.fixture

@@ -28,6 +28,19 @@ def by_definition(network, params, x1, x2):
     return jnp.einsum("nkp,mlp->nkml", J1, J2)
 
 
+@pytest.mark.parametrize("batch_size", [None, 2, 5])
+def test_a_kernel_in_blocks_may_be_compiled_and_differentiated_as_a_whole_one(batch_size, key):
+    network = MLP(8, activation="tanh")
+    params, x = network.init(key, (6,)), points(NETWORKS[0], key, 5)
+
+    def trace(x, batch_size):
+        return kernels.empirical_ntk(network.apply, params, x, batch_size=batch_size).trace()
+
+    found = jax.jit(jax.value_and_grad(trace), static_argnums=1)(x, batch_size)
+    for one, other in zip(found, jax.value_and_grad(trace)(x, None), strict=True):
+        np.testing.assert_allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("batch_size", [None, 2])
 @pytest.mark.parametrize("same", [True, False])

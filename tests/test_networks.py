@@ -155,10 +155,20 @@ def test_a_meta_gradient_leaves_a_compiled_network_as_it_was(key):
 
 
 @pytest.mark.parametrize("network", [MLP(24), MLP(24, b_std=0.3, parametrization="standard"), Conv4(5, depth=2)])
-@pytest.mark.parametrize("dtype", [jnp.float32, jnp.float64])
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float32, jnp.float64])
 def test_weights_are_jaxs_own_draws_whatever_size_is_compiled(network, dtype, key):
     shape = (12, 12, 1) if isinstance(network, Conv4) else (7,)
     traced = jax.jit(lambda key: network.init(key, shape, dtype))(key)
     for drawn, plain in zip(jax.tree.leaves(network.init(key, shape, dtype)), jax.tree.leaves(traced), strict=True):
         assert drawn.dtype == plain.dtype == dtype
         np.testing.assert_allclose(drawn, plain, rtol=4 * jnp.finfo(dtype).eps)
+
+
+def test_a_network_is_drawn_within_another_program(key):
+    shapes = jax.eval_shape(lambda: MLP(4).init(key, (7,)))  # with a key that is not traced
+    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, MLP(4).init(key, (7,)))
+
+
+@pytest.mark.parametrize(("network", "shape"), [(MLP(4), (7,)), (Conv4(4, depth=1), (4, 4, 1))], ids=str)
+def test_no_points_have_no_outputs(network, shape, key):
+    assert network.apply(network.init(key, shape), jnp.ones((0, *shape))).shape == (0, 1)

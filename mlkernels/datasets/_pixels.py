@@ -137,9 +137,10 @@ def normalise(images: Array, *, mean: Array, std: Array, dtype=None) -> Array:
 
 def _jitter_one(image: Array, factors: Array, order: Array) -> Array:
     """All three are blends with something, so that under `vmap` the order chooses what, not which function runs."""
+    weights = jnp.asarray(GREY, image.dtype)[None, None]
     for place in range(3):
         operation = order[place]
-        grey = (image * jnp.asarray(GREY, image.dtype)).sum(axis=-1, keepdims=True) if image.shape[-1] == 3 else image
+        grey = (image * weights).sum(axis=-1, keepdims=True) if image.shape[-1] == 3 else image
         other = jnp.where(operation == 1, grey.mean(), grey) * (operation > 0)
         image = jnp.clip(factors[operation] * image + (1 - factors[operation]) * other, 0, 1)
     return image
@@ -153,7 +154,8 @@ def to_unit(images: Array, dtype) -> Array:
 
 def standardise(images: Array, mean: Array, std: Array) -> Array:
     """(x - mean) / std, by channel, in the type of the images."""
-    return (images - jnp.asarray(mean, images.dtype)) / jnp.asarray(std, images.dtype)
+    mean, std = (jnp.asarray(numbers, images.dtype)[None, None, None] for numbers in (mean, std))
+    return (images - mean) / std
 
 
 def check_images(images: Array, any_channels: bool = False) -> None:

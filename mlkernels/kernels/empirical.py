@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from mlkernels._tracing import traced
 from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 from mlkernels.memory import require
@@ -175,7 +176,7 @@ def empirical_ntk(
     held = 1 if _once_a_point(leaves) else b1 + b2
     fewer = "pass a smaller batch_size" if held > 1 and (batch_size or n1) > 1 else "use a narrower network"
     require(held * row_bytes, f"{held} per-sample gradients of {row_bytes} bytes", fewer)
-    if batch_size is None:
+    if batch_size is None or max(n1, n2) <= batch_size:
         return _block(apply, params, x1, x2, outputs, part)
     return _blockwise(apply, params, x1, x2, outputs, part, batch_size)
 
@@ -185,15 +186,17 @@ def _blockwise(apply, params, x1, x2, outputs, part, batch_size) -> Array:
     starts1 = range(0, len(x1), batch_size)
     second = x1 if x2 is None else x2
     starts2 = range(0, len(second), batch_size)
-    blocks: dict[tuple[int, int], np.ndarray] = {}
+    blocks: dict[tuple[int, int], np.ndarray | Array] = {}
     for i in starts1:
         for j in starts2:
             if x2 is None and j < i:
                 blocks[i, j] = blocks[j, i].T
                 continue
             other = None if x2 is None and i == j else second[j : j + batch_size]
-            blocks[i, j] = np.asarray(_block(apply, params, x1[i : i + batch_size], other, outputs, part))
-    return jnp.asarray(np.block([[blocks[i, j] for j in starts2] for i in starts1]))
+            block = _block(apply, params, x1[i : i + batch_size], other, outputs, part)
+            blocks[i, j] = block if traced() else np.asarray(block)  # waits, so that no more than one is at work
+    joined = (jnp if traced() else np).block([[blocks[i, j] for j in starts2] for i in starts1])
+    return jnp.asarray(joined)
 
 
 def empirical_nngp(

@@ -183,7 +183,7 @@ def contraction_per_step(
         params, x, y = doubled((params, support_x, support_y))
         path = trajectory(apply, params, x, y, inner, steps=steps).w
         best = _minimum(apply, replace(form(inner), l2=0.0, steps=0), params, inner.l2, x, y)
-        squares = jax.tree.map(lambda a, b: ((a - b) ** 2).reshape(len(a), -1).sum(1), path, best)
+        squares = jax.tree.map(lambda a, b: ((a - b[None]) ** 2).reshape(len(a), -1).sum(1), path, best)
         distance = np.sqrt(np.asarray(sum(jax.tree.leaves(squares))))
         size = float(np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(best))))
     told = distance > 1e-9 * max(size, distance[0])

@@ -43,8 +43,9 @@ def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array
     Source: Ioffe and Szegedy 2015; PyTorch's momentum, epsilon and unbiased running variance.
     """
     wide = x.astype(scale.dtype)
+    scale, shift = scale[None, None, None], shift[None, None, None]
     if not train:
-        mean, variance = running
+        mean, variance = (numbers[None, None, None] for numbers in running)
         return ((wide - mean) * (lax.rsqrt(variance + EPSILON) * scale) + shift).astype(x.dtype), running
     count = x.size // x.shape[-1]
     if count < 2:

@@ -133,10 +133,15 @@ def tap_gradients(step: Conv, x: Array, g: Array) -> list[Array]:
     return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in pairs]
 
 
+def _taps(w: Array) -> Array:
+    """A depthwise convolution's weights tap by tap, `[1, 1, 1, inputs]` each."""
+    return w.reshape(-1, 1, 1, 1, w.shape[-1])
+
+
 @partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _depthwise(step: Conv, w: Array, x: Array) -> Array:
     seen = _shifts(x, step.kernel, step.stride, step.dilation)
-    return sum(part * tap for part, tap in zip(seen, w.reshape(-1, w.shape[-1]), strict=True))
+    return sum(part * tap for part, tap in zip(seen, _taps(w), strict=True))
 
 
 def _depthwise_forward(step, w, x):
@@ -146,7 +151,7 @@ def _depthwise_forward(step, w, x):
 def _depthwise_backward(step, saved, g):
     w, x = saved
     seers = _back(g, x.shape[1:3], step.kernel, step.stride, step.dilation)
-    by_x = sum(part * tap for part, tap in zip(seers, w.reshape(-1, w.shape[-1]), strict=True))
+    by_x = sum(part * tap for part, tap in zip(seers, _taps(w), strict=True))
     return sample_gradients(step, w, x, g, "shifts").sum(0), by_x
 
 
@@ -228,10 +233,10 @@ def standardised(x: Array) -> tuple[Array, Array, Array]:
         >>> y.round(3).ravel().tolist(), mean.item(), variance.item()
         ([-1.0, 1.0], 2.0, 1.0)
     """
-    mean = x.mean((0, 1, 2))
+    mean = x.mean((0, 1, 2), keepdims=True)
     x = x - mean
-    variance = (x * x).mean((0, 1, 2))
-    return x * lax.rsqrt(variance + EPSILON), mean, variance
+    variance = (x * x).mean((0, 1, 2), keepdims=True)
+    return x * lax.rsqrt(variance + EPSILON), mean[0, 0, 0], variance[0, 0, 0]
 
 
 def _group_mean(x: Array) -> Array:

@@ -248,7 +248,7 @@ def pooled(x: Array, dtype) -> Array:
 def head(params: tuple[Array, Array], x: Array) -> Array:
     """Outputs `[n, classes]` of the last cell's output."""
     weights, bias = params
-    return pooled(x, weights.dtype) @ weights + bias
+    return pooled(x, weights.dtype) @ weights + bias[None]
 
 
 @partial(jax.jit, static_argnums=(2, 3, 4))

@@ -125,16 +125,21 @@ def _observe(block, how, weights, x):
     return y, seen.reshape(math.prod(seen.shape[:-1]), seen.shape[-1])
 
 
+def _over(x: Array, scale) -> Array:
+    """Factors of samples, or one for all, with as many axes as x, whose first ones may count outputs."""
+    return jnp.reshape(scale, (*[1] * (x.ndim - jnp.ndim(scale)), *jnp.shape(scale)))
+
+
 @jax.jit
 def scaled(x: Array, scale) -> Array:
     """`scale * x`."""
-    return x * scale
+    return x * _over(x, scale)
 
 
 @jax.jit
 def added(total: Array, x: Array, scale) -> Array:
     """`total + scale * x`."""
-    return total + x * scale
+    return total + x * _over(x, scale)
 
 
 @partial(jax.jit, static_argnums=1)
@@ -213,7 +218,7 @@ def _backward(block, static, weights, x, g, scale, into, total):
             return [leaf[:, None] for leaf in found], by_input[:, None]
         return jax.vmap(one, 1, 1)(g)
 
-    cut = (x, jnp.moveaxis(g * scale, 0, 1))
+    cut = (x, jnp.moveaxis(g * _over(g, scale), 0, 1))
     if parts == 1:
         found, by_input = back(cut)
     else:
