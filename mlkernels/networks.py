@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array
 
 from mlkernels._conv3x3 import conv3x3
-from mlkernels._tracing import traced
 from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 
@@ -56,7 +55,7 @@ def _normal(key: Array, shape: tuple[int, ...], std: float, dtype) -> Array:
     A draw is the beginning of a longer one, of the next power of four.
     """
     size = math.prod(shape)
-    if traced() or not 0 < size <= MOST_DRAWN or not jax.config.jax_threefry_partitionable:
+    if isinstance(key, jax.core.Tracer) or not 0 < size <= MOST_DRAWN or not jax.config.jax_threefry_partitionable:
         return std * jax.random.normal(key, shape, dtype)
     length = 4 ** max(4, math.ceil(math.log(size, 4) - 1e-9))
     drawn = np.asarray(jax.random.normal(key, (length,), dtype))[:size].reshape(shape)
