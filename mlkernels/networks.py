@@ -196,7 +196,7 @@ class Conv4:
     r"""Conv-4 without normalisation: four times 3x3 convolution, ReLU, 2x2 average pooling; then a linear head.
 
     Average pooling and no normalisation, because then the infinite-width kernel exists in closed form. Each
-    convolution is im2col and one matrix product, or what is faster still on a CPU (`mlkernels._conv3x3`).
+    convolution is one that a CPU is quick at in every derivative (`mlkernels._conv3x3`).
 
     Args:
         channels: channels a layer, at least 1.
