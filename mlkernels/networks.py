@@ -15,7 +15,6 @@ import numpy as np
 from jax import Array
 
 from mlkernels._conv3x3 import conv3x3
-from mlkernels._tracing import traced
 from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
 
@@ -56,7 +55,7 @@ def _normal(key: Array, shape: tuple[int, ...], std: float, dtype) -> Array:
     A draw is the beginning of a longer one, of the next power of four.
     """
     size = math.prod(shape)
-    if traced() or not 0 < size <= MOST_DRAWN or not jax.config.jax_threefry_partitionable:
+    if isinstance(key, jax.core.Tracer) or not 0 < size <= MOST_DRAWN or not jax.config.jax_threefry_partitionable:
         return std * jax.random.normal(key, shape, dtype)
     length = 4 ** max(4, math.ceil(math.log(size, 4) - 1e-9))
     drawn = np.asarray(jax.random.normal(key, (length,), dtype))[:size].reshape(shape)
@@ -197,7 +196,7 @@ class Conv4:
     r"""Conv-4 without normalisation: four times 3x3 convolution, ReLU, 2x2 average pooling; then a linear head.
 
     Average pooling and no normalisation, because then the infinite-width kernel exists in closed form. Each
-    convolution is im2col and one matrix product, or what is faster still on a CPU (`mlkernels._conv3x3`).
+    convolution is one that a CPU is quick at in every derivative (`mlkernels._conv3x3`).
 
     Args:
         channels: channels a layer, at least 1.

@@ -164,11 +164,6 @@ def test_weights_are_jaxs_own_draws_whatever_size_is_compiled(network, dtype, ke
         np.testing.assert_allclose(drawn, plain, rtol=4 * jnp.finfo(dtype).eps)
 
 
-def test_a_network_is_drawn_within_another_program(key):
-    shapes = jax.eval_shape(lambda: MLP(4).init(key, (7,)))  # with a key that is not traced
-    assert jax.tree.map(jnp.shape, shapes) == jax.tree.map(jnp.shape, MLP(4).init(key, (7,)))
-
-
 @pytest.mark.parametrize(("network", "shape"), [(MLP(4), (7,)), (Conv4(4, depth=1), (4, 4, 1))], ids=str)
 def test_no_points_have_no_outputs(network, shape, key):
     assert network.apply(network.init(key, shape), jnp.ones((0, *shape))).shape == (0, 1)
