@@ -48,7 +48,7 @@ def test_the_demo_answers_to_the_keyboard(course):
     def changed():
         """The picture, once it is another than the last one."""
         other = "([cell, last]) => (cell.querySelector('.jp-OutputArea img')?.src ?? last) !== last"
-        page.wait_for_function(other, arg=[demo.element_handle(), pictures[-1]], timeout=60_000)
+        page.wait_for_function(other, arg=[demo.element_handle(), pictures[-1]], timeout=240_000)
         pictures.append(image.get_attribute("src"))
         assert len(image.get_attribute("alt")) > 20
         assert image.evaluate("image => image.decode().then(() => image.naturalWidth)") > 300

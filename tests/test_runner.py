@@ -241,7 +241,7 @@ def test_a_cell_that_takes_too_long_or_kills_its_kernel(tmp_path):
     assert executed(folder, "02_may_raise").cells[-1].outputs[0]["text"] == "on\n"
 
 
-def wait_for(condition, seconds=60.0):
+def wait_for(condition, seconds=600.0):
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "waited in vain"
@@ -307,7 +307,7 @@ def test_no_kernel_outlives_a_runner_that_was_killed(slow):
     kernel = kernel_of(slow)
     process.kill()
     process.wait()
-    wait_for(lambda: not is_alive(kernel), 30)
+    wait_for(lambda: not is_alive(kernel))
 
 
 def test_a_second_run_into_the_same_folder_is_told_who_is_at_work(slow):
@@ -336,7 +336,7 @@ def test_a_run_that_was_killed_leaves_no_lock(slow):
     (slow / "wait").unlink()
     done = run(slow, "01")
     assert (done.returncode, record(slow, "01_slow")["status"]) == (0, "finished")
-    wait_for(lambda: not is_alive(kernel), 30)
+    wait_for(lambda: not is_alive(kernel))
     shown = {path.name for path in (slow.parent / "build/quick").iterdir() if path.suffix != ".part"}
     assert shown == {"01_slow.ipynb", "01_slow.html", "claims.json", "index.html", "mathjax"}
 

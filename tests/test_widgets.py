@@ -307,7 +307,7 @@ def test_latency_goes_through_the_widget_and_reports(demo):
 
 # --- runs -------------------------------------------------------------------------------------------------------------
 
-SOON = 20  # seconds after which a thread that does not answer has failed the test
+SOON = 300  # seconds after which a thread hangs; a busy machine may need many
 
 
 class Steered:
