@@ -115,8 +115,11 @@ def alone(folder: Path, name: str = "") -> Iterator[None]:
         ...     os.listdir(folder)
         ['.lock']
     """
-    import fcntl
-
+    try:
+        import fcntl
+    except ModuleNotFoundError:  # Windows: nothing is kept apart there
+        yield
+        return
     place, lock = folder / name, folder / f".{name}{'.' if name else ''}lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)

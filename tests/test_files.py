@@ -208,6 +208,13 @@ def test_a_place_without_locks_is_worked_in_all_the_same(tmp_path, monkeypatch):
     assert names(tmp_path) == []
 
 
+def test_a_system_that_knows_no_such_locks_works_all_the_same(tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
+    with alone(tmp_path):
+        pass
+    assert names(tmp_path) == []
+
+
 def test_each_process_has_its_own_folder_where_it_may_share_the_target(tmp_path):
     script = "import sys, time; from pathlib import Path; from mlkernels.files import scratch_folder\n"
     script += "with scratch_folder(Path(sys.argv[1]), shared=True): print('on', flush=True); time.sleep(600)"
