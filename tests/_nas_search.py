@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import sys
 
 import numpy as np
@@ -30,8 +32,27 @@ def settings(**changes):
     )
 
 
+def die_as_told(folder) -> None:
+    """With DIE="2 before" or "2 after": SIGKILL just before or after the second file of a folder gets its name."""
+    number, side = os.environ.get("DIE", "0 never").split()
+    replace, done = os.replace, []
+
+    def counted(*given):
+        done.extend(given[1:] if str(given[1]).startswith(str(folder)) else [])  # and not what JAX keeps elsewhere
+        last = len(done) == int(number)
+        if last and side == "before":
+            os.kill(os.getpid(), signal.SIGKILL)
+        replace(*given)
+        if last:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    os.replace = counted
+
+
 def main(folder, port=None, process=None):
     import jax
+
+    die_as_told(folder)
 
     jax.config.update("jax_enable_x64", True)
     if port is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 
-from _nas_search import synthetic
+from _nas_search import die_as_told, synthetic
 
 TEXT = "N: c3<0 sk<1 R: mp<0 c3<1"
 
@@ -30,6 +30,7 @@ def data():
 def main(folder, compiled="auto"):
     import jax
 
+    die_as_told(folder)
     jax.config.update("jax_enable_x64", True)
     from mlkernels.nas import train
 
