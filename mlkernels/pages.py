@@ -42,8 +42,11 @@ def copy_mathjax(out: Path) -> Path:
                 shutil.copytree(origin / part, fresh / part, ignore=shutil.ignore_patterns("a11y"))
             else:
                 shutil.copy(origin / part, fresh / part)
-        if not script.exists():  # another run may have put it there
+        try:
             os.replace(fresh, script.parent)
+        except OSError:
+            if not script.exists():  # or else another run put it there first
+                raise
     return script
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import base64
 import json
+import os
+import shutil
 
 import nbformat
 import pytest
@@ -144,6 +146,18 @@ def test_mathjax_is_copied_once(tmp_path):
     entry.write_text("mine")
     pages.copy_mathjax(tmp_path)
     assert entry.read_text() == "mine"
+    assert [path.name for path in tmp_path.iterdir()] == ["mathjax"]
+
+
+def test_mathjax_that_another_run_copies_meanwhile_is_kept(tmp_path, monkeypatch):
+    replace = os.replace
+
+    def late(source, target):
+        shutil.copytree(source, target)
+        replace(source, target)
+
+    monkeypatch.setattr(pages.os, "replace", late)
+    assert pages.copy_mathjax(tmp_path).exists()
     assert [path.name for path in tmp_path.iterdir()] == ["mathjax"]
 
 

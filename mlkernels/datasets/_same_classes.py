@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from itertools import combinations
-from math import comb
 
 import numpy as np
 
@@ -79,7 +78,10 @@ def _by_means(dataset: Dataset, one: str, other: str, numbers: Mapping[str, Sequ
         nearest = int(distances.argmin())
         if ids[nearest] == pair[0] and distances[nearest] <= 2 * (error + errors[nearest]):
             same.append(pair)
-    return same if _tail(len(pairs), len(same), 1 / len(place)) < CHANCE else []
+    from scipy.stats import binom  # half a second to import
+
+    so_many_or_more = binom.sf(len(same) - 1, len(pairs), 1 / len(place))
+    return same if so_many_or_more < CHANCE else []
 
 
 def _mean(dataset: Dataset, class_id: int) -> tuple[np.ndarray, float]:
@@ -88,13 +90,3 @@ def _mean(dataset: Dataset, class_id: int) -> tuple[np.ndarray, float]:
     mean = images.mean(axis=0)
     squares = sum(float(((one - mean) ** 2).sum()) for one in images)
     return mean, squares / (len(images) - 1) / len(images)
-
-
-def _tail(trials: int, hits: int, chance: float) -> float:
-    """The probability of so many hits or more.
-
-    Example:
-        >>> _tail(2, 1, 0.5)
-        0.75
-    """
-    return sum(comb(trials, n) * chance**n * (1 - chance) ** (trials - n) for n in range(hits, trials + 1))
