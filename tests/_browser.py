@@ -151,14 +151,19 @@ def troubles(page: Page) -> list[str]:
 def saved(page: Page, name: str) -> nbformat.NotebookNode:
     """A notebook that has run, as it lies on the disk once it is saved."""
     address = urljoin(page.url, f"/api/contents/{name}.ipynb?token={TOKEN}")
+    said = ""
     for turn in range(120):
         if turn % 20 == 0:  # a key that comes while JupyterLab saves by itself is lost
             page.keyboard.press("Control+s")
-        notebook = nbformat.from_dict(page.request.get(address).json()["content"])
-        if all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source):
-            return notebook
+        answer = page.request.get(address)
+        if answer.ok:
+            notebook = nbformat.from_dict(answer.json()["content"])
+            if all(cell.execution_count for cell in notebook.cells if cell.cell_type == "code" and cell.source):
+                return notebook
+        else:  # the server writes in place: amid a save it reads half a notebook, and refuses it
+            said = f": {answer.status} {answer.text()[:300]}"
         page.wait_for_timeout(500)
-    raise AssertionError(f"{name} was not saved")
+    raise AssertionError(f"{name} was not saved{said}")
 
 
 @contextlib.contextmanager
