@@ -17,9 +17,9 @@ from typing import Any
 import jax
 import psutil
 
-from mlkernels import provenance
-from mlkernels.files import write_text
-from mlkernels.strict_json import dumps
+from mlkernels.support import provenance
+from mlkernels.support.files import write_text
+from mlkernels.support.strict_json import dumps
 
 ROOT = Path(__file__).resolve().parents[1]
 

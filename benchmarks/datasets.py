@@ -20,9 +20,9 @@ from PIL import Image
 
 from benchmarks._measure import ROOT, alternate, peak_rss, ratios, summary, table
 from mlkernels import datasets, tasks
-from mlkernels.datasets._prepared import write_prepared
-from mlkernels.datasets._recipe import CHUNK, Part
-from mlkernels.datasets._store import VARIABLE
+from mlkernels.datasets.folders import VARIABLE
+from mlkernels.datasets.importing.recipe import CHUNK, Part
+from mlkernels.datasets.importing.write import write_prepared
 
 NAME = "miniimagenet"
 CLASSES = {"train": 64, "val": 16, "test": 20}

@@ -50,7 +50,7 @@ def variant(case: Case, outputs: str, name: str) -> Callable:
     apply = case.network.apply
     if name == OURS:
         return jax.jit(lambda params, x: kernels.empirical_ntk(apply, params, x, outputs=outputs))
-    from mlkernels._neural_tangents import nt
+    from mlkernels.kernels.neural_tangents_bridge import nt
 
     def f(params, x):
         return apply(params, x)

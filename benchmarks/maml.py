@@ -17,9 +17,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks._measure import alternate, ratios, summary, table
-from mlkernels import provenance
 from mlkernels.learners import maml
 from mlkernels.networks import MLP, Conv4
+from mlkernels.support import provenance
 from mlkernels.tasks import TaskBatch, sinusoid
 
 TORCH = "torch==2.13.0"

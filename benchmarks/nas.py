@@ -15,7 +15,7 @@ from importlib.util import find_spec
 import numpy as np
 
 from benchmarks._measure import ROOT, peak_rss, table
-from mlkernels.memory import keep_freed
+from mlkernels.support.memory import keep_freed
 
 OURS, TORCH, PLAIN = "mlkernels", "torch.func vmap(grad)", "jax.vmap(jax.grad), a network each"
 OPEN = {"all operations": 7, "three an edge": 3, "one an edge": 1}
@@ -43,7 +43,7 @@ def problem(channels=16, pixels=32, cells=5, tasks=3, seed=0):
     import jax
 
     from mlkernels.nas import Layout
-    from mlkernels.nas.weights import init
+    from mlkernels.nas.engine.weights import init
 
     layout = Layout(cells=cells, channels=channels, pixels=pixels)
     images = np.random.default_rng(seed).normal(size=(10 * tasks, pixels, pixels, 3)).astype(np.float32)
@@ -56,7 +56,7 @@ def kernel_of(side: str, layout, params, gates, images):
     import jax.numpy as jnp
 
     if side == OURS:
-        from mlkernels.nas.gram import sample_kernels
+        from mlkernels.nas.engine.gram import sample_kernels
 
         return np.asarray(sample_kernels(layout, params, gates, images).ntk)
     if side == TORCH:
@@ -99,8 +99,8 @@ def regions_measured(count: int, seed: int, images: int = 3000) -> dict:
     import jax
 
     from mlkernels.nas import Layout
-    from mlkernels.nas.regions import Patterns, linear_regions, thin
-    from mlkernels.nas.weights import init
+    from mlkernels.nas.engine.weights import init
+    from mlkernels.nas.scores.regions import Patterns, linear_regions, thin
 
     layout = thin(Layout())
     params, gates = init(layout, key=jax.random.key(seed)), gates_with(layout.space, count, seed)

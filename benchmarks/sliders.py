@@ -5,14 +5,14 @@ from __future__ import annotations
 import pkgutil
 from importlib import import_module
 
-import mlkernels.demos
+import mlkernels.course.demos
 from benchmarks._measure import table
 
 GOAL_MS = 100
 SLOWER_MS = {"cell_editor": 1000}  # scores three networks anew at each change
 
 
-def demos(package=mlkernels.demos) -> list:
+def demos(package=mlkernels.course.demos) -> list:
     """Every demo of the course: what the package's public modules call DEMO or list in DEMOS."""
     found = []
     for module in sorted(pkgutil.iter_modules(package.__path__), key=lambda module: module.name):
@@ -30,7 +30,7 @@ def measure(seed: int = 0, repeats: int = 20) -> dict:
     Returns:
         `settings` and `demos`: for each the milliseconds, and `met`: every control's median is below its goal.
     """
-    from mlkernels import widgets
+    from mlkernels.course import widgets
 
     answers = []
     for demo in demos():

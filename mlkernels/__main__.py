@@ -1,6 +1,6 @@
 """python -m mlkernels: the command line."""
 
-from mlkernels.cli import main
+from mlkernels.commands.main import main
 
 if __name__ == "__main__":
     main()

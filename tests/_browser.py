@@ -19,7 +19,7 @@ import pytest
 from _compilation import as_a_reader
 from playwright.sync_api import Page, TimeoutError, sync_playwright
 
-from mlkernels.worker import kernel_environment
+from mlkernels.runner.worker import kernel_environment
 
 ROOT = Path(__file__).resolve().parent.parent
 PICTURES = ROOT / "build" / "browser"  # left there to be looked at

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from mlkernels import cli
+from mlkernels.commands import main
 
 
 def status_of(*arguments) -> int:
     """The exit status of `mlkernels ARGUMENTS`; what it shows is for pytest's capsys."""
     with pytest.raises(SystemExit) as leaving:
-        cli.main([str(argument) for argument in arguments])
+        main.main([str(argument) for argument in arguments])
     return leaving.value.code

@@ -13,7 +13,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from mlkernels.worker import kernel_environment
+from mlkernels.runner.worker import kernel_environment
 
 SWITCH = "JAX_DISABLE_MOST_OPTIMIZATIONS"
 FLAGS = "XLA_FLAGS"

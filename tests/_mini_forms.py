@@ -12,7 +12,7 @@ import pytest
 from _pictures import jpeg, picture
 from _python2 import write_pickle
 
-from mlkernels.datasets.miniimagenet import SPLITS, classes
+from mlkernels.datasets.miniimagenet.classes import SPLITS, classes
 
 WNIDS = list(classes())
 OF = {split: [number for number, wnid in enumerate(WNIDS) if classes()[wnid][0] == split] for split in SPLITS}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import nbformat
 
-from mlkernels.report import claims_of
+from mlkernels.course.claim_records import claims_of
 
 
 def read(path):

@@ -105,10 +105,11 @@ def unpacked_miniimagenet(real_data, tmp_path_factory):
 def miniimagenet(unpacked_miniimagenet, tmp_path, monkeypatch):
     """The real miniImageNet, imported, or a skip."""
     from mlkernels import datasets
-    from mlkernels.datasets import _get, _store
+    from mlkernels.datasets import folders
+    from mlkernels.datasets.importing import get
 
     (tmp_path / "data").mkdir()
-    monkeypatch.setenv(_store.VARIABLE, str(tmp_path / "data"))
-    _get.get(_get.recipe_of("miniimagenet"), unpacked_miniimagenet, accept=lambda recipe: True)
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path / "data"))
+    get.get(get.recipe_of("miniimagenet"), unpacked_miniimagenet, accept=lambda recipe: True)
     yield datasets.load("miniimagenet")
     shutil.rmtree(tmp_path / "data")

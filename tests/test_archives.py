@@ -9,8 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from mlkernels.datasets import _archives
-from mlkernels.datasets._archives import is_archive, unpack
+from mlkernels.datasets.importing import archives
+from mlkernels.datasets.importing.archives import is_archive, unpack
 from mlkernels.errors import InputError
 
 FILES = {"images/a.jpg": b"a" * 5000, "images/b.txt": b"b", "c/d/e.csv": b"c"}
@@ -122,8 +122,8 @@ def test_a_damaged_member_is_named(tmp_path, folder):
 
 def test_more_than_the_disk_holds_is_refused_before_it_is_written(tmp_path, folder, monkeypatch):
     path = pack(tmp_path / "a.zip", FILES)
-    usage = _archives.shutil.disk_usage(folder)._replace(free=100)
-    monkeypatch.setattr(_archives.shutil, "disk_usage", lambda _: usage)
+    usage = archives.shutil.disk_usage(folder)._replace(free=100)
+    monkeypatch.setattr(archives.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(InputError, match=r"room for images/a\.jpg .*; make room"):
         unpack(path, folder)
     assert files_in(folder) == {}

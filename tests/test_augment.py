@@ -12,8 +12,8 @@ import pytest
 from PIL import Image, ImageEnhance
 from scipy import stats
 
-from mlkernels.datasets import augment as aug
 from mlkernels.errors import InputError
+from mlkernels.nas.pictures import augment as aug
 
 N, SIDE, PADDING = 12, 20, 3
 STATISTICS = {"mean": np.array([0.47, 0.45, 0.40]), "std": np.array([0.28, 0.27, 0.28])}

@@ -103,10 +103,10 @@ def test_the_empirical_ntk_result_has_its_ratios(monkeypatch):
 @pytest.fixture
 def tiny_set(tmp_path, monkeypatch):
     """A set of five training classes, and no miniImageNet of the user's."""
-    from mlkernels.datasets import _store
+    from mlkernels.datasets import folders
 
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     monkeypatch.setattr(datasets, "CLASSES", {"train": 5, "val": 1, "test": 1})
 
 
@@ -143,7 +143,7 @@ def test_the_datasets_result_has_its_ratios(tiny_set, monkeypatch):
 
 
 def test_a_demo_below_the_goal_is_said_so(monkeypatch):
-    from mlkernels import widgets
+    from mlkernels.course import widgets
 
     answer = {"demo": "d", "median_ms": 9.0, "min_ms": 1.0, "max_ms": 200.0, "first_ms": 500.0, "by_control_ms": {}}
     monkeypatch.setattr(sliders, "demos", lambda: [types.SimpleNamespace(), types.SimpleNamespace()])

@@ -8,10 +8,11 @@ import jax
 import numpy as np
 import pytest
 
-from mlkernels.demos import cell_editor
-from mlkernels.demos.cell_editor import DEMO, EDGES, LAYOUT, NONE, PUBLISHED, SPACE
-from mlkernels.nas import Genotype, operations
-from mlkernels.nas.scores import metantk_score, ntk_score
+from mlkernels.course.demos import cell_editor
+from mlkernels.course.demos.cell_editor import DEMO, EDGES, LAYOUT, NONE, PUBLISHED, SPACE
+from mlkernels.nas import Genotype
+from mlkernels.nas.engine import operations
+from mlkernels.nas.scores.kernel_scores import metantk_score, ntk_score
 
 
 def settings(seed):

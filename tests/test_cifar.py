@@ -12,9 +12,11 @@ import pytest
 from _python2 import write_pickle
 
 from mlkernels import datasets, tasks
-from mlkernels.datasets import _get, _store, cifar
-from mlkernels.datasets._cifar_classes import CLASSES, SUPERCLASS_OF, SUPERCLASSES, split_classes
-from mlkernels.datasets._prepared import open_prepared, read_manifest, write_prepared
+from mlkernels.datasets import cifar, folders
+from mlkernels.datasets.cifar_classes import CLASSES, SUPERCLASS_OF, SUPERCLASSES, split_classes
+from mlkernels.datasets.importing import get
+from mlkernels.datasets.importing.write import write_prepared
+from mlkernels.datasets.prepared import open_prepared, read_manifest
 from mlkernels.errors import InputError
 
 NAMES = ("cifar_fs", "fc100")
@@ -64,8 +66,8 @@ def empty(tmp_path, monkeypatch) -> Path:
     """An empty folder that MLKERNELS_DATA names, and an empty cache."""
     folder = tmp_path / "named"
     folder.mkdir()
-    monkeypatch.setenv(_store.VARIABLE, str(folder))
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv(folders.VARIABLE, str(folder))
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     return folder
 
 
@@ -171,7 +173,7 @@ def test_the_archive_is_imported_and_opened(name, unpacked, empty, tmp_path):
     recipe = cifar.RECIPES[name]
     assert sorted(filter(recipe.wants, members)) == [f"{cifar.FOLDER}/{part}" for part in ("meta", "test", "train")]
     (empty / "mine.txt").touch()  # so that the folder came with something in it, and the cache is written to
-    folder = _get.get(recipe, archive)
+    folder = get.get(recipe, archive)
     assert folder == tmp_path / "cache" / name
     data = datasets.load(name)
     assert data.images.shape == (600, 32, 32, 3)
@@ -246,14 +248,14 @@ def number_of(place: int, one: str) -> int:
     return CLASSES.index(one)
 
 
-def get(name: str, folder: Path) -> datasets.Dataset:
-    return open_prepared(_get.get(cifar.RECIPES[name], folder))
+def imported(name: str, folder: Path) -> datasets.Dataset:
+    return open_prepared(get.get(cifar.RECIPES[name], folder))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_pickles_that_number_each_split_from_0_are_imported(name, empty, tmp_path):
     folder = write_ready(tmp_path / "own", name, split_classes(name), place_in_split, per_class=12, noise=20)
-    data = get(name, folder)
+    data = imported(name, folder)
     sizes = [len(names) for names in split_classes(name).values()]
     assert [len(ids) for ids in data.splits.values()] == sizes
     assert data.class_names[sizes[0]] == "class 0"
@@ -272,7 +274,7 @@ def test_a_supervised_split_is_told_by_its_pixels(name, noise, empty, tmp_path):
         f"a supervised split, with the same classes in train and val: by their pixels class 0 is class 0, {size} such"
     )
     with pytest.raises(InputError, match=words):
-        get(name, folder)
+        imported(name, folder)
     assert not (empty / name).exists()
     assert not (tmp_path / "cache" / name).exists()
 
@@ -282,7 +284,7 @@ def test_a_supervised_split_is_told_whatever_its_numbers(empty, tmp_path):
     numbers = iter(range(10000))
     folder = write_ready(tmp_path / "own", "cifar_fs", classes, lambda place, one: next(numbers))
     with pytest.raises(InputError, match="the same classes in train and val: by their pixels class 0 is class 64"):
-        get("cifar_fs", folder)
+        imported("cifar_fs", folder)
 
 
 def test_an_image_that_two_splits_share_is_counted_and_kept(empty, tmp_path):
@@ -296,7 +298,7 @@ def test_an_image_that_two_splits_share_is_counted_and_kept(empty, tmp_path):
     contents["test"]["data"][baby] = contents["train"]["data"][girl]
     write_pickle(files["test"], contents["test"], python=2)
     counts = {"images": 2, "sets": 1, "sets_of_two_classes": 1, "sets_by_split": {"train and test": 1}}
-    assert read_manifest(Path(get("cifar_fs", folder).source))["equal"] == counts
+    assert read_manifest(Path(imported("cifar_fs", folder).source))["equal"] == counts
 
 
 @pytest.mark.parametrize("pixels", ["equal", "others"])
@@ -449,9 +451,9 @@ def test_real_classes_that_are_numbered_from_0_are_told_apart(real_data, name, s
         write_pickle(tmp_path / "own" / cifar.READY[name].format(split), content, python=2)
     if supervised:
         with pytest.raises(InputError, match="a supervised split, with the same classes in train and val"):
-            get(name, tmp_path / "own")
+            imported(name, tmp_path / "own")
     else:
-        data = get(name, tmp_path / "own")
+        data = imported(name, tmp_path / "own")
         assert data.images.shape == (12000, 32, 32, 3)
         assert read_manifest(Path(data.source))["equal"]["sets"] == 1  # `baby` and `girl`
 

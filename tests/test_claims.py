@@ -12,7 +12,7 @@ import scipy.stats
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mlkernels import claims
+from mlkernels.course import claims
 from mlkernels.errors import InputError
 
 

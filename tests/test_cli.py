@@ -16,10 +16,13 @@ from _cli import status_of
 from nbformat.v4 import new_code_cell, new_notebook
 
 import mlkernels
-from mlkernels import check, cli, parameters, provenance, runner
+from mlkernels.commands import main
+from mlkernels.commands.typed_path import TypedPath
+from mlkernels.course import installation
 from mlkernels.errors import InputError
-from mlkernels.parameters import Parameter
-from mlkernels.typed_path import TypedPath
+from mlkernels.runner import parameters, pool
+from mlkernels.runner.parameters import Parameter
+from mlkernels.support import provenance
 
 RANGED = """from typing import Optional
 
@@ -119,7 +122,7 @@ def test_a_value_outside_the_range_that_the_notebook_says_is_refused_at_once(ran
 
 def test_a_range_that_is_computed_is_left_to_the_notebook(tmp_path):
     write(tmp_path, "03_computed", CHOOSE.replace("0.5", "limit"), parameters=RANGED)
-    (job,), _ = runner.plan(tmp_path, [], tmp_path / "out", "quick", ["seeds=1"])
+    (job,), _ = pool.plan(tmp_path, [], tmp_path / "out", "quick", ["seeds=1"])
     assert job.parameters == {"seeds": 1}
 
 
@@ -128,12 +131,12 @@ def test_a_folder_for_a_notebook_is_the_callers(ranged, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for text, path in (("ck", "here/ck"), ("~/ck", "home/ck"), ("../ck", "ck"), (str(tmp_path / "x"), "x")):
-        (job,), _ = runner.plan(ranged, [], None, "quick", [f"checkpoints={text}"])
+        (job,), _ = pool.plan(ranged, [], None, "quick", [f"checkpoints={text}"])
         assert os.path.normpath(job.parameters["checkpoints"]) == str(tmp_path / path)
-    assert runner.plan(ranged, [], None, "quick", ["checkpoints=none"])[0][0].parameters == {"checkpoints": None}
+    assert pool.plan(ranged, [], None, "quick", ["checkpoints=none"])[0][0].parameters == {"checkpoints": None}
 
 
-def commands(group=cli.cli, name="mlkernels"):
+def commands(group=main.cli, name="mlkernels"):
     """(name, command) of all commands."""
     for word, command in group.commands.items():
         if isinstance(command, click.Group):
@@ -155,7 +158,7 @@ def test_a_tilde_that_the_shell_has_left_is_the_home_folder(folder, tmp_path, mo
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.chdir(tmp_path / "notebooks")
     ran = []
-    monkeypatch.setattr(runner, "run", lambda work, **options: ran.extend(work) or [])
+    monkeypatch.setattr(pool, "run", lambda work, **options: ran.extend(work) or [])
     assert status_of("run", "02", "--notebooks", "~/notebooks", "--out", "~/out") == 0
     assert ran[0].target == tmp_path / "out" / "02_plain.ipynb"
     assert (tmp_path / "out" / "claims.json").exists()
@@ -173,9 +176,9 @@ def test_a_notebooks_path_means_that_file(folder, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert status_of("run", "copies/01_derive.ipynb", "--notebooks", folder) == 2
     assert "add --notebooks copies" in capsys.readouterr().err
-    (job,), _ = runner.plan(tmp_path / "copies", ["copies/01_derive.ipynb"], None, "quick", [])
+    (job,), _ = pool.plan(tmp_path / "copies", ["copies/01_derive.ipynb"], None, "quick", [])
     assert job.source == tmp_path / "copies" / "01_derive.ipynb"
-    (job,), _ = runner.plan(folder, ["notebooks/01_derive.ipynb"], None, "quick", [])
+    (job,), _ = pool.plan(folder, ["notebooks/01_derive.ipynb"], None, "quick", [])
     assert job.source == folder / "01_derive.ipynb"
 
 
@@ -210,19 +213,21 @@ def test_a_place_that_cannot_be_written_to_gets_one_line_and_status_2(folder, tm
 
 @pytest.mark.parametrize("arguments", [["--episodes", "1"], ["--repeats", "0"], ["--seeds", "0"], ["--channels", "20"]])
 def test_what_a_comparison_cannot_use_is_refused_before_it_trains(tmp_path, monkeypatch, capsys, arguments):
-    monkeypatch.setattr("mlkernels.nas.compare.trained_accuracies", lambda *given, **told: pytest.fail("it trains"))
+    monkeypatch.setattr(
+        "mlkernels.nas.evaluation.compare.trained_accuracies", lambda *given, **told: pytest.fail("it trains")
+    )
     assert status_of("nas", "compare", "--data", "glyphs", *arguments, "--out", tmp_path / "out.json") == 2
     assert capsys.readouterr().err.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
 def test_a_disk_that_is_full_at_the_end_gets_one_line_and_status_2(folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runner, "run", lambda *given, **options: [])
+    monkeypatch.setattr(pool, "run", lambda *given, **options: [])
 
     def full(*given, **options):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("mlkernels.report.write_report", full)
+    monkeypatch.setattr("mlkernels.runner.report.write_report", full)
     assert status_of("run", "02", "--notebooks", folder, "--out", tmp_path / "out") == 2
     shown = capsys.readouterr().err
     assert "No space left on device; make room" in shown
@@ -286,7 +291,7 @@ def test_a_type_that_no_text_has_is_refused():
 
 
 def test_settings_go_to_the_notebooks_that_have_them(folder):
-    jobs, out = runner.plan(folder, [], None, "class", ["tasks=4", "seed=2"])
+    jobs, out = pool.plan(folder, [], None, "class", ["tasks=4", "seed=2"])
     assert out == folder.parent / "build" / "class"
     assert [job.parameters for job in jobs] == [
         {"preset": "class", "seed": 2},
@@ -333,7 +338,7 @@ def test_a_notebook_that_ran_on_other_data_is_not_kept(folder, tmp_path, monkeyp
     monkeypatch.setenv("MLKERNELS_DATA", str(data))
 
     def marks():
-        return [job.fingerprint for job in runner.plan(folder, [], None, "quick", [])[0]]
+        return [job.fingerprint for job in pool.plan(folder, [], None, "quick", [])[0]]
 
     (data / "omniglot_28.npz").write_bytes(b"one")
     before = marks()
@@ -345,12 +350,12 @@ def test_a_notebook_that_ran_on_other_data_is_not_kept(folder, tmp_path, monkeyp
 def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path, monkeypatch):
     monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
     monkeypatch.delenv("XLA_PYTHON_CLIENT_PREALLOCATE", raising=False)
-    environment = runner.kernel_environment(tmp_path)
+    environment = pool.kernel_environment(tmp_path)
     assert environment["JAX_COMPILATION_CACHE_DIR"].startswith(str(tmp_path / "build" / "jax_cache"))
     assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in environment
-    assert runner.kernel_environment(tmp_path, 2)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    assert pool.kernel_environment(tmp_path, 2)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
-    assert runner.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "mine"
+    assert pool.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "mine"
 
 
 @pytest.mark.parametrize(
@@ -364,10 +369,10 @@ def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path
 )
 def test_lab_opens_jupyterlab_of_this_interpreter(folder, monkeypatch, arguments, name, extra):
     called = []
-    monkeypatch.setattr(cli.os, "execve", lambda *call: called.append(call))
+    monkeypatch.setattr(main.os, "execve", lambda *call: called.append(call))
     assert status_of("lab", "--notebooks", folder, *arguments) == 0
     command = [sys.executable, "-m", "jupyterlab", str(folder / f"{name}.ipynb"), *extra]
-    assert called == [(sys.executable, command, runner.kernel_environment(folder.resolve().parent))]
+    assert called == [(sys.executable, command, pool.kernel_environment(folder.resolve().parent))]
 
 
 def test_lab_with_an_unknown_name(folder, capsys):
@@ -376,10 +381,14 @@ def test_lab_with_an_unknown_name(folder, capsys):
 
 
 def test_check_prints_remedies_and_status(monkeypatch, capsys):
-    monkeypatch.setattr(check, "check", lambda: [check.Finding("a", "1")])
+    monkeypatch.setattr(installation, "check", lambda: [installation.Finding("a", "1")])
     assert status_of("check") == 0
     assert "all is well" in capsys.readouterr().out
-    monkeypatch.setattr(check, "check", lambda: [check.Finding("a", "1"), check.Finding("b", "2", False, "do this")])
+    monkeypatch.setattr(
+        installation,
+        "check",
+        lambda: [installation.Finding("a", "1"), installation.Finding("b", "2", False, "do this")],
+    )
     assert status_of("check") == 1
     shown = capsys.readouterr()
     assert shown.err == "b: do this\n"
@@ -416,7 +425,8 @@ def test_version_and_help(capsys):
 
 def test_the_command_line_starts_without_anything_heavy():
     heavy = ("jax", "numpy", "papermill", "nbconvert", "nbformat", "IPython", "ipywidgets", "matplotlib", "jinja2")
-    script = f"import sys, mlkernels.cli, mlkernels.runner; print([name for name in {heavy} if name in sys.modules])"
+    imports = "import sys, mlkernels.commands.main, mlkernels.runner.pool"
+    script = f"{imports}; print([name for name in {heavy} if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

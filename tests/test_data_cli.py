@@ -19,10 +19,13 @@ from _cli import status_of
 from _pictures import picture
 from _python2 import write_pickle
 
-from mlkernels import check, datasets
-from mlkernels.datasets import _get, _store, miniimagenet, omniglot
-from mlkernels.datasets._recipe import Download
-from mlkernels.datasets.miniimagenet import SPLITS, classes
+from mlkernels import datasets
+from mlkernels.course import installation
+from mlkernels.datasets import folders, omniglot
+from mlkernels.datasets.importing import get
+from mlkernels.datasets.importing.recipe import Download
+from mlkernels.datasets.miniimagenet import recipe
+from mlkernels.datasets.miniimagenet.classes import SPLITS, classes
 
 WNIDS = list(classes())
 
@@ -32,8 +35,8 @@ def home(tmp_path, monkeypatch) -> Path:
     """An empty cache, no MLKERNELS_DATA, and no address that answers."""
     folder = tmp_path / "cache"
     folder.mkdir()
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
-    monkeypatch.setattr(_store, "cache", lambda: folder)
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: folder)
     monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, url="http://127.0.0.1:9/"))
     for name in ("miniimagenet", "cifar_fs", "fc100"):
         point(monkeypatch, name, "http://127.0.0.1:9/")
@@ -42,7 +45,7 @@ def home(tmp_path, monkeypatch) -> Path:
 
 def point(monkeypatch, name: str, url: str) -> None:
     """Let a dataset's downloads come from another address."""
-    module = _get.import_module(f"mlkernels.datasets.{datasets._MODULES[name]}")
+    module = get.import_module(f"mlkernels.datasets.{datasets.RECIPE_MODULES[name]}")
     recipe = module.RECIPES[name]
     downloads = tuple(replace(download, url=url + download.name) for download in recipe.downloads)
     monkeypatch.setitem(module.RECIPES, name, replace(recipe, downloads=downloads))
@@ -175,7 +178,7 @@ class Terminal:
 
 
 def test_a_copy_in_a_named_folder_is_found_and_that_folder_is_not_written_to(home, copy, capsys, monkeypatch):
-    monkeypatch.setenv(_store.VARIABLE, str(copy))
+    monkeypatch.setenv(folders.VARIABLE, str(copy))
     before = tree(copy)
     status, out, err = run(capsys, "get", "miniimagenet", "--accept-licence")
     assert status == 0
@@ -187,7 +190,7 @@ def test_a_copy_in_a_named_folder_is_found_and_that_folder_is_not_written_to(hom
 
 def test_get_writes_to_the_first_folder_that_is_ours(home, copy, tmp_path, capsys, monkeypatch):
     (tmp_path / "mine").mkdir()
-    monkeypatch.setenv(_store.VARIABLE, os.pathsep.join([str(copy), str(tmp_path / "mine")]))
+    monkeypatch.setenv(folders.VARIABLE, os.pathsep.join([str(copy), str(tmp_path / "mine")]))
     assert run(capsys, "path")[:2] == (0, f"{tmp_path / 'mine'}\n")
     assert list((tmp_path / "mine").iterdir()) == []
     assert run(capsys, "get", "miniimagenet", "--accept-licence")[0] == 0
@@ -202,7 +205,7 @@ def test_nothing_is_written_into_prepared_data(home, copy, tmp_path, capsys, mon
     home.rename(given)
     home.mkdir()
     np.savez(given / "omniglot_28.npz", images=np.zeros(3))  # and a damaged file
-    monkeypatch.setenv(_store.VARIABLE, str(given))
+    monkeypatch.setenv(folders.VARIABLE, str(given))
     before = tree(given)
     for arguments in (
         ["get", "miniimagenet"],
@@ -241,7 +244,7 @@ def served(copy, monkeypatch, tmp_path):
         server.shutdown()
 
 
-NAMES = [download.name for download in miniimagenet.RECIPES["miniimagenet"].downloads]
+NAMES = [download.name for download in recipe.RECIPES["miniimagenet"].downloads]
 
 
 def test_get_downloads_and_imports(home, served, capsys):
@@ -323,7 +326,7 @@ def test_get_of_what_is_made_or_there(home, capsys):
 
 
 def test_get_omniglot_where_there_is_one(home, real_data, capsys, monkeypatch):
-    monkeypatch.setenv(_store.VARIABLE, str(real_data))
+    monkeypatch.setenv(folders.VARIABLE, str(real_data))
     before = tree(real_data)
     status, out, _ = run(capsys, "get", "omniglot")
     assert status == 0
@@ -334,19 +337,19 @@ def test_get_omniglot_where_there_is_one(home, real_data, capsys, monkeypatch):
 
 
 def test_a_named_folder_that_is_not_there(home, tmp_path, capsys, monkeypatch):
-    monkeypatch.setenv(_store.VARIABLE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path / "nowhere"))
     for arguments in (["list"], ["path"], ["get", "glyphs"], ["verify"]):
         status, _, err = run(capsys, *arguments)
         assert status == 2
         assert f"MLKERNELS_DATA: expected folders that exist, got {tmp_path / 'nowhere'}; correct the path" in err
-    finding = next(finding for finding in check.check() if finding.name == "data")
+    finding = next(finding for finding in installation.check() if finding.name == "data")
     assert not finding.ok
     assert finding.remedy == "correct the path, make the folder, or unset the variable"
 
 
 def test_the_command_line_imports_nothing_heavy():
     heavy = ["jax", "numpy", "pooch", "requests", "PIL", "pyarrow", "tqdm"]
-    code = f"import sys, mlkernels.cli; print(set({heavy}) & set(sys.modules))"
+    code = f"import sys, mlkernels.commands.main; print(set({heavy}) & set(sys.modules))"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "set()"
 
@@ -357,4 +360,4 @@ def test_the_manifest_notes_consent_and_version(home, copy, capsys):
     assert manifest["licence_accepted"] is True
     assert manifest["made_by"].startswith("mlkernels ")
     assert set(manifest["source_sha256"]) == set(NAMES)
-    assert isinstance(_get.recipe_of("miniimagenet").downloads[0], Download)
+    assert isinstance(get.recipe_of("miniimagenet").downloads[0], Download)

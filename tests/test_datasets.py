@@ -13,17 +13,17 @@ import numpy as np
 import pytest
 
 from mlkernels import datasets
-from mlkernels.datasets import _maps, _store
-from mlkernels.datasets._dataset import Turned, pixel_statistics
-from mlkernels.datasets._maps import Chosen, Joined, Mapped
+from mlkernels.datasets import folders, mapped
+from mlkernels.datasets.dataset import Turned, pixel_statistics
+from mlkernels.datasets.mapped import Chosen, Joined, Mapped
 from mlkernels.errors import InputError
 
 
 @pytest.fixture
 def cache(tmp_path, monkeypatch):
     """An empty cache and no MLKERNELS_DATA."""
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     return tmp_path / "cache"
 
 
@@ -61,7 +61,7 @@ def test_available_and_first_available(cache, tmp_path, monkeypatch):
     (cache / "images_background.zip").touch()
     assert datasets.available("omniglot") is None  # half of the release is not enough
     (tmp_path / "omniglot_28.npz").touch()
-    monkeypatch.setenv(_store.VARIABLE, str(tmp_path))
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path))
     assert datasets.first_available("omniglot", "glyphs") == "omniglot"
 
 
@@ -94,7 +94,7 @@ def test_a_dataset_is_short_to_print_and_frozen():
         data.name = "other"
 
 
-def mapped(folder: Path, sizes=(6, 3, 4)) -> tuple[Joined, np.ndarray]:
+def mapped_images(folder: Path, sizes=(6, 3, 4)) -> tuple[Joined, np.ndarray]:
     images = np.random.default_rng(0).integers(0, 256, (sum(sizes), 2, 3, 1), dtype=np.uint8)
     parts = np.split(images, np.cumsum(sizes)[:-1])
     for number, part in enumerate(parts):
@@ -122,8 +122,8 @@ INDICES = [
 @pytest.mark.parametrize("preadv", [True, False])
 def test_mapped_arrays_are_read_as_if_they_were_one(tmp_path, monkeypatch, index, preadv):
     if not preadv:
-        monkeypatch.delattr(_maps.os, "preadv", raising=False)
-    joined, images = mapped(tmp_path)
+        monkeypatch.delattr(mapped.os, "preadv", raising=False)
+    joined, images = mapped_images(tmp_path)
     assert (joined.shape, joined.dtype, joined.ndim, len(joined)) == (images.shape, images.dtype, 4, 13)
     wanted = images[np.asarray(index, dtype=int) if isinstance(index, list) else index]
     found = joined[index]
@@ -134,7 +134,7 @@ def test_mapped_arrays_are_read_as_if_they_were_one(tmp_path, monkeypatch, index
 
 
 def test_chosen_rows_are_read_as_if_they_were_all(tmp_path):
-    joined, images = mapped(tmp_path)
+    joined, images = mapped_images(tmp_path)
     rows = np.array([1, 0, 12, 4, 7, 9, 3])
     chosen = Chosen(joined, rows)
     assert (chosen.shape, chosen.dtype, chosen.ndim, len(chosen)) == ((7, 2, 3, 1), np.uint8, 4, 7)
@@ -145,7 +145,7 @@ def test_chosen_rows_are_read_as_if_they_were_all(tmp_path):
 
 @pytest.mark.parametrize("index", [13, -14, [0, 13], 1.5, "a", np.array([True, False])], ids=str)
 def test_rows_that_are_not_there_are_refused(tmp_path, index):
-    joined, _ = mapped(tmp_path)
+    joined, _ = mapped_images(tmp_path)
     with pytest.raises(IndexError):
         joined[index]
 
@@ -166,7 +166,7 @@ def test_a_mapped_file_is_what_it_should_be(tmp_path):
 def test_a_file_that_becomes_shorter_is_named(tmp_path):
     if not hasattr(os, "preadv"):
         pytest.skip("this system has no preadv")
-    joined, _ = mapped(tmp_path)
+    joined, _ = mapped_images(tmp_path)
     path = tmp_path / "1.npy"
     os.truncate(path, path.stat().st_size - 1)
     assert joined[0].shape == (2, 3, 1)
@@ -180,7 +180,7 @@ def test_files_are_closed_when_nobody_reads_them_any_more(tmp_path):
         pytest.skip("this system does not list open files")
     gc.collect()
     before = len(list(listing.iterdir()))
-    joined, _ = mapped(tmp_path)
+    joined, _ = mapped_images(tmp_path)
     assert len(list(listing.iterdir())) > before
     del joined
     gc.collect()
@@ -224,13 +224,13 @@ def test_several_folders_are_read_like_path(cache, tmp_path, monkeypatch):
         (folder / "everywhere").touch()
     (two / "second").touch()
     (cache / "cached").touch()
-    monkeypatch.setenv(_store.VARIABLE, os.pathsep.join(["", str(one), f" {two} ", ""]))
-    assert _store.named_folders() == [one, two]
-    assert _store.find("everywhere", "second", "cached") == [one / "everywhere", two / "second", cache / "cached"]
-    assert _store.find("everywhere", "nowhere") is None
-    monkeypatch.setenv(_store.VARIABLE, "~")
-    assert _store.named_folders() == [Path.home()]
-    monkeypatch.setenv(_store.VARIABLE, str(tmp_path / "nowhere"))
+    monkeypatch.setenv(folders.VARIABLE, os.pathsep.join(["", str(one), f" {two} ", ""]))
+    assert folders.named_folders() == [one, two]
+    assert folders.find("everywhere", "second", "cached") == [one / "everywhere", two / "second", cache / "cached"]
+    assert folders.find("everywhere", "nowhere") is None
+    monkeypatch.setenv(folders.VARIABLE, "~")
+    assert folders.named_folders() == [Path.home()]
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path / "nowhere"))
     with pytest.raises(InputError, match=r"MLKERNELS_DATA: expected folders that exist, got .*nowhere; correct"):
         datasets.available("omniglot")
 
@@ -245,61 +245,61 @@ def test_the_first_folder_that_is_ours_is_written_to(cache, tmp_path, monkeypatc
     for folder in (full, empty, other):
         folder.mkdir()
     (full / "theirs").touch()
-    assert _store.writing_folder() == cache
-    monkeypatch.setenv(_store.VARIABLE, os.pathsep.join(map(str, (full, empty, other))))
-    assert _store.writing_folder() == empty
-    assert _store.why_not(full) == "it came with files in it"
+    assert folders.writing_folder() == cache
+    monkeypatch.setenv(folders.VARIABLE, os.pathsep.join(map(str, (full, empty, other))))
+    assert folders.writing_folder() == empty
+    assert folders.why_not(full) == "it came with files in it"
     assert tree(empty).keys() == {str(empty)}  # asking marks nothing
-    assert _store.claim(_store.writing_folder()) == empty
+    assert folders.claim(folders.writing_folder()) == empty
     (empty / "ours").touch()
-    assert _store.writing_folder() == empty  # it is not empty any more, but marked
-    monkeypatch.setenv(_store.VARIABLE, str(full))
-    assert _store.writing_folder() == cache
-    assert _store.claim(cache) == cache
+    assert folders.writing_folder() == empty  # it is not empty any more, but marked
+    monkeypatch.setenv(folders.VARIABLE, str(full))
+    assert folders.writing_folder() == cache
+    assert folders.claim(cache) == cache
     assert tree(cache).keys() == {str(cache)}  # which needs no mark
 
 
 def test_a_marked_folder_that_was_copied_or_is_anothers_is_not_ours(cache, tmp_path, monkeypatch):
     mine, copy = tmp_path / "mine", tmp_path / "copy"
     mine.mkdir()
-    monkeypatch.setenv(_store.VARIABLE, str(mine))
-    _store.claim(mine)
+    monkeypatch.setenv(folders.VARIABLE, str(mine))
+    folders.claim(mine)
     shutil.copytree(mine, copy)
-    assert _store.why_not(mine) is None
-    assert _store.why_not(copy) == "it came with files in it"
-    (copy / _store.MARK).write_text("no json")
-    assert _store.why_not(copy) == "it came with files in it"
-    monkeypatch.setattr(_store.os, "getuid", lambda: 12345, raising=False)
-    assert _store.why_not(mine) == "it came with files in it"
+    assert folders.why_not(mine) is None
+    assert folders.why_not(copy) == "it came with files in it"
+    (copy / folders.MARK).write_text("no json")
+    assert folders.why_not(copy) == "it came with files in it"
+    monkeypatch.setattr(folders.os, "getuid", lambda: 12345, raising=False)
+    assert folders.why_not(mine) == "it came with files in it"
 
 
 def test_a_folder_that_may_not_be_written_to_is_only_read(cache, tmp_path, monkeypatch):
     folder = tmp_path / "empty"
     folder.mkdir()
-    monkeypatch.setenv(_store.VARIABLE, str(folder))
-    monkeypatch.setattr(_store.os, "access", lambda path, mode: Path(path) != folder)
-    assert _store.why_not(folder) == "this user may not write there"
-    assert _store.writing_folder() == cache
+    monkeypatch.setenv(folders.VARIABLE, str(folder))
+    monkeypatch.setattr(folders.os, "access", lambda path, mode: Path(path) != folder)
+    assert folders.why_not(folder) == "this user may not write there"
+    assert folders.writing_folder() == cache
 
 
 def test_the_cache_is_ours_though_it_is_named(cache, monkeypatch):
     cache.mkdir()
     (cache / "file").touch()
-    monkeypatch.setenv(_store.VARIABLE, str(cache))
-    assert _store.writing_folder() == cache
+    monkeypatch.setenv(folders.VARIABLE, str(cache))
+    assert folders.writing_folder() == cache
 
 
 def test_a_folder_that_cannot_be_made_is_named(cache, tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="file/inside: expected to write it"):
-        _store.claim(tmp_path / "file" / "inside")
+        folders.claim(tmp_path / "file" / "inside")
 
 
 def test_nothing_is_written_into_a_folder_that_came_prepared(cache, real_data, monkeypatch):
-    monkeypatch.setenv(_store.VARIABLE, str(real_data))
+    monkeypatch.setenv(folders.VARIABLE, str(real_data))
     before = tree(real_data)
-    assert _store.writing_folder() == cache
-    assert _store.why_not(real_data) is not None
+    assert folders.writing_folder() == cache
+    assert folders.why_not(real_data) is not None
     for name in datasets.names():
         if datasets.available(name):
             datasets.load(name)
@@ -307,13 +307,13 @@ def test_nothing_is_written_into_a_folder_that_came_prepared(cache, real_data, m
 
 
 def test_the_cache_is_the_checkouts_data_folder_or_the_users(tmp_path, monkeypatch):
-    root = Path(_store.__file__).parents[2]
+    root = Path(folders.__file__).parents[2]
     assert (root / "data").is_dir()
-    assert _store.cache() == root / "data"
-    monkeypatch.setattr(_store, "__file__", str(tmp_path / "site-packages" / "mlkernels" / "datasets" / "_store.py"))
+    assert folders.cache() == root / "data"
+    monkeypatch.setattr(folders, "__file__", str(tmp_path / "site-packages" / "mlkernels" / "datasets" / "folders.py"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
-    assert root not in _store.cache().parents
-    assert "mlkernels" in str(_store.cache())
+    assert root not in folders.cache().parents
+    assert "mlkernels" in str(folders.cache())
     assert list(tmp_path.iterdir()) == []  # asking makes nothing
 
 

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlkernels.demos import (
+from mlkernels.course.demos import (
     _maml_training,
     cell_editor,
     derive_metantk,
@@ -18,7 +18,7 @@ from mlkernels.demos import (
     search_replay,
     start_here,
 )
-from mlkernels.demos._base import Progress
+from mlkernels.course.demos.demo import Progress
 
 DEMOS = [start_here.DEMO, derive_metantk.DEMO, maml_linear_rate.DEMO, cell_editor.DEMO, search_replay.DEMO]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(demo.ends())]

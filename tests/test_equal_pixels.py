@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from mlkernels.datasets import Dataset
-from mlkernels.datasets._equal import counted, in_words, sets_of_equal
-from mlkernels.datasets._same_classes import same_classes
+from mlkernels.datasets.importing.equal import counted, in_words, sets_of_equal
+from mlkernels.datasets.importing.same_classes import same_classes
 
 SIZES = {"train": 30, "val": 12, "test": 15}
 

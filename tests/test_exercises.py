@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlkernels.course.exercises import check
 from mlkernels.errors import InputError
-from mlkernels.exercises import check
 
 SQUARES = [((2.0,), 4.0, "multiply it by itself"), ((np.arange(3.0),), [0.0, 1.0, 4.0], "all entries")]
 

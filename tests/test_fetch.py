@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mlkernels.datasets import _fetch, _store
-from mlkernels.datasets._fetch import fetch
+from mlkernels.datasets import folders
+from mlkernels.datasets.importing.fetch import fetch
 from mlkernels.errors import InputError
 
 DATA = np.random.default_rng(0).bytes(400_000)
@@ -61,8 +61,8 @@ def server():
 @pytest.fixture
 def path(tmp_path, monkeypatch):
     """Where the file goes, in a folder that is ours."""
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "data.bin"
 
 
@@ -166,7 +166,7 @@ def test_a_full_disk_leaves_nothing(server, path, monkeypatch):
     def full(*_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(_fetch.os, "replace", full)
+    monkeypatch.setattr(os, "replace", full)
     with pytest.raises(InputError, match="No space left on device; make room"):
         fetch(server[1], path, SHA256)
     assert names(path) == []

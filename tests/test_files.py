@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from mlkernels import files
 from mlkernels.errors import InputError
-from mlkernels.files import alone, check_place, scratch_folder, set_aside, temporary_folder, write_atomically
+from mlkernels.support import files
+from mlkernels.support.files import alone, check_place, scratch_folder, set_aside, temporary_folder, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -106,7 +106,7 @@ def test_a_temporary_folder_gets_its_name_at_the_end_or_never(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from mlkernels.files import temporary_folder
+from mlkernels.support.files import temporary_folder
 with temporary_folder(Path(sys.argv[1])) as temporary:
     (temporary / "half").write_text("x")
     print("there", flush=True)
@@ -160,7 +160,7 @@ def test_the_temporary_folder_of_another_machine_is_let_be(tmp_path):
 
 HOLD = """import sys, time
 from pathlib import Path
-from mlkernels.files import alone
+from mlkernels.support.files import alone
 with alone(Path(sys.argv[1]), *sys.argv[2:]):
     print("at work", flush=True)
     time.sleep(600)
@@ -216,7 +216,7 @@ def test_a_system_that_knows_no_such_locks_works_all_the_same(tmp_path, monkeypa
 
 
 def test_each_process_has_its_own_folder_where_it_may_share_the_target(tmp_path):
-    script = "import sys, time; from pathlib import Path; from mlkernels.files import scratch_folder\n"
+    script = "import sys, time; from pathlib import Path; from mlkernels.support.files import scratch_folder\n"
     script += "with scratch_folder(Path(sys.argv[1]), shared=True): print('on', flush=True); time.sleep(600)"
     target = tmp_path / "target"
     command = [sys.executable, "-c", script, str(target)]

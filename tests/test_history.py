@@ -16,8 +16,8 @@ import pytest
 
 from mlkernels import tasks
 from mlkernels.errors import InputError
-from mlkernels.learners import history
 from mlkernels.learners.maml import InnerLoop
+from mlkernels.learners.outer_loop import history
 from mlkernels.networks import MLP
 
 NETWORK = MLP(16)

@@ -8,10 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlkernels import kernels, memory
-from mlkernels._neural_tangents import nt
+from mlkernels import kernels
 from mlkernels.errors import InputError
+from mlkernels.kernels.neural_tangents_bridge import nt
 from mlkernels.networks import MLP, Conv4
+from mlkernels.support import memory
 
 SHAPES = {MLP(24, 2, 3): (6,), Conv4(4, 2, 3): (8, 8, 1)}
 NETWORKS = list(SHAPES)

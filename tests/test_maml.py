@@ -19,9 +19,10 @@ import pytest
 
 from mlkernels import datasets, kernels, metantk
 from mlkernels.errors import InputError
-from mlkernels.learners import _checkpoint, _meta, _probe, maml
-from mlkernels.learners._divergence import inner_limit
+from mlkernels.learners import maml, meta_gradient
 from mlkernels.learners.maml import InnerLoop
+from mlkernels.learners.outer_loop import checkpoint, probe
+from mlkernels.learners.outer_loop.divergence import inner_limit
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import TaskBatch
 
@@ -157,10 +158,10 @@ def test_vmap_sequence_and_remat_agree():
 
 @pytest.mark.parametrize("loss", LOSSES)
 def test_images_few_by_few_are_all_of_them(loss, monkeypatch):
-    monkeypatch.setattr(_meta, "_PIXELS", 32)
+    monkeypatch.setattr(meta_gradient, "_PIXELS", 32)
     network, key = Conv4(2, depth=1, outputs=3), jax.random.key(0)
-    assert [_meta.at_once(network.apply, points, (4, 4, 1)) for points in (6, 7)] == [2, 1]
-    assert _meta.at_once(apply, 6, (4, 4, 1)) == 6  # its points may know of each other
+    assert [meta_gradient.at_once(network.apply, points, (4, 4, 1)) for points in (6, 7)] == [2, 1]
+    assert meta_gradient.at_once(apply, 6, (4, 4, 1)) == 6  # its points may know of each other
     x = jax.random.normal(key, (2, 9, 4, 4, 1))
     y = jnp.tile(jnp.eye(3), (2, 3, 1))
     given = network.apply, network.init(key, (4, 4, 1)), TaskBatch(x[:, :3], y[:, :3], x[:, 3:], y[:, 3:])
@@ -281,8 +282,8 @@ def test_types_of_the_parameters_are_kept():
 
 def test_small_networks_take_tasks_at_once_large_ones_in_sequence():
     big = {"w": jnp.zeros((500, 500))}
-    assert not _meta.in_sequence(PARAMS)
-    assert _meta.in_sequence(big) == (jax.default_backend() == "cpu")
+    assert not meta_gradient.in_sequence(PARAMS)
+    assert meta_gradient.in_sequence(big) == (jax.default_backend() == "cpu")
 
 
 # --- bad settings -----------------------------------------------------------------------------------------------------
@@ -687,7 +688,7 @@ def test_an_optimiser_whose_state_is_not_finite_goes_on(tmp_path):
 def test_a_checkpoint_of_an_older_version_is_refused_and_kept(tmp_path, monkeypatch):
     path, given = tmp_path / "run.npz", (apply, PARAMS, BATCH, INNER, ADAM)
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint, "_KEPT", 1)
+        patch.setattr(checkpoint, "_KEPT", 1)
         maml.fit(*given, steps=1, checkpoint=path)
     before = path.read_bytes()
     with pytest.raises(InputError, match="got one of an older version, which does not; use another path"):
@@ -700,11 +701,11 @@ def test_a_checkpoint_of_an_older_version_is_refused_and_kept(tmp_path, monkeypa
 def test_sketches_tell_edits_from_rounding(dtype, size):
     numbers = jnp.asarray(np.random.default_rng(0).normal(size=size), dtype)
     rounded = numbers * (1 + jnp.finfo(dtype).eps)
-    assert _probe.same(_probe.sketch(numbers), _probe.sketch(rounded))
-    assert not _probe.same(_probe.sketch(numbers), _probe.sketch(numbers[::-1]))
-    assert not _probe.same(_probe.sketch(numbers), _probe.sketch(numbers[1:]))
+    assert probe.same(probe.sketch(numbers), probe.sketch(rounded))
+    assert not probe.same(probe.sketch(numbers), probe.sketch(numbers[::-1]))
+    assert not probe.same(probe.sketch(numbers), probe.sketch(numbers[1:]))
     whole = jnp.arange(size)
-    assert not _probe.same(_probe.sketch(whole), _probe.sketch(whole.at[-1].add(1)))
+    assert not probe.same(probe.sketch(whole), probe.sketch(whole.at[-1].add(1)))
 
 
 def test_a_truncated_checkpoint_is_named_and_kept(tmp_path):
@@ -729,14 +730,14 @@ def test_descriptions_tell_functions_apart():
         return lambda x: x**n
 
     described = [
-        _checkpoint.describe(thing)
+        checkpoint.describe(thing)
         for thing in (
             power(2), power(3), optax.adam(optax.cosine_decay_schedule(0.1, 10)),
             optax.adam(optax.cosine_decay_schedule(0.1, 20)), MLP(8).apply, MLP(9).apply, jax.jit(power(2)),
         )
     ]  # fmt: skip
     assert len(set(described)) == 6
-    assert described[0] == described[-1] == _checkpoint.describe(power(2))
+    assert described[0] == described[-1] == checkpoint.describe(power(2))
     assert not any(" at 0x" in text for text in described)
 
 
@@ -757,23 +758,24 @@ def test_descriptions_tell_what_functions_close_over_apart(one, other):
     def closing(thing):
         return lambda: thing
 
-    assert _checkpoint.describe(closing(one)) == _checkpoint.describe(closing(one))
-    assert _checkpoint.describe(closing(one)) != _checkpoint.describe(closing(other))
+    assert checkpoint.describe(closing(one)) == checkpoint.describe(closing(one))
+    assert checkpoint.describe(closing(one)) != checkpoint.describe(closing(other))
 
 
 @pytest.mark.parametrize("kind", ["tuple", "inner", "partial", "attribute"])
 def test_descriptions_hold_constants_wherever_they_are_written(kind):
-    low, again, other = (_checkpoint.describe(sampler(*span)[kind]) for span in ((0.1, 5.0), (0.1, 5.0), (0.1, 0.2)))
+    low, again, other = (checkpoint.describe(sampler(*span)[kind]) for span in ((0.1, 5.0), (0.1, 5.0), (0.1, 0.2)))
     assert low == again != other
 
 
 def test_descriptions_of_nested_functions_stay_short():
     """Were each level quoted again, with its backslashes doubled, it would be megabytes."""
-    assert len(_checkpoint.describe(optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 1.0, 3, 10)))) < 20_000
+    assert len(checkpoint.describe(optax.adamw(optax.warmup_cosine_decay_schedule(0.0, 1.0, 3, 10)))) < 20_000
 
 
 def test_descriptions_of_sets_do_not_depend_on_the_session():
-    code = "from mlkernels.learners._checkpoint import describe; print(describe(lambda x: x in {'a', 'b', 'c', 'd'}))"
+    imports = "from mlkernels.learners.outer_loop.checkpoint import describe"
+    code = f"{imports}; print(describe(lambda x: x in {{'a', 'b', 'c', 'd'}}))"
     told = [
         subprocess.run(
             [sys.executable, "-c", code], env=os.environ | {"PYTHONHASHSEED": seed}, capture_output=True, text=True,
@@ -788,15 +790,15 @@ def test_descriptions_of_sets_do_not_depend_on_the_session():
 def test_descriptions_tell_datasets_apart_by_their_images():
     glyphs = [datasets.load("glyphs", classes=12, drawings=4) for _ in range(3)]
     glyphs[1] = replace(glyphs[1], images=np.array(glyphs[1].images)[..., ::-1, :])  # of the same mean
-    texts = [_checkpoint.describe(partial(draw_batch, data.only("train"))) for data in glyphs]
+    texts = [checkpoint.describe(partial(draw_batch, data.only("train"))) for data in glyphs]
     assert texts[0] == texts[2] != texts[1]
     glyphs[0].rows_of(0)  # which a dataset remembers
-    assert _checkpoint.describe(glyphs[0]) == _checkpoint.describe(glyphs[2])
+    assert checkpoint.describe(glyphs[0]) == checkpoint.describe(glyphs[2])
 
 
 def test_bfloat16_survives_a_checkpoint(tmp_path):
     state = {"w": jnp.ones(3, jnp.bfloat16) / 3}
-    _checkpoint.save(tmp_path / "a.npz", state, np.zeros(1), {})
-    loaded, _ = _checkpoint.load(tmp_path / "a.npz", state, {})
+    checkpoint.save(tmp_path / "a.npz", state, np.zeros(1), {})
+    loaded, _ = checkpoint.load(tmp_path / "a.npz", state, {})
     assert loaded["w"].dtype == jnp.bfloat16
     same(loaded, state)

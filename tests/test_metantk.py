@@ -14,9 +14,10 @@ import scipy.linalg
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from mlkernels import kernels, memory, metantk, tasks
+from mlkernels import kernels, metantk, tasks
 from mlkernels.errors import InputError
 from mlkernels.networks import MLP
+from mlkernels.support import memory
 
 NETWORK = MLP(1)
 

@@ -33,19 +33,21 @@ from _pictures import DARK, known, picture
 from _python2 import write_pickle
 
 from mlkernels import datasets, tasks
-from mlkernels.datasets import _get, _maps, _store, miniimagenet
-from mlkernels.datasets._prepared import open_prepared, read_manifest
-from mlkernels.datasets.miniimagenet import SPLITS, classes
+from mlkernels.datasets import folders, mapped
+from mlkernels.datasets.importing import get
+from mlkernels.datasets.miniimagenet import recipe
+from mlkernels.datasets.miniimagenet.classes import SPLITS, classes
+from mlkernels.datasets.prepared import open_prepared, read_manifest
 from mlkernels.errors import InputError
 
-RECIPE = miniimagenet.RECIPES["miniimagenet"]
+RECIPE = recipe.RECIPES["miniimagenet"]
 
 
 @pytest.fixture
 def target(tmp_path, monkeypatch) -> Path:
     """An empty cache, and no MLKERNELS_DATA."""
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "miniimagenet"
 
 
@@ -55,7 +57,7 @@ def small(images: int = EACH):
 
 
 def imported(path: Path, recipe=RECIPE) -> datasets.Dataset:
-    return open_prepared(_get.get(recipe, path, accept=lambda recipe: True))
+    return open_prepared(get.get(recipe, path, accept=lambda recipe: True))
 
 
 def check(data: datasets.Dataset, wnids: bool = True, indices=range(EACH)) -> None:
@@ -425,7 +427,7 @@ def test_broken_parquet_files(tmp_path, target, how):
 
 def test_no_room_is_said_before_anything_is_written(tmp_path, target, monkeypatch):
     usage = shutil.disk_usage(tmp_path)._replace(free=1000)
-    monkeypatch.setattr(_get.shutil, "disk_usage", lambda _: usage)
+    monkeypatch.setattr(get.shutil, "disk_usage", lambda _: usage)
     with pytest.raises(
         InputError, match=r"room for the prepared form, got 0\.00 GB; make room, or name another folder"
     ):
@@ -450,13 +452,13 @@ def test_the_classes_are_those_of_the_published_split():
 IMPORT = """
 import sys
 from pathlib import Path
-from mlkernels.datasets import _get
+from mlkernels.datasets.importing import get
 try:  # not ru_maxrss: on Linux a child begins with its parent's
     Path("/proc/self/clear_refs").write_text("5")
     lines = lambda: Path("/proc/self/status").read_text().splitlines()
 except OSError:
     lines = lambda: ["VmHWM: 0"]
-_get.get(_get.recipe_of("miniimagenet"), Path(sys.argv[1]), accept=lambda recipe: True)
+get.get(get.recipe_of("miniimagenet"), Path(sys.argv[1]), accept=lambda recipe: True)
 print(next(int(line.split()[1]) for line in lines() if line.startswith("VmHWM")))
 """
 
@@ -465,7 +467,7 @@ print(next(int(line.split()[1]) for line in lines() if line.startswith("VmHWM"))
 def test_the_real_copy(unpacked_miniimagenet, tmp_path, monkeypatch):
     real = tmp_path
     (real / "data").mkdir()
-    monkeypatch.setenv(_store.VARIABLE, str(real / "data"))
+    monkeypatch.setenv(folders.VARIABLE, str(real / "data"))
     command = [sys.executable, "-c", IMPORT, str(unpacked_miniimagenet)]
     peak = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     if sys.platform == "linux":  # where the number is in kB
@@ -475,7 +477,7 @@ def test_the_real_copy(unpacked_miniimagenet, tmp_path, monkeypatch):
     for split, mean in (("val", [0.4746, 0.4670, 0.4360]), ("test", [0.4748, 0.4268, 0.3709])):
         np.testing.assert_allclose(manifest["splits"][split]["mean"], mean, atol=0.01)  # a re-compressed copy
     with monkeypatch.context() as patched:  # opening reads no image
-        patched.setattr(_maps.Mapped, "read", lambda *_: pytest.fail("images are read"))
+        patched.setattr(mapped.Mapped, "read", lambda *_: pytest.fail("images are read"))
         data = datasets.load("miniimagenet")
     assert repr(data) == "Dataset(miniimagenet: 100 classes, 60000 images 84x84x3)"
     assert data.wnids == tuple(WNIDS)

@@ -28,17 +28,18 @@ from _python2 import write_pickle
 from test_miniimagenet import LAYOUTS, check, imported, small
 
 from mlkernels import tasks
-from mlkernels.datasets import _get, _store
-from mlkernels.datasets._prepared import read_manifest
-from mlkernels.datasets.miniimagenet import SPLITS
+from mlkernels.datasets import folders
+from mlkernels.datasets.importing import get
+from mlkernels.datasets.miniimagenet.classes import SPLITS
+from mlkernels.datasets.prepared import read_manifest
 from mlkernels.errors import InputError
 
 
 @pytest.fixture
 def target(tmp_path, monkeypatch) -> Path:
     """An empty cache, and no MLKERNELS_DATA."""
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "miniimagenet"
 
 
@@ -139,7 +140,7 @@ def test_equal_pixels_under_two_names_are_counted_and_kept(tmp_path, target):
     counts = {"train": 2, "train and val": 1}
     assert manifest["equal"] == {"images": 6, "sets": 3, "sets_of_two_classes": 2, "sets_by_split": counts}
     words = "equal pixels under two names: 6 images in 3 sets (2 in train, 1 in train and val; 2 of two classes)"
-    assert words in _get.described(manifest)
+    assert words in get.described(manifest)
     assert len(data.images) == 300
 
 

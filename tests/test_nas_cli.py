@@ -7,7 +7,7 @@ import json
 import pytest
 from _cli import status_of
 
-from mlkernels import nas_cli
+from mlkernels.commands import nas_search
 from mlkernels.nas import Genotype, Layout, Progress, SearchSettings, search
 
 SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "4", "--pixels", "8", "--repeats", "1"]
@@ -41,7 +41,7 @@ def test_what_is_refused_is_said_in_one_line(arguments, said, capsys, tmp_path, 
 
 
 def test_the_defaults_are_the_published_search():
-    defaults = {option.name: option.default for option in nas_cli.search.params}
+    defaults = {option.name: option.default for option in nas_search.search.params}
     told = SearchSettings(Layout())
     for name in ("algorithm", "ridge", "repeats", "seed", "condition", "regions"):
         assert defaults[name] == getattr(told, name)
@@ -51,7 +51,7 @@ def test_the_defaults_are_the_published_search():
 
 
 def test_the_estimate_comes_before_and_a_dry_run_ends_there(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(nas_cli, "_Display", lambda stream: pytest.fail("nothing was to be searched"))
+    monkeypatch.setattr(nas_search, "_Display", lambda stream: pytest.fail("nothing was to be searched"))
     out = tmp_path / "out"
     few = [*SMALL, "--space", "darts_fewshot", "--condition", "none"]
     assert status_of("nas", "search", *few, "--dry-run", "--out", out) == 0
@@ -99,7 +99,7 @@ def test_what_is_shown_on_a_terminal(capsys):
             return True
 
     shown = Terminal()
-    display = nas_cli._Display(shown)
+    display = nas_search._Display(shown)
     display(Progress(2, 7, 400, 1500, 75.0, "-12.0% condition number without conv_3x3 0 to node 2, normal"))
     display.close()
     for words in ("round 2 of 7, 1 min 15 s left", "400 of 1500", "-12.0% condition number without conv_3x3"):

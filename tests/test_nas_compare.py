@@ -13,14 +13,17 @@ import pytest
 from _cli import status_of
 from scipy.stats import bootstrap, kendalltau
 
-from mlkernels import cli, datasets
+from mlkernels import datasets
+from mlkernels.commands import main
 from mlkernels.errors import InputError, bad_input
-from mlkernels.nas import SPACES, Layout, Space, TrainSettings, compare, parameter_count, training_free
-from mlkernels.nas.images import search_tasks
-from mlkernels.nas.scores import metantk_score, ntk_score
-from mlkernels.nas.settings import SearchSettings
-from mlkernels.nas.training_free import SCORES, ScoreSettings, training_free_scores
-from mlkernels.nas.weights import init
+from mlkernels.nas import SPACES, Layout, Space, TrainSettings, parameter_count
+from mlkernels.nas.engine.weights import init
+from mlkernels.nas.evaluation import compare
+from mlkernels.nas.pictures.search_images import search_tasks
+from mlkernels.nas.scores import training_free
+from mlkernels.nas.scores.kernel_scores import metantk_score, ntk_score
+from mlkernels.nas.scores.training_free import SCORES, ScoreSettings, training_free_scores
+from mlkernels.nas.searching.settings import SearchSettings
 
 SPACE = Space("tiny", ("skip_connect", "max_pool_3x3BN"), 1)
 GLYPHS = datasets.load("glyphs", classes=24, drawings=6)
@@ -262,14 +265,16 @@ def test_scores_are_kept_and_not_computed_twice(key, tmp_path, monkeypatch):
 
 def test_the_command_leaves_scores_accuracies_and_tau(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda name: GLYPHS)
-    monkeypatch.setattr("mlkernels.memory.keep_freed", lambda: True)  # not for the process of the tests
+    monkeypatch.setattr("mlkernels.support.memory.keep_freed", lambda: True)  # not for the process of the tests
     accuracy = iter([0.3, 0.5, 0.4])
     monkeypatch.setattr(compare, "train", lambda *_, **__: None)
     monkeypatch.setattr(compare, "evaluate", lambda *_, **__: _Found(next(accuracy)))
     out = tmp_path / "found.json"
     small = ["--data", "glyphs", "--count", 3, "--cells", 2, "--channels", 1, "--pixels", 4, "--repeats", 1]
-    monkeypatch.setattr("mlkernels.nas.training_free.search_patches", lambda *_, **__: None)  # too few images for them
-    monkeypatch.setattr("mlkernels.nas.training_free.linear_regions", lambda *_: 7)
+    monkeypatch.setattr(
+        "mlkernels.nas.scores.training_free.search_patches", lambda *_, **__: None
+    )  # too few images for them
+    monkeypatch.setattr("mlkernels.nas.scores.training_free.linear_regions", lambda *_: 7)
     assert status_of("nas", "compare", *small, "--out", out) == 0
     found = json.loads(out.read_text())
     assert found["accuracy"] == [[0.3], [0.5], [0.4]]
@@ -283,13 +288,13 @@ def test_the_command_leaves_scores_accuracies_and_tau(capsys, tmp_path, monkeypa
     assert "--data: expected omniglot or glyphs" in capsys.readouterr().err
 
     before = out.read_text()
-    monkeypatch.setattr("mlkernels.nas.training_free.linear_regions", lambda *_: pytest.fail("it is kept"))
+    monkeypatch.setattr("mlkernels.nas.scores.training_free.linear_regions", lambda *_: pytest.fail("it is kept"))
     assert status_of("nas", "compare", *small, "--out", out) == 0  # goes on from what is kept: trains and scores none
     assert out.read_text() == before
     monkeypatch.setattr(compare, "agreement", lambda *_: {}["no tau"])
     out.unlink()
     with pytest.raises(KeyError):
-        cli.main(["nas", "compare", *map(str, small), "--out", str(out)])
+        main.main(["nas", "compare", *map(str, small), "--out", str(out)])
     found.pop("tau")
     assert json.loads(out.read_text()) == found  # all the work is kept, whatever becomes of the taus
     (tmp_path / "file").write_text("")
@@ -312,7 +317,7 @@ class _Found:
 
 def test_the_recorded_comparison_is_whole():
     """data/results/nas_compare_omniglot.json: architectures enough, and its tau is that of its numbers."""
-    path = compare.Path(compare.__file__).parents[2] / "data" / "results" / "nas_compare_omniglot.json"
+    path = compare.Path(compare.__file__).parents[3] / "data" / "results" / "nas_compare_omniglot.json"
     found = json.loads(path.read_text(encoding="utf-8"))
     accuracy = np.mean(found["accuracy"], axis=1)
     assert len(set(found["genotypes"])) == len(accuracy) >= 30

@@ -17,10 +17,9 @@ import scipy.stats
 from _nas_train import data, network, settings
 from sklearn.linear_model import LogisticRegression
 
-from mlkernels import datasets, metantk, provenance
-from mlkernels.datasets._maps import Chosen
+from mlkernels import datasets, metantk
+from mlkernels.datasets.mapped import Chosen
 from mlkernels.errors import InputError
-from mlkernels.files import write_atomically
 from mlkernels.nas import (
     Genotype,
     Layout,
@@ -33,10 +32,12 @@ from mlkernels.nas import (
     search,
     train,
 )
-from mlkernels.nas import _classifiers as classifiers
-from mlkernels.nas._few_shot import Features, Look
-from mlkernels.nas._trained import Trained
-from mlkernels.nas.network import features, init
+from mlkernels.nas.engine.network import features, init
+from mlkernels.nas.evaluation import classifiers
+from mlkernels.nas.evaluation.feature_episodes import Features, Look
+from mlkernels.nas.training.trained import Trained
+from mlkernels.support import provenance
+from mlkernels.support.files import write_atomically
 from mlkernels.tasks import TaskBatch
 
 SMALL = {"queries": 5, "episodes": 60, "copies": 0}

@@ -13,13 +13,14 @@ from test_nas_space import ROWS
 from test_nas_space import genotype as published
 
 from mlkernels.errors import InputError
-from mlkernels.nas import SPACES, Layout, Network, Space, _normed, network
-from mlkernels.nas._gradients import gradients
-from mlkernels.nas._plan import Add, Run
-from mlkernels.nas.blocks import Norm
-from mlkernels.nas.cost import parameter_count
-from mlkernels.nas.network import apply, drop_masks, features, init, parameters
-from mlkernels.nas.operations import jitted
+from mlkernels.nas import SPACES, Layout, Network, Space
+from mlkernels.nas.engine import batch_norm, network
+from mlkernels.nas.engine.graph import Add, Run
+from mlkernels.nas.engine.network import apply, drop_masks, features, init, parameters
+from mlkernels.nas.engine.operations import jitted
+from mlkernels.nas.space.blocks import Norm
+from mlkernels.nas.space.cost import parameter_count
+from mlkernels.nas.training.gradients import gradients
 
 TEXTS = (
     "N: s3<0 sk<1 | c3<1 mp<2 R: f5<0 sk<1 | d3<0 ap<2",
@@ -147,7 +148,7 @@ def test_parameters_of_the_published_genotypes_as_they_are_trained(row):
     """Shapes alone, of the whole size."""
     cells, classes = map(int, row[0].split())
     net = Network(Layout(cells=cells, channels=48, pixels=84, ways=classes, norm="batch"), published(row))
-    shapes = [shape for block in net.blocks for step in _normed.shapes(block) for shape in step]
+    shapes = [shape for block in net.blocks for step in batch_norm.shapes(block) for shape in step]
     counted = sum(int(np.prod(shape)) for shape in shapes) + (net.features + 1) * classes
     assert counted == parameter_count(net.layout, net.gates, classes=classes)
     assert f"{counted / 1e6:.3f}" == row[7].split()[1]
@@ -159,7 +160,7 @@ def test_the_pytree_has_these_parameters(text):
     variables = init(net, key=jax.random.key(0))
     assert parameters(variables) == parameter_count(LAYOUT, net.gates, classes=6)
     for block, own in zip(net.blocks, variables.params["blocks"], strict=True):
-        assert [tuple(leaf.shape for leaf in step) for step in own] == _normed.shapes(block)
+        assert [tuple(leaf.shape for leaf in step) for step in own] == batch_norm.shapes(block)
     statistics = sum(leaf.size for leaf in jax.tree.leaves(variables.statistics))
     assert statistics == sum(2 * step.channels for block in net.blocks for step in block if isinstance(step, Norm))
 
@@ -209,7 +210,7 @@ def test_a_second_architecture_compiles_what_the_first_did_not_have():
     images, labels = draw(1, 6, 9, 9, 3).astype(np.float32), jnp.arange(6)
 
     def compiled():
-        return sum(jitted(f)._cache_size() for f in (_normed._forward, _normed._backward))
+        return sum(jitted(f)._cache_size() for f in (batch_norm._forward, batch_norm._backward))
 
     counts, seen = [], []
     for text in (*TEXTS, TEXTS[0]):
@@ -228,7 +229,7 @@ def test_a_second_architecture_compiles_what_the_first_did_not_have():
 
 def _sizes(net):
     """The pixels a side that go into each block, in the plan's order."""
-    from mlkernels.nas.blocks import through
+    from mlkernels.nas.space.blocks import through
 
     values, found = [net.layout.pixels], []
     for step in net.plan:

@@ -9,7 +9,7 @@ import pytest
 
 from mlkernels.errors import InputError
 from mlkernels.nas import SPACES, Space
-from mlkernels.nas.ranking import (
+from mlkernels.nas.searching.ranking import (
     choose,
     dense_ranks,
     edges_left,

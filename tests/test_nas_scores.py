@@ -12,10 +12,10 @@ import numpy as np
 import pytest
 
 from mlkernels.errors import InputError
-from mlkernels.nas.gram import Kernels, sample_kernels
-from mlkernels.nas.layout import Layout
-from mlkernels.nas.regions import Patterns, linear_regions, patches, thin
-from mlkernels.nas.scores import (
+from mlkernels.nas.engine.gram import Kernels, sample_kernels
+from mlkernels.nas.engine.weights import init
+from mlkernels.nas.pictures.patches import patches
+from mlkernels.nas.scores.kernel_scores import (
     composite,
     condition_score,
     gradient_norm,
@@ -24,7 +24,8 @@ from mlkernels.nas.scores import (
     ntk_score,
     task_images,
 )
-from mlkernels.nas.weights import init
+from mlkernels.nas.scores.regions import Patterns, linear_regions, thin
+from mlkernels.nas.space.layout import Layout
 from mlkernels.tasks import TaskBatch
 
 WAYS, TASKS = 3, 2

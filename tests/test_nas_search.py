@@ -21,13 +21,13 @@ from _nas_search import settings, synthetic
 
 from mlkernels.errors import InputError
 from mlkernels.nas import CELL_TYPES, Genotype, Layout, SearchSettings, Space, replay, search
-from mlkernels.nas._scorer import Item, Scorer
-from mlkernels.nas.estimate import estimate, round_flops
-from mlkernels.nas.images import search_patches, search_tasks
-from mlkernels.nas.ranking import without
-from mlkernels.nas.regions import linear_regions, thin
-from mlkernels.nas.scores import metantk_score
-from mlkernels.nas.weights import init
+from mlkernels.nas.engine.weights import init
+from mlkernels.nas.pictures.search_images import search_patches, search_tasks
+from mlkernels.nas.scores.kernel_scores import metantk_score
+from mlkernels.nas.scores.regions import linear_regions, thin
+from mlkernels.nas.searching.estimate import estimate, round_flops
+from mlkernels.nas.searching.ranking import without
+from mlkernels.nas.searching.scorer import Item, Scorer
 
 HERE = Path(__file__).parent
 SMALL = {"repeats": 1, "region_images": 30, "tasks": 1}

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from mlkernels.errors import InputError
-from mlkernels.nas.blocks import Conv, Pool, operation
-from mlkernels.nas.cost import flop_count, parameter_count
-from mlkernels.nas.layout import Layout
-from mlkernels.nas.space import SPACES, Genotype
+from mlkernels.nas.space.blocks import Conv, Pool, operation
+from mlkernels.nas.space.cost import flop_count, parameter_count
+from mlkernels.nas.space.layout import Layout
+from mlkernels.nas.space.search_space import SPACES, Genotype
 
 # The genotypes that the reference's scripts carry: cells, base classes, parameters in millions without and with a head.
 PUBLISHED = """

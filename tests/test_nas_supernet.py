@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 
 from mlkernels.errors import InputError
-from mlkernels.nas import gram, operations, supernet
-from mlkernels.nas.blocks import operation
-from mlkernels.nas.gram import bytes_needed, sample_kernels
-from mlkernels.nas.layout import Layout
-from mlkernels.nas.lowering import lowering
-from mlkernels.nas.space import SPACES
-from mlkernels.nas.supernet import logits
-from mlkernels.nas.weights import init
+from mlkernels.nas.engine import gram, operations, supernet
+from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
+from mlkernels.nas.engine.lowering import lowering
+from mlkernels.nas.engine.supernet import logits
+from mlkernels.nas.engine.weights import init
+from mlkernels.nas.space.blocks import operation
+from mlkernels.nas.space.layout import Layout
+from mlkernels.nas.space.search_space import SPACES
 
 NAMES = sorted({name for space in SPACES.values() for name in space.operations})
 LAYOUT = Layout(channels=2, pixels=4, ways=2, depth=2)
@@ -168,6 +168,6 @@ def test_bad_input_is_named():
 
 
 def test_too_little_memory_is_said_before(monkeypatch):
-    monkeypatch.setattr("mlkernels.memory.available_bytes", lambda: 1000)
+    monkeypatch.setattr("mlkernels.support.memory.available_bytes", lambda: 1000)
     with pytest.raises(InputError, match="memory for kernels of 3 images"):
         sample_kernels(LAYOUT, init(LAYOUT, key=jax.random.key(0)), LAYOUT.space.open_gates(), np.zeros((3, 4, 4, 3)))

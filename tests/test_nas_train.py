@@ -18,12 +18,12 @@ import optax
 import pytest
 from _nas_train import TEXT, data, network, settings
 
-from mlkernels.datasets.augment import augment
 from mlkernels.errors import InputError
-from mlkernels.learners import _checkpoint
+from mlkernels.learners.outer_loop import checkpoint
 from mlkernels.nas import Layout, Network, TrainSettings, load_trained, train
-from mlkernels.nas._pictures import Pictures, resized
-from mlkernels.nas.network import apply, init
+from mlkernels.nas.engine.network import apply, init
+from mlkernels.nas.pictures.augment import augment
+from mlkernels.nas.pictures.resized import Pictures, resized
 
 HERE = Path(__file__).parent
 MODULE = sys.modules[train.__module__]  # its name in the package is the function's
@@ -68,7 +68,7 @@ def test_a_training_is_the_loop_written_down():
             images = augment(dataset.images[rows], key=look, mean=dataset.mean, std=dataset.std, padding=1)
             arguments = params, statistics, images, dataset.labels[rows], 0.3 * epoch / 2, path
             with pytest.MonkeyPatch.context() as patch:  # a jit with compiler options is not differentiated through
-                patch.setattr("mlkernels.nas.network.forward_block", plain_block)
+                patch.setattr("mlkernels.nas.engine.network.forward_block", plain_block)
                 (loss, statistics), by_params = loss_of(*arguments)
             decayed = jax.tree.map(lambda g, w: g + 5e-4 * w, by_params, params)
             speed = jax.tree.map(lambda v, g: 0.9 * v + g, speed, decayed)
@@ -83,9 +83,9 @@ def test_a_training_is_the_loop_written_down():
 
 
 def plain_block(how, train, block, *rest):
-    from mlkernels.nas import _normed
+    from mlkernels.nas.engine import batch_norm
 
-    return _normed.run(block, how, train, *rest)
+    return batch_norm.run(block, how, train, *rest)
 
 
 def test_compiled_as_a_whole_it_is_the_same_and_it_says_how_far_it_is():
@@ -223,7 +223,7 @@ def test_one_image_that_differs_is_noticed(tmp_path):
 def test_a_checkpoint_of_before_all_images_were_looked_at_is_refused_and_still_read(tmp_path, monkeypatch):
     told = settings(epochs=2, batch=96)
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint, "_KEPT", 1)
+        patch.setattr(checkpoint, "_KEPT", 1)
         found = train(network(), data(), told, out=tmp_path, epochs=1)
     before = (tmp_path / "checkpoint.npz").read_bytes()
     with pytest.raises(InputError, match=r"got one of an older version, .*; use another path"):

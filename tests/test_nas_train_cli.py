@@ -8,7 +8,8 @@ import json
 import pytest
 from test_nas_cli import status_of
 
-from mlkernels import datasets, nas, nas_train_cli
+from mlkernels import datasets, nas
+from mlkernels.commands import nas_train
 from mlkernels.errors import InputError
 from mlkernels.nas import Layout, TrainProgress, TrainSettings
 
@@ -102,7 +103,7 @@ def test_however_a_training_ends_its_display_is_closed(error, status, few_glyphs
 
     closed = []
     monkeypatch.setattr(nas, "train", stop)
-    monkeypatch.setattr(nas_train_cli._Training, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(nas_train._Training, "close", lambda self: closed.append(self))
     assert status_of("nas", "train", TEXT, *SMALL, "--out", tmp_path) == status
     assert len(closed) == 1
 
@@ -150,13 +151,13 @@ def test_no_checkpoint_there(capsys, tmp_path):
 
 
 def test_the_defaults_are_the_published_ones():
-    defaults = {option.name: option.default for option in nas_train_cli.train.params}
+    defaults = {option.name: option.default for option in nas_train.train.params}
     told = TrainSettings()
     for name in ("epochs", "batch", "rate", "milestones", "drop_path", "weight_decay", "padding", "jitter", "flip"):
         assert defaults[name] == getattr(told, name), name
     assert (defaults["cells"], defaults["channels"], defaults["pixels"]) == (Layout().cells, Layout().channels, 84)
     evaluation = {name: each.default for name, each in inspect.signature(nas.evaluate).parameters.items()}
-    for option in nas_train_cli.evaluate.params:
+    for option in nas_train.evaluate.params:
         if option.name in evaluation and option.name != "pixels":
             assert option.default == evaluation[option.name], option.name
 
@@ -164,7 +165,7 @@ def test_the_defaults_are_the_published_ones():
 def test_what_is_shown_of_a_training(capsys):
     import sys
 
-    display = nas_train_cli._Training(sys.stderr)
+    display = nas_train._Training(sys.stderr)
     display(TrainProgress(1, 100, 1, 600, 2.5, 0.0, None))
     display.said = 0.0
     display(TrainProgress(3, 100, 600, 600, 1.2345, 812.6, 75.0))

@@ -8,12 +8,12 @@ import numpy as np
 import pytest
 
 from mlkernels import tasks
-from mlkernels._conv3x3 import conv3x3
-from mlkernels._neural_tangents import stax
 from mlkernels.errors import InputError
 from mlkernels.kernels import infinite_kernels
+from mlkernels.kernels.neural_tangents_bridge import stax
 from mlkernels.learners import maml
 from mlkernels.networks import MLP, Conv4
+from mlkernels.networks.conv3x3 import conv3x3
 
 
 @pytest.mark.parametrize(

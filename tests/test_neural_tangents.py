@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mlkernels import _neural_tangents as bridge
+from mlkernels.kernels import neural_tangents_bridge as bridge
 
 
 def test_status_is_ok_here():
@@ -34,7 +34,7 @@ def test_kernels_prediction_and_linearisation_work(key):
 
 
 def test_tensorflow_is_not_imported():
-    code = "import sys, mlkernels._neural_tangents as b; b.stax; print('tensorflow' in sys.modules)"
+    code = "import sys, mlkernels.kernels.neural_tangents_bridge as b; b.stax; print('tensorflow' in sys.modules)"
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert out.stdout.strip() == "False"
 

@@ -21,11 +21,12 @@ from _notebooks import check_real_omniglot, outputs, read
 from bs4 import BeautifulSoup
 from PIL import Image
 
-from mlkernels import datasets, parameters, runner
+from mlkernels import datasets
+from mlkernels.course.claim_records import CLAIM_MIME, VERDICTS, broken, claims_of
+from mlkernels.course.exercises import OPEN, RIGHT
+from mlkernels.course.ranges import ranges_of
 from mlkernels.errors import InputError
-from mlkernels.exercises import OPEN, RIGHT
-from mlkernels.ranges import ranges_of
-from mlkernels.report import CLAIM_MIME, VERDICTS, broken, claims_of
+from mlkernels.runner import parameters, pool
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -142,7 +143,7 @@ def test_the_runner_takes_both_ends_of_each_range_and_refuses_what_is_beyond(pat
     own = parameters.parameters_of(parameters.read_notebook(path))
 
     def planned(name, text):
-        (job,), _ = runner.plan(path.parent, [path.stem], tmp_path / "out", "quick", [f"{name}={text}"])
+        (job,), _ = pool.plan(path.parent, [path.stem], tmp_path / "out", "quick", [f"{name}={text}"])
         return job.parameters[name]
 
     for name, one in own.items():

@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from mlkernels import datasets, tasks
-from mlkernels.datasets import _store, omniglot
+from mlkernels.datasets import folders, omniglot
 from mlkernels.errors import InputError
 
 ZIPS = ("images_background.zip", "images_evaluation.zip")
@@ -29,8 +29,8 @@ SMALL = [("images_background", "Armenian"), ("images_background", "Greek"), ("im
 def cache(tmp_path, monkeypatch):
     """An empty cache, no MLKERNELS_DATA, and an official address that nothing answers."""
     folder = tmp_path / "cache"
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
-    monkeypatch.setattr(_store, "cache", lambda: folder)
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: folder)
     monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, url="http://127.0.0.1:9/"))
     return folder
 
@@ -146,7 +146,7 @@ def test_the_order_of_the_archives_does_not_matter(small_official):
 
 
 def test_local_zips_are_converted_once_into_the_cache(small_official, cache, monkeypatch):
-    monkeypatch.setenv(_store.VARIABLE, str(small_official))
+    monkeypatch.setenv(folders.VARIABLE, str(small_official))
     before = files(small_official)
     assert datasets.available("omniglot") == " + ".join(str(small_official / name) for name in ZIPS)
     data = datasets.load("omniglot", download=False)
@@ -164,7 +164,7 @@ def test_prepared_file_of_mlkernels_data_comes_first(small_official, cache, tmp_
     make_prepared(cache, small_official)
     (tmp_path / "empty").mkdir()
     folders = [str(tmp_path / "empty"), str(small_official), str(path.parent)]
-    monkeypatch.setenv(_store.VARIABLE, os.pathsep.join(folders))
+    monkeypatch.setenv(folders.VARIABLE, os.pathsep.join(folders))
     assert datasets.available("omniglot") == str(path)
     assert datasets.load("omniglot").source == str(path)
 
@@ -199,7 +199,7 @@ def test_without_a_network_the_error_says_what_to_put_where(cache):
 
 def test_without_leave_to_download_the_error_says_where_it_looked(cache, tmp_path, monkeypatch):
     (tmp_path / "empty").mkdir()
-    monkeypatch.setenv(_store.VARIABLE, str(tmp_path / "empty"))
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path / "empty"))
     with pytest.raises(InputError) as caught:
         datasets.load("omniglot", download=False)
     message = str(caught.value)
@@ -261,7 +261,7 @@ def test_a_broken_zip_of_the_users_stays_where_it_is(how, small_official, cache,
     damage, words = BREAKAGES[how]
     path = small_official / ZIPS[0]
     path.write_bytes(damage(path.read_bytes()))
-    monkeypatch.setenv(_store.VARIABLE, str(small_official))
+    monkeypatch.setenv(folders.VARIABLE, str(small_official))
     before = files(small_official)
     with pytest.raises(InputError, match=rf"{path}.*{words}.*replace the file"):
         datasets.load("omniglot")
@@ -276,7 +276,7 @@ def test_a_broken_prepared_file(how, mine, small_official, cache, tmp_path, monk
     path = make_prepared(tmp_path / "mine" if mine else cache, small_official)
     path.write_bytes(damage(path.read_bytes()))
     if mine:
-        monkeypatch.setenv(_store.VARIABLE, str(path.parent))
+        monkeypatch.setenv(folders.VARIABLE, str(path.parent))
     with pytest.raises(InputError, match=rf"{path}: expected Omniglot's prepared file with 6 characters"):
         datasets.load("omniglot", download=False)
     assert files(path.parent) == [omniglot.PREPARED if mine else f"{omniglot.PREPARED}.broken-1"]
@@ -304,14 +304,14 @@ def test_a_prepared_file_with_other_contents(change, words, small_official, cach
     with np.load(path) as file:
         arrays = {**file, **change}
     np.savez(path, **{key: array for key, array in arrays.items() if array is not None})
-    monkeypatch.setenv(_store.VARIABLE, str(path.parent))
+    monkeypatch.setenv(folders.VARIABLE, str(path.parent))
     with pytest.raises(InputError, match=words):
         datasets.load("omniglot")
 
 
 def test_an_incomplete_release_is_refused(small_official, cache, monkeypatch):
     monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, characters=7))
-    monkeypatch.setenv(_store.VARIABLE, str(small_official))
+    monkeypatch.setenv(folders.VARIABLE, str(small_official))
     with pytest.raises(InputError, match="expected 7 characters of 3 drawings, got 6 characters"):
         datasets.load("omniglot")
     assert not (cache / omniglot.PREPARED).exists()
@@ -326,7 +326,7 @@ def test_a_drawing_of_a_zip_that_comes_twice_is_refused(small_official, cache, m
     drawings["images_evaluation/Keble/character01/0999_03.png"] = png(np.ones((105, 105), bool))
     write_zip(small_official / ZIPS[1], drawings)
     monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, sha256=dict.fromkeys(ZIPS)))
-    monkeypatch.setenv(_store.VARIABLE, str(small_official))
+    monkeypatch.setenv(folders.VARIABLE, str(small_official))
     with pytest.raises(InputError, match="got two drawings of a character by one drawer"):
         datasets.load("omniglot")
     assert not (cache / omniglot.PREPARED).exists()
@@ -336,13 +336,13 @@ def test_images_of_another_size_are_refused(small_official, cache, monkeypatch):
     name = ZIPS[0]
     write_zip(small_official / name, {"images_background/Greek/character01/0001_01.png": png(np.ones((28, 28), bool))})
     monkeypatch.setattr(omniglot, "OFFICIAL", replace(omniglot.OFFICIAL, sha256=dict.fromkeys(ZIPS)))
-    monkeypatch.setenv(_store.VARIABLE, str(small_official))
+    monkeypatch.setenv(folders.VARIABLE, str(small_official))
     with pytest.raises(InputError, match="28x28, not 105x105"):
         datasets.load("omniglot")
 
 
 def test_rotations_are_new_classes(small_official, monkeypatch):
-    monkeypatch.setenv(_store.VARIABLE, str(small_official))
+    monkeypatch.setenv(folders.VARIABLE, str(small_official))
     upright, data = (datasets.load("omniglot", rotations=turned) for turned in (False, True))
     assert len(data.class_names) == 24
     assert data.images.shape == (72, 28, 28, 1)

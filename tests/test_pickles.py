@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from _python2 import write_pickle
 
-from mlkernels.datasets import _pickles
-from mlkernels.datasets._stored import Stored, StoredArray
+from mlkernels.datasets.safe_pickle import reader
+from mlkernels.datasets.safe_pickle.stored import Stored, StoredArray
 from mlkernels.errors import InputError
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (40, 5, 7, 3), dtype=np.uint8)
@@ -43,8 +43,8 @@ def same(found, wanted) -> bool:
 @pytest.mark.parametrize(("python", "protocol"), [(2, 2), (3, 1), (3, 2), (3, 3), (3, 4), (3, 5)])
 def test_every_protocol_gives_the_same(tmp_path, python, protocol):
     path = write_pickle(tmp_path / "a.pkl", CONTENT, python, protocol)
-    assert same(_pickles.load(path), CONTENT)
-    lazy = _pickles.load(path, lazy=True)
+    assert same(reader.load(path), CONTENT)
+    lazy = reader.load(path, lazy=True)
     assert isinstance(lazy["image_data"], StoredArray)
     assert (len(lazy["image_data"]), lazy["image_data"].shape, lazy["image_data"].dtype) == (40, (40, 5, 7, 3), "u1")
     chunks = list(lazy["image_data"].chunks(17))
@@ -66,7 +66,7 @@ def test_strings_sets_and_ordered_dicts(tmp_path):
         "whole": 10**30,
     }
     for protocol in range(6):
-        found = _pickles.load(write_pickle(tmp_path / "a.pkl", content, protocol=protocol))
+        found = reader.load(write_pickle(tmp_path / "a.pkl", content, protocol=protocol))
         assert same(
             {key: found[key] for key in content if key != "ordered"},
             {k: v for k, v in content.items() if k != "ordered"},
@@ -77,21 +77,21 @@ def test_strings_sets_and_ordered_dicts(tmp_path):
 def test_python_2_strings_are_latin_1(tmp_path):
     content = {"data": "a\xe9" * 1000, "n": "\xe9"}
     path = write_pickle(tmp_path / "a.pkl", content, python=2)
-    found = _pickles.load(path, lazy=True)
+    found = reader.load(path, lazy=True)
     assert found["n"] == "\xe9"
     assert isinstance(found["data"], Stored)
     assert found["data"].read() == content["data"].encode("latin-1")
-    assert _pickles.load(path)["data"] == content["data"].encode("latin-1")
+    assert reader.load(path)["data"] == content["data"].encode("latin-1")
 
 
 def test_get_takes_keys_of_both_pythons(tmp_path):
     path = tmp_path / "a.pkl"
-    assert _pickles.get({"data": 1}, "data", path) == 1
-    assert _pickles.get({b"data": 2}, "data", path) == 2
+    assert reader.get({"data": 1}, "data", path) == 1
+    assert reader.get({b"data": 2}, "data", path) == 2
     with pytest.raises(InputError, match=r"a\.pkl: expected a dict with 'data', got keys labels, x"):
-        _pickles.get({b"x": 2, "labels": 1}, "data", path)
+        reader.get({b"x": 2, "labels": 1}, "data", path)
     with pytest.raises(InputError, match="a dict with 'data', got list"):
-        _pickles.get([1], "data", path)
+        reader.get([1], "data", path)
 
 
 # --- hostile ----------------------------------------------------------------------------------------------------------
@@ -170,7 +170,7 @@ def test_what_is_no_data_is_refused_by_name(tmp_path, monkeypatch, how):
     with pytest.raises(
         InputError, match=rf"bad\.pkl: expected a pickle of arrays .*, got one that asks for .*{named}"
     ) as caught:
-        _pickles.load(path)
+        reader.load(path)
     assert "\n" not in str(caught.value)
     assert [file.name for file in tmp_path.iterdir()] == ["bad.pkl"]  # nothing ran
 
@@ -193,17 +193,17 @@ def test_what_is_announced_and_not_there_takes_no_memory(tmp_path, what):
     path = tmp_path / "bad.pkl"
     path.write_bytes(ANNOUNCED[what] + b"abc.")
     with pytest.raises(InputError, match="a truncated file or none of its kind"):
-        _pickles.load(path)
+        reader.load(path)
 
 
 def test_a_memo_of_huge_numbers_takes_no_memory(tmp_path):
     path = tmp_path / "a.pkl"
     path.write_bytes(b"\x80\x02K\x01r\xff\xff\xff\xff.")
-    assert _pickles.load(path) == 1
+    assert reader.load(path) == 1
 
 
 def test_only_functions_of_ours_can_be_called():
-    assert {function.__module__ for function in _pickles.CALLS} == {"mlkernels.datasets._allowed"}
+    assert {function.__module__ for function in reader.CALLS} == {"mlkernels.datasets.safe_pickle.allowed"}
 
 
 # --- damaged ----------------------------------------------------------------------------------------------------------
@@ -226,17 +226,17 @@ def test_a_file_that_is_damaged_or_none(tmp_path, data, words):
     path = tmp_path / "bad.pkl"
     path.write_bytes(data)
     with pytest.raises(InputError, match=words):
-        _pickles.load(path)
+        reader.load(path)
 
 
 def test_a_file_that_is_not_there(tmp_path):
     with pytest.raises(InputError, match=r"none\.pkl: expected a file that can be read, got No such file"):
-        _pickles.load(tmp_path / "none.pkl")
+        reader.load(tmp_path / "none.pkl")
 
 
 def test_an_array_that_is_cut_short_after_it_was_opened(tmp_path):
     path = write_pickle(tmp_path / "a.pkl", CONTENT, python=2)
-    images = _pickles.load(path, lazy=True)["image_data"]
+    images = reader.load(path, lazy=True)["image_data"]
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(InputError, match=r"a\.pkl: expected a whole file, got \d+ bytes fewer"):
         list(images.chunks(10))
@@ -246,7 +246,7 @@ def test_an_array_that_is_cut_short_after_it_was_opened(tmp_path):
 def test_text_that_stands_for_bytes_and_is_damaged(tmp_path, change):
     path = write_pickle(tmp_path / "a.pkl", {"data": np.full((20, 100), 200, np.uint8)}, protocol=2)
     path.write_bytes(path.read_bytes().replace(*change, 1))
-    images = _pickles.load(path, lazy=True)["data"]
+    images = reader.load(path, lazy=True)["data"]
     with pytest.raises(InputError, match=r"a\.pkl: expected a whole file, got"):
         list(images.chunks(3))
 
@@ -255,7 +255,7 @@ def test_reading_a_large_array_takes_no_memory(tmp_path):
     code = (
         "import resource, sys, pathlib\nfrom mlkernels.datasets import _pickles\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
-        "images = _pickles.load(pathlib.Path(sys.argv[1]), lazy=True)['data']\n"
+        "images = reader.load(pathlib.Path(sys.argv[1]), lazy=True)['data']\n"
         "total = sum(int(chunk[:, 0, 0, 0].sum()) for chunk in images.chunks(256))\n"
         "print(total, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)"
     )

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlkernels import plots
+from mlkernels.course import plots
 from mlkernels.errors import InputError
 
 # Machado, Oliveira and Fernandes 2009, full severity, on linear RGB.
@@ -83,7 +83,7 @@ def test_figures_are_outside_pyplot_and_in_the_style():
     fig, axes = plots.figure(boxes=[(0.1, 0.1, 0.3, 0.8), (0.6, 0.1, 0.3, 0.8)])
     assert axes[1].get_position().x0 == pytest.approx(0.6)
     heavy = ("matplotlib.pyplot", "IPython", "ipywidgets", "jax")
-    code = f"import sys, mlkernels.plots; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, mlkernels.course.plots; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 
@@ -147,7 +147,7 @@ def test_spectrum_sorts_and_leaves_out_what_a_log_axis_cannot_show():
 
 
 def test_band_is_students_interval_and_says_n():
-    from mlkernels.claims import interval
+    from mlkernels.course.claims import interval
 
     ys = np.random.default_rng(0).uniform(1, 2, size=(5, 3))
     _, ax = plots.figure()

@@ -15,10 +15,12 @@ import numpy as np
 import pytest
 
 from mlkernels import datasets, tasks
-from mlkernels.datasets import _prepared, _store
-from mlkernels.datasets._prepared import open_prepared, read_manifest, verify_prepared, write_prepared
-from mlkernels.datasets._recipe import Part
+from mlkernels.datasets import folders, prepared
+from mlkernels.datasets.importing.recipe import Part
+from mlkernels.datasets.importing.write import source_checksums, write_prepared
+from mlkernels.datasets.prepared import open_prepared, read_manifest, verify_prepared
 from mlkernels.errors import InputError
+from mlkernels.support.file_faults import sha256_of
 
 SHAPE = (4, 5, 3)
 COUNTS = {"train": (7, 3, 9), "val": (6, 6), "test": (5, 8)}
@@ -97,18 +99,18 @@ def test_the_manifest_says_where_it_came_from_and_what_it_is(tmp_path):
     assert manifest["notes"] == ["first", "a note"]
     train = manifest["splits"]["train"]
     assert train["counts"] == [7, 3, 9]
-    assert train["sha256"]["train_images.npy"] == _prepared.sha256_of(tmp_path / "tiny" / "train_images.npy")
+    assert train["sha256"]["train_images.npy"] == sha256_of(tmp_path / "tiny" / "train_images.npy")
     assert {"created", "made_by", "source", "licence", "mean", "std", "shape", "name"} <= manifest.keys()
 
 
 def test_many_sources_are_noted_as_one(tmp_path):
     for number in range(21):
         (tmp_path / f"{number:02d}").write_text(str(number))
-    found = _prepared.source_checksums(sorted(tmp_path.iterdir()))
+    found = source_checksums(sorted(tmp_path.iterdir()))
     assert list(found) == ["21 files, their list as sha256sum prints it"]
-    assert found == _prepared.source_checksums(sorted(tmp_path.iterdir(), reverse=True))
+    assert found == source_checksums(sorted(tmp_path.iterdir(), reverse=True))
     (tmp_path / "07").write_text("other")
-    assert found != _prepared.source_checksums(sorted(tmp_path.iterdir()))
+    assert found != source_checksums(sorted(tmp_path.iterdir()))
 
 
 def test_equal_pixels_are_counted_when_written_and_when_verified(tmp_path):
@@ -142,8 +144,8 @@ def test_one_split_alone(folder):
 
 
 def test_load_finds_it_by_name_and_opens_one_split_or_all(tmp_path, monkeypatch):
-    monkeypatch.setenv(_store.VARIABLE, str(tmp_path))
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.setenv(folders.VARIABLE, str(tmp_path))
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     with pytest.raises(
         InputError, match=r"a prepared copy, got none in .*; get it with `mlkernels data get miniimagenet`"
     ):
@@ -169,7 +171,7 @@ def test_episodes_are_the_same_from_the_file_and_from_memory(folder):
 
 def test_opening_reads_no_image(folder, monkeypatch):
     read = []
-    monkeypatch.setattr(_prepared.Mapped, "read", lambda *_: read.append(1))
+    monkeypatch.setattr(prepared.Mapped, "read", lambda *_: read.append(1))
     open_prepared(folder)
     assert read == []
 
@@ -240,8 +242,8 @@ t.write_prepared(Path(sys.argv[1]), parts=t.make_parts(val={"chunks": chunks}), 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
 def test_an_import_that_is_killed_leaves_nothing_that_is_taken_for_whole(tmp_path, monkeypatch):
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path)
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path)
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
     target = tmp_path / "miniimagenet"
     command = [sys.executable, "-c", KILLED, str(target), str(Path(__file__).parent)]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:

@@ -16,8 +16,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from mlkernels.course.presets import CONFIG_MIME, PRESETS, choose, to_json
 from mlkernels.errors import InputError
-from mlkernels.presets import CONFIG_MIME, PRESETS, choose, to_json
 
 SIZES = {
     "quick": {"widths": (64, 256), "rate": 0.1, "steps": math.inf, "name": "a", "path": None},
@@ -118,7 +118,7 @@ def test_to_json_reads_arrays():
 
 def test_import_is_light():
     heavy = ("IPython", "jax", "numpy", "matplotlib")
-    code = f"import sys, mlkernels.presets; print([m for m in {heavy} if m in sys.modules])"
+    code = f"import sys, mlkernels.course.presets; print([m for m in {heavy} if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "[]"
 
 

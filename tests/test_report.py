@@ -12,9 +12,10 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mlkernels import claims, pages, report
+from mlkernels.course import claims
 from mlkernels.errors import InputError
-from mlkernels.files import write_text
+from mlkernels.runner import pages, report
+from mlkernels.support.files import write_text
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n picture").decode()
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"><rect width="2" height="1"/></svg>'

@@ -19,9 +19,10 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mlkernels import progress, report, runner
-from mlkernels.presets import CONFIG_MIME
-from mlkernels.report import CLAIM_MIME
+from mlkernels.course.claim_records import CLAIM_MIME
+from mlkernels.course.presets import CONFIG_MIME
+from mlkernels.runner import display as displays
+from mlkernels.runner import pool, report
 
 PARAMETERS = 'preset: str = "quick"\nseed: int = 3\nrate: float = 0.1\n'
 CLAIM = {
@@ -343,9 +344,9 @@ def test_a_run_that_was_killed_leaves_no_lock(slow):
 
 def test_unfinished_files_of_two_processes_are_apart(slow):
     """Two runs of one notebook from Python, where nothing locks the folder: both end well, with a page and a record."""
-    script = "import sys; from pathlib import Path; from mlkernels import runner\n"
-    script += "jobs, out = runner.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
-    script += "sys.exit([outcome.status for outcome in runner.run(jobs)] != ['finished'])"
+    script = "import sys; from pathlib import Path; from mlkernels.runner import pool\n"
+    script += "jobs, out = pool.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
+    script += "sys.exit([outcome.status for outcome in pool.run(jobs)] != ['finished'])"
     both = [subprocess.Popen([sys.executable, "-c", script, str(slow)], stderr=subprocess.PIPE) for _ in range(2)]
     places = slow.parent / "build/quick"
     wait_for(lambda: len(list(places.glob(".01_slow.ipynb.*.part/*.ipynb"))) == 2)
@@ -356,12 +357,12 @@ def test_unfinished_files_of_two_processes_are_apart(slow):
 
 def test_a_failed_start_destroys_nothing(tmp_path, monkeypatch):
     write(tmp_path / "notebooks", "00_a", "x = 1", parameters="")
-    jobs, out = runner.plan(tmp_path / "notebooks", [], None, "quick", [])
+    jobs, out = pool.plan(tmp_path / "notebooks", [], None, "quick", [])
     out.mkdir(parents=True)
     jobs[0].target.write_text('{"metadata": {"mlkernels": {"status": "finished"}}}')
     monkeypatch.setattr(sys, "executable", "/bin/false")
     stream = io.StringIO()
-    (outcome,) = runner.run(jobs, display=progress.Lines(stream))
+    (outcome,) = pool.run(jobs, display=displays.Lines(stream))
     assert outcome.status == "failed"
     assert "ended without a result" in outcome.detail
     assert "finished" in jobs[0].target.read_text()
@@ -374,7 +375,7 @@ class Terminal(io.StringIO):
 
 def test_a_bar_a_notebook_on_a_terminal():
     stream = Terminal()
-    display = progress.progress(["00_a", "01_long"], stream)
+    display = displays.progress(["00_a", "01_long"], stream)
     display.start("00_a", 4)
     display.cell("00_a", 1)
     display.tick()
@@ -389,8 +390,8 @@ def test_a_bar_a_notebook_on_a_terminal():
 
 def test_a_plain_line_says_now_and_then_that_a_cell_is_at_work(monkeypatch):
     stream, clock = io.StringIO(), iter([0.0, 1.0, 100.0, 101.0])
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
-    display = progress.progress(["00_a"], stream)
+    monkeypatch.setattr(displays.time, "monotonic", lambda: next(clock))
+    display = displays.progress(["00_a"], stream)
     display.start("00_a", 4)
     display.cell("00_a", 2)
     for _ in range(3):

@@ -7,13 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from mlkernels import widgets
-from mlkernels.demos import _recording as recording
-from mlkernels.demos import search_replay
-from mlkernels.demos._search_rounds import rounds_of
+from mlkernels.course import widgets
+from mlkernels.course.demos import recorded_search as recording
+from mlkernels.course.demos import search_replay
+from mlkernels.course.demos._search_rounds import rounds_of
 from mlkernels.errors import InputError
 from mlkernels.nas import CELL_TYPES, SPACES, Genotype, Space
-from mlkernels.nas.ranking import choose, edges_left, operations_left, relative_change
+from mlkernels.nas.searching.ranking import choose, edges_left, operations_left, relative_change
 
 LOG, SPACE = recording.unpack()
 ROUNDS = rounds_of(LOG, SPACE)

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 from benchmarks._measure import write
-from mlkernels.learners import history
-from mlkernels.nas import _record, _trained
-from mlkernels.nas._scorer import Scores
-from mlkernels.nas.compare import Kept
-from mlkernels.strict_json import dumps
+from mlkernels.learners.outer_loop import history
+from mlkernels.nas.evaluation.compare import Kept
+from mlkernels.nas.searching import record
+from mlkernels.nas.searching.scorer import Scores
+from mlkernels.nas.training import trained
+from mlkernels.support.strict_json import dumps
 
 ROOT = Path(__file__).parents[1]
 BAD = (math.inf, -math.inf, math.nan)
@@ -33,13 +34,13 @@ def strict(text):
 def test_what_is_written_while_something_is_not_finite_is_strict_json(tmp_path, value):
     write({"seconds": value, "rows": [[value]]}, tmp_path / "bench.json")
     Kept(tmp_path / "kept.json", "scores", {"about": 1}).add("a", [value, 1.0])
-    record = _record.Record(tmp_path, {"about": 1})
-    record.add([Scores(value, 3, ""), Scores(None, None, "")], 1.0)
+    kept_scores = record.Record(tmp_path, {"about": 1})
+    kept_scores.add([Scores(value, 3, ""), Scores(None, None, "")], 1.0)
     history._save(tmp_path / "history.json", {0: (0.5, [value, 1.0])})
-    _trained._log(tmp_path / "log.json", [{"epoch": 1, "loss": value}])
+    trained._log(tmp_path / "log.json", [{"epoch": 1, "loss": value}])
     kept = {path.name: strict(path.read_text(encoding="utf-8")) for path in tmp_path.iterdir()}
-    assert set(kept) == {"bench.json", "kept.json", _record.STATE, "history.json", "log.json"}
-    again = _record.Record(tmp_path, {"about": 1}).partial
+    assert set(kept) == {"bench.json", "kept.json", record.STATE, "history.json", "log.json"}
+    again = record.Record(tmp_path, {"about": 1}).partial
     assert str(again[0].condition) == str(value)
     (seconds, values) = history._load(tmp_path / "history.json")[0]
     assert (seconds, [str(float(each)) for each in values]) == (0.5, [str(value), "1.0"])
@@ -53,9 +54,10 @@ def test_dumps_keeps_what_strict_json_has():
 def test_nothing_is_written_by_another_way():
     """json.dump and json.dumps are for a hash, a pipe or a comparison; a file gets strict_json.dumps."""
     allowed = {
-        "mlkernels/strict_json.py", "mlkernels/provenance.py", "mlkernels/worker.py", "mlkernels/nas/_record.py",
-        "mlkernels/nas/compare.py", "mlkernels/nas/_trained.py", "mlkernels/nas/_training.py",
-        "mlkernels/learners/_checkpoint.py", "mlkernels/demos/_recording.py",
+        "mlkernels/support/strict_json.py", "mlkernels/support/provenance.py", "mlkernels/runner/fingerprint.py",
+        "mlkernels/runner/worker.py", "mlkernels/nas/searching/record.py", "mlkernels/nas/evaluation/compare.py",
+        "mlkernels/nas/training/trained.py", "mlkernels/nas/training/settings.py",
+        "mlkernels/learners/outer_loop/checkpoint.py", "mlkernels/course/demos/recorded_search.py",
     }  # fmt: skip
     found = {
         str(path.relative_to(ROOT))

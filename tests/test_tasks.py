@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from mlkernels import tasks
 from mlkernels.datasets import Dataset, load
 from mlkernels.errors import InputError
-from mlkernels.tasks import TaskBatch, _episodes
+from mlkernels.tasks import TaskBatch, image_episodes
 
 
 def batch_of(count: int = 4, support: int = 3, queries: int = 5) -> TaskBatch:
@@ -301,7 +301,7 @@ def test_episodes_come_from_their_split_and_use_all_of_it():
 @pytest.mark.parametrize("normalise", ["none", "dataset", "unit"])
 @pytest.mark.parametrize("large", [0, 1 << 20], ids=["on the device", "on the host"])
 def test_pixels_are_to_the_bit_what_numpy_makes_of_them(normalise, dtype, large, monkeypatch):
-    monkeypatch.setattr(_episodes, "LARGE", large)
+    monkeypatch.setattr(image_episodes, "LARGE", large)
     images = np.random.default_rng(0).integers(0, 256, (8, 6, 5, 3)).astype(np.uint8)
     mean, std = np.array([0.47, 0.45, 0.40]), np.array([0.28, 0.27, 0.29])
     names, splits = ("a", "b"), {"all": np.arange(2)}

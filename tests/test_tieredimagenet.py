@@ -13,8 +13,9 @@ from _pictures import DARK, encoded, known, picture
 from _python2 import write_pickle
 
 from mlkernels import datasets
-from mlkernels.datasets import _get, _store, tieredimagenet
-from mlkernels.datasets._prepared import open_prepared, read_manifest
+from mlkernels.datasets import folders, tieredimagenet
+from mlkernels.datasets.importing import get
+from mlkernels.datasets.prepared import open_prepared, read_manifest
 from mlkernels.errors import InputError
 
 RECIPE = tieredimagenet.RECIPES["tieredimagenet"]
@@ -26,8 +27,8 @@ EACH = {"train": 6, "val": 4, "test": 3}
 @pytest.fixture
 def target(tmp_path, monkeypatch) -> Path:
     """An empty cache, and no MLKERNELS_DATA."""
-    monkeypatch.delenv(_store.VARIABLE, raising=False)
-    monkeypatch.setattr(_store, "cache", lambda: tmp_path / "cache")
+    monkeypatch.delenv(folders.VARIABLE, raising=False)
+    monkeypatch.setattr(folders, "cache", lambda: tmp_path / "cache")
     return tmp_path / "cache" / "tieredimagenet"
 
 
@@ -80,7 +81,7 @@ def write_npz(folder: Path, blue_first: bool = False, save=np.savez) -> Path:
 
 
 def imported(path: Path, recipe=None) -> datasets.Dataset:
-    return open_prepared(_get.get(recipe or small(), path, accept=lambda recipe: True))
+    return open_prepared(get.get(recipe or small(), path, accept=lambda recipe: True))
 
 
 def check(data: datasets.Dataset) -> None:
@@ -169,7 +170,7 @@ def test_it_is_told_where_to_get_a_copy(target):
     with pytest.raises(
         InputError, match=r"take it from .*few-shot-ssl.*`mlkernels data get tieredimagenet --from PATH`"
     ):
-        _get.get(RECIPE, accept=lambda recipe: True)
+        get.get(RECIPE, accept=lambda recipe: True)
 
 
 WRONG = {

@@ -7,8 +7,10 @@ import optax
 import pytest
 
 from mlkernels import tasks
-from mlkernels.learners import _meta, _wide, maml
-from mlkernels.metantk import empirical_metantk, thin
+from mlkernels.inner_loop.wide_mlp import WIDE, network_of
+from mlkernels.learners import maml, meta_gradient, wide_gradient
+from mlkernels.metantk import empirical_metantk
+from mlkernels.metantk import wide as wide_metantk
 from mlkernels.networks import MLP, Conv4
 
 BATCH = tasks.random_labels(tasks=3, support=4, queries=5, dimension=6, key=jax.random.key(0))
@@ -37,7 +39,7 @@ def test_it_is_the_gradient_by_plain_differentiation(network, loss):
     params = network.init(jax.random.key(1), (6,), jnp.float64)
     inner = maml.InnerLoop(0.07, 3, loss=loss)
     outer = "cross_entropy" if loss == "cross_entropy" else "half_sum_squares"
-    found = jax.jit(_wide.value_and_gradient, static_argnums=(0, 4, 5))(
+    found = jax.jit(wide_gradient.value_and_gradient, static_argnums=(0, 4, 5))(
         network.apply, params, 0.07, batch, inner, outer
     )
     expected = maml.meta_gradient(network.apply, params, batch, inner, outer_loss=outer)
@@ -46,12 +48,12 @@ def test_it_is_the_gradient_by_plain_differentiation(network, loss):
 
 
 def test_wide_networks_take_it_and_nothing_changes():
-    network, inner = MLP(thin.WIDE, depth=1), maml.InnerLoop(0.05, 2)
+    network, inner = MLP(WIDE, depth=1), maml.InnerLoop(0.05, 2)
     params = network.init(jax.random.key(2), (6,), jnp.float64)
-    assert _wide.fits(network.apply, params, 0.05, BATCH, inner, False)
+    assert wide_gradient.fits(network.apply, params, 0.05, BATCH, inner, False)
     found = maml.meta_gradient(network.apply, params, BATCH, inner, reduce="mean")
     expected = jax.value_and_grad(
-        lambda p: _meta.value_of_batch(network.apply, p, 0.05, BATCH, inner, "half_sum_squares", "mean", False)
+        lambda p: meta_gradient.value_of_batch(network.apply, p, 0.05, BATCH, inner, "half_sum_squares", "mean", False)
     )(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
 
@@ -62,16 +64,16 @@ def test_it_is_the_metantk_by_the_jacobian(outputs):
     params = network.init(jax.random.key(3), (6,), jnp.float64)
     batch = tasks.TaskBatch(*(jnp.concatenate([y, -2 * y], -1) if y.shape[-1] == 1 else y
                               for y in (BATCH.support_x, BATCH.support_y, BATCH.query_x, BATCH.query_y)))  # fmt: skip
-    found = thin.metantk(network, params, batch, 0.07, 3, outputs)
+    found = wide_metantk.metantk(network, params, batch, 0.07, 3, outputs)
     expected = empirical_metantk(network.apply, params, batch, inner_rate=0.07, inner_steps=3, outputs=outputs)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
 
 def test_a_wide_network_takes_the_thin_metantk():
-    network = MLP(thin.WIDE, depth=1)
+    network = MLP(WIDE, depth=1)
     params = network.init(jax.random.key(4), (6,), jnp.float64)
     one = tasks.TaskBatch(*(leaf[:1, :2] for leaf in jax.tree.leaves(BATCH)))
-    assert thin.network_of(network.apply, params, one, 2 * thin.rows(one, 2, "sum")) is not None
+    assert network_of(network.apply, params, one, 2 * wide_metantk.rows(one, 2, "sum")) is not None
     found = empirical_metantk(network.apply, params, one, inner_rate=0.05, inner_steps=2)
     plain = empirical_metantk(lambda p, x: network.apply(p, x), params, one, inner_rate=0.05, inner_steps=2)
     np.testing.assert_allclose(found, plain, rtol=1e-10)
@@ -98,7 +100,7 @@ EDGES = {
 def test_a_wide_network_has_every_edge_that_a_narrow_one_has(edge):
     s = {"steps": 2, "points": 2, "tasks": 2, "outputs": 1, "b_std": 0.1, "first_order": False, "shape": (6,),
          "dtype": jnp.float64, "inputs": jnp.float64, "more": {}} | edge  # fmt: skip
-    network = MLP(thin.WIDE, depth=1, outputs=s["outputs"], b_std=s["b_std"])
+    network = MLP(WIDE, depth=1, outputs=s["outputs"], b_std=s["b_std"])
     params = network.init(jax.random.key(5), s["shape"], s["dtype"]) | s["more"]
     keys = jax.random.split(jax.random.key(6), 4)
     sizes = [(s["tasks"], count, *last) for count in (s["points"], 2) for last in (s["shape"], (s["outputs"],))]
@@ -123,7 +125,7 @@ def test_a_wide_network_has_every_edge_that_a_narrow_one_has(edge):
 
 
 def test_a_wide_network_is_fitted_without_inner_steps():
-    network = MLP(thin.WIDE, depth=1)
+    network = MLP(WIDE, depth=1)
     params = network.init(jax.random.key(7), (6,), jnp.float64)
     found = maml.fit(network.apply, params, BATCH, maml.InnerLoop(0.01, 0), optax.sgd(1e-3), steps=2)
     assert found.losses[1] < found.losses[0]
@@ -137,7 +139,7 @@ def test_what_it_cannot_do_is_left_to_plain_differentiation():
         return jax.eval_shape(lambda: network.init(jax.random.key(0), shape, jnp.float64))
 
     def fits(network=wide, rates=0.05, with_rates=False, **settings):
-        return _wide.fits(
+        return wide_gradient.fits(
             network.apply,
             params_of(network),
             rates,
@@ -154,4 +156,4 @@ def test_what_it_cannot_do_is_left_to_plain_differentiation():
     assert not fits(with_rates=True)
     for setting in ({"adapt": ("head",)}, {"first_order": True}, {"l2": 0.1}, {"steps": 1000}):
         assert not fits(**setting), setting
-    assert not _wide.fits(lambda params, x: x, params_of(wide), 0.05, BATCH, inner, False)
+    assert not wide_gradient.fits(lambda params, x: x, params_of(wide), 0.05, BATCH, inner, False)

@@ -16,9 +16,10 @@ import pytest
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageFont
 
-from mlkernels import explorer, plots, widgets
-from mlkernels.background import Background
-from mlkernels.demos._base import Control, Demo, Progress, Stage, choice, steps
+from mlkernels.course import plots, widgets
+from mlkernels.course.demos.demo import Control, Demo, Progress, Stage, choice, steps
+from mlkernels.course.widgets import explorer
+from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
 
 X = np.linspace(-5, 5, 200)

@@ -5,15 +5,15 @@ from __future__ import annotations
 import inspect
 from importlib import import_module
 
-from mlkernels.datasets import _store
-from mlkernels.datasets._dataset import Dataset
+from mlkernels.datasets import folders
+from mlkernels.datasets.dataset import Dataset
 from mlkernels.errors import bad_input
 
 __all__ = ["Dataset", "available", "first_available", "load", "names"]
 
 MADE = ("omniglot", "glyphs")  # with a `load` of their own
-_MODULES = {  # of all others, where their recipe is
-    "miniimagenet": "miniimagenet",
+RECIPE_MODULES = {  # of all others, where their recipe is
+    "miniimagenet": "miniimagenet.recipe",
     "tieredimagenet": "tieredimagenet",
     "cifar_fs": "cifar",
     "fc100": "cifar",
@@ -27,7 +27,7 @@ def names() -> tuple[str, ...]:
         >>> names()
         ('omniglot', 'glyphs', 'miniimagenet', 'tieredimagenet', 'cifar_fs', 'fc100')
     """
-    return (*MADE, *_MODULES)
+    return (*MADE, *RECIPE_MODULES)
 
 
 def load(name: str, split: str | None = None, **options) -> Dataset:
@@ -80,7 +80,7 @@ def available(name: str) -> str | None:
     _known(name)
     if name in MADE:
         return import_module(f"mlkernels.datasets.{name}").available()
-    found = _store.find_folder(name) or _small(name)
+    found = folders.find_folder(name) or _small(name)
     return None if found is None else str(found)
 
 
@@ -108,21 +108,21 @@ def first_available(*choices: str) -> str:
 
 
 def _open(name: str, split: str | None) -> Dataset:
-    from mlkernels.datasets._prepared import open_prepared
+    from mlkernels.datasets.prepared import open_prepared
 
-    folder = _store.find_folder(name)
+    folder = folders.find_folder(name)
     if folder is None and (path := _small(name)):
-        data = import_module(f"mlkernels.datasets.{_MODULES[name]}").load_small(name, path)
+        data = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}").load_small(name, path)
         return data if split is None else data.only(split)
     if folder is None:
         do = f"get it with `mlkernels data get {name}`; data/README.md says what it takes"
-        raise bad_input(name, "a prepared copy", f"none in {_store.where_looked()}", do)
+        raise bad_input(name, "a prepared copy", f"none in {folders.where_looked()}", do)
     return open_prepared(folder, split)
 
 
 def _small(name: str):
     """A file that holds a part of the dataset and is read as it is, where the dataset's module knows of one."""
-    module = import_module(f"mlkernels.datasets.{_MODULES[name]}")
+    module = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}")
     return module.small() if hasattr(module, "small") else None
 
 

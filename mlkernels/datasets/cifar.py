@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkernels.datasets import _pickles, _store
-from mlkernels.datasets._allowed import text
-from mlkernels.datasets._cifar_classes import CLASSES, SPLITS, SUPERCLASS_OF, SUPERCLASSES, split_classes
-from mlkernels.datasets._dataset import Dataset, pixel_statistics
-from mlkernels.datasets._recipe import CHUNK, Download, Expected, Part, Recipe
-from mlkernels.datasets._stored import StoredArray
+from mlkernels.datasets import folders
+from mlkernels.datasets.cifar_classes import CLASSES, SPLITS, SUPERCLASS_OF, SUPERCLASSES, split_classes
+from mlkernels.datasets.dataset import Dataset, pixel_statistics
+from mlkernels.datasets.importing.recipe import CHUNK, Download, Expected, Part, Recipe
+from mlkernels.datasets.safe_pickle import reader
+from mlkernels.datasets.safe_pickle.allowed import text
+from mlkernels.datasets.safe_pickle.stored import StoredArray
 from mlkernels.errors import bad_input
 
 LICENCE = "none stated by its authors (Krizhevsky 2009): research use"
@@ -71,7 +72,7 @@ def parts(name: str, path: Path, form: str) -> dict[str, Part]:
 
 def small() -> Path | None:
     """The npz with 120 images a class, where it lies in a folder that is read; `load_small` opens it as it is."""
-    found = _store.find(SMALL)
+    found = folders.find(SMALL)
     return found[0] if found else None
 
 
@@ -105,8 +106,8 @@ def load_small(name: str, path: Path) -> Dataset:
 
 def _official(path: Path) -> Path | None:
     """Where the official files are: at the path, in the folder that the archive unpacks to, or beside one of them."""
-    folders = (path, path / FOLDER) if path.is_dir() else (path.parent,) if path.name in OFFICIAL else ()
-    return next((one for one in folders if sum((one / file).is_file() for file in OFFICIAL) >= 2), None)
+    places = (path, path / FOLDER) if path.is_dir() else (path.parent,) if path.name in OFFICIAL else ()
+    return next((one for one in places if sum((one / file).is_file() for file in OFFICIAL) >= 2), None)
 
 
 def _present(file: Path) -> Path:
@@ -117,8 +118,8 @@ def _present(file: Path) -> Path:
 
 def _read_official(file: Path) -> File:
     """Classes and images of the file `train` or `test`; only their labels are in memory."""
-    content = _pickles.load(file, lazy=True)
-    data, fine, coarse = (_pickles.get(content, key, file) for key in ("data", "fine_labels", "coarse_labels"))
+    content = reader.load(file, lazy=True)
+    data, fine, coarse = (reader.get(content, key, file) for key in ("data", "fine_labels", "coarse_labels"))
     _check_images(file, data, (3072,))
     fine = _labels(file, fine, len(data))
     if fine.min() < 0 or fine.max() >= len(CLASSES):
@@ -130,13 +131,13 @@ def _read_official(file: Path) -> File:
 
 def _read_small(file: Path) -> File:
     what = "uint8 images [N, 32, 32, 3] of the 100 classes of CIFAR-100"
-    arrays = _store.read_npz(file, ("images", "labels", "class_names"), what)
+    arrays = folders.read_npz(file, ("images", "labels", "class_names"), what)
     if tuple(arrays["class_names"].tolist()) != CLASSES:
-        raise _store.reject(file, what, "other class names")
+        raise folders.reject(file, what, "other class names")
     _check_images(file, arrays["images"], (32, 32, 3))
     labels = _labels(file, arrays["labels"], len(arrays["images"]))
     if not np.array_equal(np.unique(labels), np.arange(len(CLASSES))):
-        raise _store.reject(file, what, "labels that are not 0 to 99")
+        raise folders.reject(file, what, "labels that are not 0 to 99")
     return labels, iter((arrays["images"],))
 
 
@@ -144,8 +145,8 @@ def _ready(name: str, split: str, file: Path) -> Part:
     """A split from its own pickle, whose labels are any numbers: CIFAR-100's, where they are those of the split."""
 
     def read() -> File:
-        content = _pickles.load(file, lazy=True)
-        data, labels = (_pickles.get(content, key, file) for key in ("data", "labels"))
+        content = reader.load(file, lazy=True)
+        data, labels = (reader.get(content, key, file) for key in ("data", "labels"))
         _check_images(file, data, (32, 32, 3))
         return _labels(file, labels, len(data)), _pieces(data)
 
@@ -198,9 +199,9 @@ def _labels(file: Path, labels: object, count: int) -> np.ndarray:
 
 
 def _check_meta(file: Path) -> None:
-    content = _pickles.load(file)
+    content = reader.load(file)
     for key, names in (("fine_label_names", CLASSES), ("coarse_label_names", tuple(SUPERCLASSES))):
-        found = _pickles.get(content, key, file)
+        found = reader.get(content, key, file)
         found = tuple(map(text, found)) if isinstance(found, list) else (type(found).__name__,)
         if found != names:
             raise bad_input(str(file), f"the {key} of CIFAR-100", f"{', '.join(found[:3])} ...", AGAIN)
@@ -208,14 +209,14 @@ def _check_meta(file: Path) -> None:
 
 def _check_names(files: Sequence[Path]) -> None:
     """No image is there twice under one name; that a name comes twice with different pixels proves nothing."""
-    contents = [_pickles.load(file, lazy=True) for file in files]
+    contents = [reader.load(file, lazy=True) for file in files]
     names = [content.get("filenames", content.get(b"filenames")) for content in contents]
     names = [list(map(text, own)) if isinstance(own, list) else [] for own in names]
     twice = {name for name, count in Counter(chain(*names)).items() if count > 1}
     seen = set()
     for file, content, own in zip(files, contents, names, strict=True):
         rows = {row: name for row, name in enumerate(own) if name in twice}
-        pieces = _pieces(_pickles.get(content, "data", file)) if rows else ()
+        pieces = _pieces(reader.get(content, "data", file)) if rows else ()
         for row, image in enumerate(chain.from_iterable(pieces)):
             if row in rows:
                 if (one := (rows[row], image.tobytes())) in seen:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkernels.datasets import _store, available, names, omniglot
-from mlkernels.datasets._checksums import sha256_of
-from mlkernels.datasets._dataset import Dataset
+from mlkernels.datasets import available, folders, names, omniglot
+from mlkernels.datasets.dataset import Dataset
 from mlkernels.errors import InputError
+from mlkernels.support.file_faults import sha256_of
 
 MOST = 2**27  # bytes of a split's images that are read: all of a small one, of a large one some of each class
 _AT_ONCE = 1000  # images
@@ -98,7 +98,7 @@ def _files_of(name: str) -> str:
         elif name == "glyphs" or (found := available(name)) is None:
             return ""
         else:
-            paths = [Path(found) / _store.MANIFEST if Path(found).is_dir() else Path(found)]
+            paths = [Path(found) / folders.MANIFEST if Path(found).is_dir() else Path(found)]
         return " ".join(_sum(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
     except (InputError, OSError) as error:
         return str(error)

@@ -6,8 +6,8 @@ from functools import lru_cache
 
 import numpy as np
 
-from mlkernels.checks import whole
-from mlkernels.datasets._dataset import Dataset, pixel_statistics
+from mlkernels.datasets.dataset import Dataset, pixel_statistics
+from mlkernels.support.arguments import whole
 
 SIZE = 28
 FINE = 4  # strokes are inked on a grid this much finer, then averaged: anti-aliasing

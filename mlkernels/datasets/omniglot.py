@@ -11,13 +11,13 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkernels.checks import one_of
-from mlkernels.datasets import _store
-from mlkernels.datasets._dataset import Dataset, Turned, pixel_statistics
-from mlkernels.datasets._fetch import fetch
-from mlkernels.datasets._modes import as_rgb
+from mlkernels.datasets import folders
+from mlkernels.datasets.dataset import Dataset, Turned, pixel_statistics
+from mlkernels.datasets.importing.fetch import fetch
+from mlkernels.datasets.importing.modes import as_rgb
 from mlkernels.errors import bad_input
-from mlkernels.files import write_atomically
+from mlkernels.support.arguments import one_of
+from mlkernels.support.files import write_atomically
 
 PREPARED = "omniglot_28.npz"
 LICENCE = "MIT (Brenden Lake)"
@@ -61,7 +61,7 @@ def available() -> str | None:
 
 def files() -> list[Path]:
     """The files that `load` would read: the prepared one, or both official zips; none where it would download."""
-    return _store.find(PREPARED) or _store.find(*OFFICIAL.sha256) or []
+    return folders.find(PREPARED) or folders.find(*OFFICIAL.sha256) or []
 
 
 def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = True) -> Dataset:
@@ -91,12 +91,12 @@ def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = T
     Source: Lake, Salakhutdinov and Tenenbaum 2015; splits of Vinyals et al. 2016.
     """
     one_of("splits", splits, SPLITS)
-    if found := _store.find(PREPARED):
+    if found := folders.find(PREPARED):
         path = found[0]
         arrays = read_prepared(path)
     else:
         arrays = convert(_archives(download))
-        path = _store.claim(_store.writing_folder()) / PREPARED
+        path = folders.claim(folders.writing_folder()) / PREPARED
         write_atomically(path, lambda temporary: _save(temporary, arrays))
     return _dataset(arrays, splits, rotations, str(path))
 
@@ -104,9 +104,9 @@ def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = T
 def read_prepared(path: Path) -> dict[str, np.ndarray]:
     """Read and check `omniglot_28.npz`: every character and drawing is there, or an `InputError` says what is wrong."""
     what = f"Omniglot's prepared file with {OFFICIAL.characters} characters of {OFFICIAL.drawings} drawings"
-    arrays = _store.read_npz(path, KEYS, what)
+    arrays = folders.read_npz(path, KEYS, what)
     if fault := _fault(arrays):
-        raise _store.reject(path, what, fault)
+        raise folders.reject(path, what, fault)
     return arrays
 
 
@@ -123,19 +123,19 @@ def convert(archives: list[Path]) -> dict[str, np.ndarray]:
         (0 background, 1 evaluation) and `vinyals_class_split` (0, 1, 2) `[classes]`, and the names of the splits.
 
     Raises:
-        InputError: an archive is not the official one or is damaged; `_store.reject` keeps it aside.
+        InputError: an archive is not the official one or is damaged; `folders.reject` keeps it aside.
     """
     drawings = []
     for path in archives:
         what = f"the official Omniglot {path.name}"
-        fault = _store.fault_of(path, OFFICIAL.sha256.get(path.name))
+        fault = folders.fault_of(path, OFFICIAL.sha256.get(path.name))
         if fault is None:
             try:
                 drawings += _read_zip(path)
             except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error) as error:
                 fault = f"a damaged archive ({str(error).splitlines()[0]})"
         if fault is not None:
-            raise _store.reject(path, what, fault)
+            raise folders.reject(path, what, fault)
     drawings.sort(key=lambda drawing: drawing[0])  # background first; then by alphabet, character, drawer
     places = [place for place, _ in drawings]
     number = {character: index for index, character in enumerate(dict.fromkeys(place[:3] for place in places))}
@@ -162,16 +162,16 @@ def convert(archives: list[Path]) -> dict[str, np.ndarray]:
 def _archives(download: bool) -> list[Path]:
     """Both official zips, downloaded to the cache where they are missing and may be."""
     for name, sha256 in OFFICIAL.sha256.items():
-        if _store.find(name):
+        if folders.find(name):
             continue
         if not download:
             do = (
                 f"put {PREPARED}, or {' and '.join(OFFICIAL.sha256)} from {OFFICIAL.url}, into "
-                f"{_store.writing_folder()} or into a folder that {_store.VARIABLE} names, or allow the download"
+                f"{folders.writing_folder()} or into a folder that {folders.VARIABLE} names, or allow the download"
             )
-            raise bad_input("omniglot", f"{PREPARED} or the official zips", f"none in {_store.where_looked()}", do)
-        fetch(OFFICIAL.url + name, _store.claim(_store.writing_folder()) / name, sha256)
-    return _store.find(*OFFICIAL.sha256)
+            raise bad_input("omniglot", f"{PREPARED} or the official zips", f"none in {folders.where_looked()}", do)
+        fetch(OFFICIAL.url + name, folders.claim(folders.writing_folder()) / name, sha256)
+    return folders.find(*OFFICIAL.sha256)
 
 
 def _read_zip(path: Path) -> list[tuple[tuple, np.ndarray]]:

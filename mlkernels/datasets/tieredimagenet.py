@@ -10,13 +10,14 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkernels.datasets import _pickles
-from mlkernels.datasets._images import FLIPPED, check_array, decode, is_blue_first, labelled, numbered
-from mlkernels.datasets._recipe import CHUNK, Expected, Part, Recipe
-from mlkernels.datasets._store import fault_of
-from mlkernels.datasets._stored import StoredArray, as_array
-from mlkernels.datasets.miniimagenet import LICENCE, SPLITS
+from mlkernels.datasets.importing.images import FLIPPED, check_array, decode, is_blue_first, labelled, numbered
+from mlkernels.datasets.importing.recipe import CHUNK, Expected, Part, Recipe
+from mlkernels.datasets.miniimagenet.classes import SPLITS
+from mlkernels.datasets.miniimagenet.recipe import LICENCE
+from mlkernels.datasets.safe_pickle import reader
+from mlkernels.datasets.safe_pickle.stored import StoredArray, as_array
 from mlkernels.errors import bad_input
+from mlkernels.support.file_faults import fault_of
 
 PREFIXES = ("", "tiered-imagenet-")
 SIDE = 84
@@ -48,26 +49,26 @@ def parts(path: Path, form: str) -> dict[str, Part]:
         if missing:
             do = "put the images and labels of all three splits into one folder"
             raise bad_input(str(folder), f"{pattern.format('{train,val,test}')}", f"no {missing[0]}", do)
-    reader = _png if form == "png" else _npz
+    read_images = _png if form == "png" else _npz
     read, flip = {}, False
     for split in SPLITS:
-        read[split] = reader(images[split])
+        read[split] = read_images(images[split])
         # PNG files know their channels. In an npz they are as OpenCV left them: blue first, if nobody turned them.
         flip = is_blue_first(read[split][1]()) if split == "train" and form == "npz" else flip
     return {split: _part(split, *read[split], images[split], labels[split], flip) for split in SPLITS}
 
 
 def _part(split: str, count: int, pieces: Callable, images: Path, file: Path, flip: bool) -> Part:
-    content = _pickles.load(file, lazy=True)
-    key = "label_specific" if "label_specific" in map(_pickles.text, content or ()) else "labels"
-    labels = as_array(_pickles.get(content, key, file))
+    content = reader.load(file, lazy=True)
+    key = "label_specific" if "label_specific" in map(reader.text, content or ()) else "labels"
+    labels = as_array(reader.get(content, key, file))
     if labels.shape != (count,) or labels.dtype.kind not in "iu":
         expected, got = f"{count} whole numbers, one for each image", f"{labels.dtype} {list(labels.shape)}"
         raise bad_input(str(file), expected, got, "nothing was imported; give labels and images of one copy")
     numbers, values = numbered(labels)
     names = [f"{split} class {value}" for value in values]
     if key == "label_specific":
-        words = [_pickles.text(word) for word in _pickles.get(content, "label_specific_str", file)]
+        words = [reader.text(word) for word in reader.get(content, "label_specific_str", file)]
         if len(words) <= values.max():
             expected, got = f"a name for each of {values.max() + 1} classes", len(words)
             raise bad_input(str(file), expected, got, "nothing was imported; give another copy")
@@ -85,7 +86,7 @@ def _part(split: str, count: int, pieces: Callable, images: Path, file: Path, fl
 
 def _png(path: Path) -> tuple[int, Callable[[], Iterator[np.ndarray]]]:
     """How many images, and a way to read them: the pickle is a list of PNG files, as arrays of bytes."""
-    files = _pickles.load(path, lazy=True)
+    files = reader.load(path, lazy=True)
     if not isinstance(files, list):
         raise bad_input(str(path), "a list of PNG files", type(files).__name__, "give few-shot-ssl's pickle")
 

@@ -15,7 +15,7 @@ from mlkernels.networks import MLP, Conv4
 @lru_cache(maxsize=32)
 def _kernel_fn(network: MLP | Conv4) -> Callable[[Array, Array], Kernels]:
     """The jitted kernel function of one architecture. Width does not enter, so any width may be given to stax."""
-    from mlkernels._neural_tangents import stax
+    from mlkernels.kernels.neural_tangents_bridge import stax
 
     hidden = {"W_std": network.w_std, "b_std": network.b_std or None}
     if isinstance(network, MLP):

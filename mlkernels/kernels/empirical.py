@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mlkernels._tracing import traced
-from mlkernels.checks import one_of
 from mlkernels.errors import bad_input
-from mlkernels.memory import require
+from mlkernels.support.arguments import one_of
+from mlkernels.support.memory import require
+from mlkernels.support.tracing import traced
 
 OUTPUTS = ("sum", "full", "trace")
 

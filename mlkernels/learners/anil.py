@@ -12,21 +12,13 @@ import jax.numpy as jnp
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from mlkernels.checks import whole
 from mlkernels.errors import bad_input
-from mlkernels.learners._inner import InnerLoop, form, rates_for
-from mlkernels.learners._inner_problem import (
-    check_solver,
-    check_strongly_convex,
-    joined,
-    minimum,
-    parts,
-    solve,
-    support_loss,
-)
-from mlkernels.learners._losses import loss_of
-from mlkernels.learners._meta import add_up, check_batch, check_reduce, in_sequence
-from mlkernels.metantk.empirical import spread
+from mlkernels.inner_loop.losses import loss_of, support_loss
+from mlkernels.inner_loop.minimum import check_solver, check_strongly_convex, minimum, solve
+from mlkernels.inner_loop.parts import joined, parts, spread
+from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
+from mlkernels.learners.meta_gradient import add_up, check_batch, check_reduce, in_sequence
+from mlkernels.support.arguments import whole
 from mlkernels.tasks import TaskBatch
 
 

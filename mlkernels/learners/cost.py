@@ -10,14 +10,13 @@ from typing import NamedTuple
 
 import jax
 
-from mlkernels.checks import whole
 from mlkernels.errors import bad_input
-from mlkernels.learners._inner import InnerLoop, rates_for
-from mlkernels.learners._inner_problem import joined, parts, support_loss
-from mlkernels.learners._losses import loss_of
-from mlkernels.learners._meta import check_batch
+from mlkernels.inner_loop.losses import loss_of, support_loss
+from mlkernels.inner_loop.parts import joined, parts, spread
+from mlkernels.inner_loop.settings import InnerLoop, rates_for
 from mlkernels.learners.maml import meta_gradient
-from mlkernels.metantk.empirical import spread
+from mlkernels.learners.meta_gradient import check_batch
+from mlkernels.support.arguments import whole
 from mlkernels.tasks import TaskBatch
 
 # Compiled to be counted, not to be run. Fusion would compute elementwise results anew wherever they are needed, which

@@ -14,12 +14,13 @@ from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import LinearOperator
 
 from mlkernels.errors import bad_input
-from mlkernels.learners._eigen import doubled, extremes, hessian, lanczos
-from mlkernels.learners._inner import InnerLoop, form, rates_for
-from mlkernels.learners._inner_problem import check_strongly_convex, minimum, parts, support_loss
-from mlkernels.learners._losses import check_labels
-from mlkernels.learners._meta import check_batch, check_reduce, in_sequence, value_of_batch
-from mlkernels.learners._trajectory import Trajectory, trajectory
+from mlkernels.inner_loop.losses import check_labels, support_loss
+from mlkernels.inner_loop.minimum import check_strongly_convex, minimum
+from mlkernels.inner_loop.parts import parts
+from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
+from mlkernels.inner_loop.trajectory import Trajectory, trajectory
+from mlkernels.learners.eigenvalues import doubled, extremes, hessian, lanczos
+from mlkernels.learners.meta_gradient import check_batch, check_reduce, in_sequence, value_of_batch
 from mlkernels.tasks import TaskBatch
 
 __all__ = [

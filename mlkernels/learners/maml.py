@@ -13,11 +13,10 @@ import jax
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.learners._divergence import Divergence, DivergenceError
-from mlkernels.learners._fit import FitResult, fit
-from mlkernels.learners._inner import InnerLoop, adapt, form, per_layer, rates_for
-from mlkernels.learners._losses import LOSSES, check_labels, check_loss
-from mlkernels.learners._meta import (
+from mlkernels.inner_loop.descent import adapt
+from mlkernels.inner_loop.losses import LOSSES, check_labels, check_loss
+from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
+from mlkernels.learners.meta_gradient import (
     check_batch,
     check_reduce,
     in_sequence,
@@ -26,6 +25,8 @@ from mlkernels.learners._meta import (
     value_of_batch,
     value_of_task,
 )
+from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError
+from mlkernels.learners.outer_loop.fit import FitResult, fit
 from mlkernels.tasks import TaskBatch
 
 __all__ = [

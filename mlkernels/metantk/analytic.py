@@ -10,8 +10,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.memory import require
 from mlkernels.metantk.operator import adaptation_operator, float64
+from mlkernels.support.memory import require
 from mlkernels.tasks import TaskBatch
 
 KernelFn = Callable[[Array, Array], Array]

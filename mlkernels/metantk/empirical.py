@@ -10,76 +10,14 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop.descent import descend
+from mlkernels.inner_loop.parts import moving_part
 from mlkernels.kernels import check_outputs, gram
-from mlkernels.memory import require
-from mlkernels.metantk import thin
+from mlkernels.metantk import wide
 from mlkernels.metantk.analytic import check_tasks
 from mlkernels.metantk.operator import check_loop
+from mlkernels.support.memory import require
 from mlkernels.tasks import TaskBatch
-
-
-def moving_part(params, layers: tuple[str, ...] | None):
-    """The layers that an inner loop moves, and the function that puts them back among the others.
-
-    Args:
-        params: the parameters; a dictionary of layers unless `layers` is None.
-        layers: names of layers; None means all parameters, of any pytree.
-
-    Returns:
-        The moving parameters and `merge(moving) -> params`.
-
-    Example:
-        >>> moving, merge = moving_part({"body": 1.0, "head": 2.0}, ("head",))
-        >>> moving, merge({"head": 3.0})
-        ({'head': 2.0}, {'body': 1.0, 'head': 3.0})
-    """
-    if layers is None:
-        return params, lambda moving: moving
-    return {name: params[name] for name in layers}, lambda moving: {**params, **moving}
-
-
-def spread(rates, start):
-    """One rate for each leaf of `start`, in its type; `rates` is a tree that is a prefix of it: a scalar, one a layer.
-
-    Example:
-        >>> spread({"head": 0.5}, {"head": [jnp.ones(2), jnp.ones(3)]})["head"][1].item()
-        0.5
-    """
-    return jax.tree.map(lambda rate, part: jax.tree.map(lambda p: jnp.asarray(rate, p.dtype), part), rates, start)
-
-
-def descend(loss: Callable, start, rates, steps, *, first_order: bool = False, remat: bool = True):
-    r"""Gradient descent.
-
-    .. math:: \theta \leftarrow \theta - \lambda \odot \nabla\ell(\theta)
-
-    Args:
-        loss: `loss(theta) -> scalar`.
-        start: theta, any pytree.
-        rates: lambda, a scalar or a tree that is a prefix of theta's (a rate a layer, say); may be traced.
-        steps: an int of at least 0, then differentiable in reverse; or traced, then for forward use alone.
-        first_order: treat the gradients as constants when this is differentiated.
-        remat: hold one step's computation at a time in the reverse pass, and compute it anew: less memory, more work.
-
-    Returns:
-        theta after the last step.
-
-    Example:
-        >>> float(descend(lambda x: x**2 / 2, jnp.asarray(1.0), 0.5, 3))
-        0.125
-    """
-    rates = spread(rates, start)
-
-    def step(theta, _):
-        gradient = jax.grad(loss)(theta)
-        if first_order:
-            gradient = jax.lax.stop_gradient(gradient)
-        return jax.tree.map(lambda p, rate, g: p - rate * g, theta, rates, gradient), None
-
-    if not isinstance(steps, int):
-        return jax.lax.fori_loop(0, steps, lambda _, theta: step(theta, None)[0], start)
-    body = jax.checkpoint(step, prevent_cse=False) if remat else step  # inside scan nothing is merged anyway
-    return jax.lax.scan(body, start, length=steps)[0]
 
 
 def adapt_parameters(apply, params, support_x, support_y, *, inner_rate, inner_steps: int, adapt: str = "all"):
@@ -189,9 +127,9 @@ def empirical_metantk(
         )
     check_loop(inner_rate, inner_steps, 0.0, False, "inner")
     if adapt == "all" and outputs != "trace":
-        network = thin.network_of(apply, params, tasks, 2 * thin.rows(tasks, inner_steps, outputs))
+        network = wide.network_of(apply, params, tasks, 2 * wide.rows(tasks, inner_steps, outputs))
         if network is not None:
-            return thin.metantk(network, params, tasks, inner_rate, inner_steps, outputs)
+            return wide.metantk(network, params, tasks, inner_rate, inner_steps, outputs)
     B, n = tasks.query_x.shape[:2]
     k = 1 if outputs == "sum" else tasks.query_y.shape[-1]
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))

@@ -3,14 +3,14 @@
 `search` finds an architecture, `train` trains it on the base classes, `evaluate` classifies few-shot episodes with it.
 """
 
-from mlkernels.nas.cost import flop_count, parameter_count
-from mlkernels.nas.evaluate import Evaluated, evaluate, pixels_of
-from mlkernels.nas.layout import Layout
-from mlkernels.nas.network import Network
-from mlkernels.nas.search import Found, Progress, replay, search
-from mlkernels.nas.settings import SearchSettings
-from mlkernels.nas.space import CELL_TYPES, SPACES, Genotype, Space
-from mlkernels.nas.train import Trained, TrainProgress, TrainSettings, load_trained, train
+from mlkernels.nas.engine.network import Network
+from mlkernels.nas.evaluation.evaluate import Evaluated, evaluate, pixels_of
+from mlkernels.nas.searching.search import Found, Progress, replay, search
+from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.nas.space.cost import flop_count, parameter_count
+from mlkernels.nas.space.layout import Layout
+from mlkernels.nas.space.search_space import CELL_TYPES, SPACES, Genotype, Space
+from mlkernels.nas.training.train import Trained, TrainProgress, TrainSettings, load_trained, train
 
 __all__ = [
     "CELL_TYPES",

@@ -1,8 +1,8 @@
 """Batches of few-shot tasks, and the samplers that make them."""
 
-from mlkernels.tasks._batch import TaskBatch, concatenate
-from mlkernels.tasks._episodes import episodes
-from mlkernels.tasks._synthetic import (
+from mlkernels.tasks.batch import TaskBatch, concatenate
+from mlkernels.tasks.image_episodes import episodes
+from mlkernels.tasks.synthetic import (
     SinusoidTasks,
     random_labels,
     sinusoid,

@@ -1,0 +1,203 @@
+"""The command line: mlkernels run | lab | data | nas | check | readme. Heavy imports stay inside the commands."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import signal
+import sys
+from pathlib import Path
+
+import click
+
+import mlkernels
+from mlkernels.commands.data import data as data_group
+from mlkernels.commands.nas_search import nas as nas_group
+from mlkernels.commands.typed_path import TypedPath
+from mlkernels.errors import InputError, bad_input
+from mlkernels.support.files import is_of_a_place, not_written
+
+_FOLDER = TypedPath(file_okay=False)
+_notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Folder of the notebooks [the checkout's].")
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(mlkernels.__version__, prog_name="mlkernels")
+def cli() -> None:
+    """A course on the theory of few-shot meta-learning: run its notebooks, read them, get data, check the set-up."""
+
+
+cli.add_command(data_group)
+cli.add_command(nas_group)
+
+
+@cli.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@click.option("--preset", default="quick", show_default=True, metavar="quick|class|full", help="How much is computed.")
+@click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A notebook's parameter; may be repeated.")
+@click.option("--out", type=_FOLDER, metavar="DIR", help="Where the results go [build/<preset> of the checkout].")
+@click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Notebooks at a time.")
+@click.option(
+    "--timeout-cell", type=click.IntRange(min=1), metavar="S", help="Seconds that a cell may take [no limit]."
+)
+@click.option("--resume", is_flag=True, help="Skip notebooks that are finished and unchanged.")
+@_notebooks
+def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> int:
+    """Execute notebooks, render them, gather claims.
+
+    NAME is the beginning of a notebook's name, such as 01; without it, all of them run.
+
+    Leaves in DIR: each executed notebook and its page, claims.json, and index.html, which shows them all. One run at a
+    time works there. Paths, those of --set too, are from the current folder.
+
+    Exit status: 0 all finished and no claim failed, 1 a notebook or a claim failed, 2 bad usage, 130 stopped by Ctrl-C.
+    """
+    from mlkernels.runner import pool, report
+    from mlkernels.runner.display import progress
+    from mlkernels.support.files import alone
+
+    work, out = pool.plan(notebooks, names, out, preset, settings)
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    command = shlex.join(["mlkernels", *sys.argv[1:]])
+    with alone(out):
+        outcomes = pool.run(
+            work, workers=jobs, timeout=timeout_cell, resume=resume, display=progress([job.name for job in work])
+        )
+        for outcome in outcomes:
+            if outcome.detail:
+                click.echo(outcome.detail, err=True)
+        result = report.write_report(out, preset=preset, command=command)
+    stopped = any(outcome.status in ("interrupted", "not started") for outcome in outcomes)
+    kept = [outcome.name for outcome in outcomes if outcome.status in ("finished", "unchanged")]
+    if stopped:
+        click.echo(f"stopped; finished and kept in {_short(out)}: {', '.join(kept) or 'none'}", err=True)
+        click.echo(f"go on with: {command}{'' if resume else ' --resume'}", err=True)
+        return 130
+    fallen = [c for c in report.broken(result["claims"]) if c["notebook"] in kept]
+    for claim in fallen:
+        numbers = f"expected {claim['expected']}, measured {claim['measured']}"
+        click.echo(f"{claim['notebook']}: claim {claim['id']} does not hold: {numbers}", err=True)
+    click.echo(f"{len(kept)} of {len(outcomes)} finished; read {_short(out / 'index.html')}")
+    return 1 if fallen or len(kept) < len(outcomes) else 0
+
+
+def _short(path: Path) -> str:
+    """A path as seen from here, where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)
+
+
+@cli.command(context_settings={"ignore_unknown_options": True})
+@click.argument("name", required=False)
+@click.argument("extra", nargs=-1, type=click.UNPROCESSED, metavar="[-- JUPYTERLAB OPTIONS]")
+@_notebooks
+def lab(name, extra, notebooks) -> None:
+    """Open JupyterLab on a notebook.
+
+    NAME is the beginning of its name; without it, the first one. What follows -- goes to JupyterLab.
+    """
+    from mlkernels.runner.notebooks import choose_notebooks, find_notebooks
+    from mlkernels.runner.worker import kernel_environment
+
+    if name and name.startswith("-"):
+        name, extra = None, (name, *extra)
+    found = find_notebooks(notebooks)
+    path = next(iter(choose_notebooks(found, [name] if name else []).values()))
+    sys.stdout.flush()
+    command = [sys.executable, "-m", "jupyterlab", str(path), *extra]
+    os.execve(sys.executable, command, kernel_environment(path.resolve().parents[1]))
+
+
+@cli.command()
+def check() -> int:
+    """Print versions, devices and data.
+
+    Exit status 1 if anything is wrong, with a line for each remedy.
+    """
+    from mlkernels.course.installation import check as look
+
+    findings = look()
+    for finding in findings:
+        click.echo(str(finding))
+    wrong = [finding for finding in findings if not finding.ok]
+    for finding in wrong:
+        click.echo(f"{finding.name}: {finding.remedy}", err=True)
+    if not wrong:
+        click.echo("all is well")
+    return 1 if wrong else 0
+
+
+@cli.command()
+@click.option("--claims", required=True, type=TypedPath(dir_okay=False), help="A claims.json.")
+@click.option("--readme", "path", type=TypedPath(dir_okay=False), help="The file [the checkout's README.md].")
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit status 1 if it would change.")
+@click.option(
+    "--pictures",
+    type=TypedPath(exists=True, file_okay=False),
+    help="Also save here the figures of the cells tagged readme, of the executed notebooks beside the claims.json.",
+)
+def readme(claims, path, only_check, pictures) -> int:
+    """Write the README's claims from a claims.json."""
+    import json
+
+    from mlkernels.runner.pages import save_pictures
+    from mlkernels.runner.readme import readme_with
+    from mlkernels.support.files import check_place, write_text
+
+    path = path or Path(mlkernels.__file__).parents[1] / "README.md"
+    for place in () if only_check else filter(None, (path, pictures and pictures / "picture.png")):
+        check_place(place)
+    try:
+        old, result = path.read_text(encoding="utf-8"), json.loads(claims.read_text(encoding="utf-8"))
+        new = readme_with(old, result)
+    except InputError:
+        raise
+    except OSError as error:
+        raise bad_input(str(error.filename), "a file that can be read", error.strerror, "give its path") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise bad_input(
+            str(claims), "a claims.json of mlkernels run", type(error).__name__, "make one: mlkernels run"
+        ) from None
+    if only_check:
+        click.echo(
+            f"{_short(path)}: {'as generated' if new == old else 'differs from ' + _short(claims)}", err=new != old
+        )
+        return int(new != old)
+    if new != old:
+        write_text(path, new)
+    for executed in sorted(claims.parent.glob("*.ipynb")) if pictures else []:
+        save_pictures(executed, pictures)
+    return 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The entry point: runs a command and leaves with its status; bad usage is one line and status 2.
+
+    Args:
+        arguments: of the command line; sys.argv[1:] where None.
+    """
+    if data := os.environ.get("MLKERNELS_DATA"):  # kernels run in the notebooks' folder: a relative path would move
+        parts = [os.path.abspath(os.path.expanduser(part.strip())) for part in data.split(os.pathsep) if part.strip()]
+        os.environ["MLKERNELS_DATA"] = os.pathsep.join(parts)
+    try:
+        status = cli.main(arguments, prog_name="mlkernels", standalone_mode=False)
+    except InputError as error:
+        click.echo(f"mlkernels: {' '.join(str(error).split())}", err=True)
+        status = 2
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        status = 2
+    except click.ClickException as error:
+        click.echo(f"mlkernels: {' '.join(error.format_message().split()).rstrip('.')}; see mlkernels --help", err=True)
+        status = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        click.echo("stopped", err=True)
+        status = 130
+    except OSError as error:  # a disk may be full, or a place taken, long after it was looked at
+        if not is_of_a_place(error):
+            raise
+        click.echo(
+            f"mlkernels: {' '.join(str(not_written(Path(error.filename or 'a file'), error)).split())}", err=True
+        )
+        status = 2
+    sys.exit(status or 0)

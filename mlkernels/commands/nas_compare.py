@@ -1,0 +1,111 @@
+"""The command `nas compare`: do training-free scores know anything of accuracy after training?"""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from dataclasses import asdict
+
+import click
+
+from mlkernels.commands.options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
+from mlkernels.commands.typed_path import TypedPath
+from mlkernels.support.strict_json import dumps
+
+
+@click.command()
+@data_option("omniglot")
+@click.option("--count", default=32, show_default=True, type=click.IntRange(min=3), help="Random architectures.")
+@size_options(cells=3, channels=4, pixels=14)
+@budget_options(epochs=1, rate=0.1)
+@click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Trainings of each.")
+@click.option(
+    "--repeats",
+    default=3,
+    show_default=True,
+    type=click.IntRange(min=1),
+    help="Draws of weights and images for the scores.",
+)
+@click.option(
+    "--episodes", default=300, show_default=True, type=click.IntRange(min=2), help="5-way 1-shot, for the test."
+)
+@seed_option()
+@click.option(
+    "--out", default="build/nas-compare.json", show_default=True, metavar="FILE",
+    type=TypedPath(dir_okay=False),
+    help="Where the result goes; what is done so far is in FILE.part and FILE.scores.part.",
+)  # fmt: skip
+def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, episodes, seed, out) -> int:
+    """Score random architectures without training, train them on one budget, and compare both orders.
+
+    Leaves in FILE all scores, all accuracies, and Kendall's tau between them. A training that diverges counts as the
+    accuracy of chance. The same command goes on where it was stopped.
+
+    Exit status: 0 done, 2 bad usage, 130 stopped by Ctrl-C.
+    """
+    import jax
+
+    from mlkernels.support.memory import keep_freed
+
+    keep_freed()
+    jax.config.update("jax_enable_x64", True)
+    from mlkernels.commands.counter import Counter
+    from mlkernels.nas import Layout, TrainSettings
+    from mlkernels.nas.evaluation.compare import agreement, plain, trained_accuracies
+    from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
+    from mlkernels.nas.space.random_genotypes import random_genotypes
+    from mlkernels.support import provenance
+    from mlkernels.support.files import alone, check_place, write_text
+
+    check_place(out)
+    dataset = named_dataset(data)
+    size = {"cells": cells, "channels": channels, "pixels": pixels, "colours": int(dataset.images.shape[-1])}
+    drawn, scored = jax.random.split(jax.random.key(seed))
+    ways = len(dataset.classes(next(iter(dataset.splits))))
+    trained_layout = Layout(**size, ways=ways, norm="batch")
+    genotypes = random_genotypes(trained_layout.space, count, key=drawn)
+    settings = TrainSettings(epochs=epochs, rate=rate, milestones=(), drop_path=0.0, padding=2, flip=0.0, seed=seed)
+    score_settings = ScoreSettings(Layout(**size), repeats=repeats)
+    display = Counter(sys.stderr)
+    trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
+
+    def work():
+        accuracy = trained_accuracies(
+            genotypes, dataset, trained_layout, settings, seeds=seeds, episodes=episodes,
+            out=trained_file, progress=lambda done, total: display.show(done, total, "trained"),
+        )  # fmt: skip
+        return accuracy, training_free_scores(
+            genotypes, dataset, score_settings, key=scored, out=scores_file,
+            progress=lambda done, total: display.show(done, total, "scored"),
+        )  # fmt: skip
+
+    try:
+        accuracy, scores = stoppable(work, alone(out.parent, out.name), display)
+    except KeyboardInterrupt:
+        kept = f"{trained_file} and {scores_file.name} keep what is done"
+        click.echo(f"stopped; {kept}: the same command goes on from there", err=True)
+        return 130
+    told = {"data": dataset.name, "episodes": episodes, "seeds": seeds, "repeats": repeats, **size, **asdict(settings)}
+    diverged = json.loads(trained_file.read_text(encoding="utf-8")).get("diverged", {})
+    result = {
+        **provenance.here(), "command": shlex.join(["mlkernels", *sys.argv[1:]]), "seed": seed, "settings": told,
+        "genotypes": [str(genotype) for genotype in genotypes],
+        "accuracy": accuracy.round(6).tolist(),
+        "diverged": diverged,
+        "scores": {name: [[plain(value) for value in row] for row in values] for name, values in scores.items()},
+    }  # fmt: skip
+
+    def write():
+        write_text(out, dumps(result, indent=1) + "\n")
+
+    write()  # whatever becomes of the taus
+    taus = {name: agreement(values.mean(1), accuracy.mean(1)) for name, values in scores.items()}
+    result["tau"] = {name: [tau.mean, tau.low, tau.high] for name, tau in taus.items()}
+    write()
+    if diverged:
+        click.echo(f"{len(diverged)} of {accuracy.size} trainings diverged: they count as the accuracy of chance")
+    for name, tau in taus.items():
+        click.echo(f"{name:14} tau {tau:.2f}")
+    click.echo(str(out))
+    return 0

@@ -1,0 +1,1 @@
+"""What notebooks use: presets, claims, exercises, plots, widgets, demos."""

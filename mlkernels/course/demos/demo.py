@@ -1,0 +1,224 @@
+"""What a demo is: settings -> numbers -> a figure whose frame stays while its content moves. No widgets here."""
+
+from __future__ import annotations
+
+import io
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import matplotlib
+import numpy as np
+from matplotlib.artist import Artist
+from matplotlib.figure import Figure
+from PIL import Image
+
+from mlkernels.course.demos.controls import Control, choice, steps, written
+from mlkernels.course.plots import DPI, STYLE, check_alt
+from mlkernels.errors import bad_input
+
+__all__ = ["Control", "Demo", "Frame", "Progress", "Stage", "choice", "steps", "written"]
+
+_ON_TOP = 100  # added to the z-order of what moves, so that drawing it last is drawing it in order
+
+
+class Stage:
+    """A figure whose frame (axes, ticks, labels) is drawn once, while its moving artists are drawn anew for each frame.
+
+    A whole 3-panel figure takes matplotlib about 100 ms, nearly all of it for ticks and text; the moving artists take a
+    few. When something else than they has changed, as an axis limit, the frame is drawn again by itself.
+
+    Args:
+        figure: with fixed axes (`plots.figure(..., boxes=...)`).
+        moving: name -> an artist, or a list of artists, that `move` will change.
+    """
+
+    def __init__(self, figure: Figure, **moving: Artist | Iterable[Artist]) -> None:
+        self.figure = figure
+        self._moving = moving
+        artists = [a for item in moving.values() for a in (list(item) if isinstance(item, list | tuple) else [item])]
+        for artist in artists:
+            artist.set_animated(True)
+            artist.set_zorder(artist.get_zorder() + _ON_TOP)
+        self._artists = sorted(artists, key=Artist.get_zorder)
+        self._frame = None
+        figure.set_dpi(DPI)
+
+    def __getitem__(self, name: str) -> Any:
+        return self._moving[name]
+
+    def pixels(self) -> np.ndarray:
+        """The picture as it is now, `[height, width, 4]` uint8; a view that the next call overwrites."""
+        canvas = self.figure.canvas
+        if self._frame is None or self.figure.stale:  # what moves is `animated` and makes nothing stale
+            canvas.draw()
+            self._frame = canvas.copy_from_bbox(self.figure.bbox)
+        else:
+            canvas.restore_region(self._frame)
+        renderer = canvas.get_renderer()
+        for artist in self._artists:
+            artist.draw(renderer)
+        return np.asarray(canvas.buffer_rgba())
+
+    def png(self) -> bytes:
+        """The picture as PNG."""
+        file = io.BytesIO()
+        Image.fromarray(self.pixels()).convert("RGB").save(file, "png", compress_level=1)
+        return file.getvalue()
+
+
+class Frame(NamedTuple):
+    """One answer of a demo: the picture, its alt text, a line with the numbers, the picture's size in inches."""
+
+    png: bytes
+    alt: str
+    readout: str
+    size: tuple[float, float]
+
+
+class Progress(NamedTuple):
+    """One item of a demo's run.
+
+    Args:
+        done: how far the run has come, 0 to 1.
+        text: that in words, for the line beside the progress bar and for the alt text.
+        data: what `overlay` draws; all of the run so far, since items may be skipped.
+        failed: whether the run ends here for a reason that the reader must see, as divergence.
+    """
+
+    done: float
+    text: str
+    data: Any = None
+    failed: bool = False
+
+
+@dataclass(frozen=True)
+class Demo:
+    """A demo as pure functions: the same settings give the same picture, on a new stage and on a used one.
+
+    With `run` a demo has besides its picture something that takes long, on a button: a computation whose items are
+    drawn over the picture while it goes on.
+
+    Args:
+        name: short, for messages and benchmarks.
+        question: what the reader should think about before moving anything.
+        controls: two to six, in three rows: with question and figure they must fit a screen.
+        compute: (**settings) -> numbers, of any type; raises InputError for settings that have no answer.
+        stage: () -> `Stage`: the figure with all that stays, and placeholders for what moves.
+        move: (stage, numbers): put the numbers into the stage's artists; every moving artist, every time.
+        describe: (numbers) -> the alt text of this picture.
+        twin: three to six settings (those not named are the defaults) for the static picture.
+        readout: (numbers) -> the line above the figure.
+        warm: () -> None: compile whatever the controls can ask for.
+        run: (**settings) -> an iterator of `Progress`, each at most about 0.2 s of work after the one before; None for
+            a demo that only predicts. It runs in a thread of its own and is left between two items when stopped.
+        overlay: (stage, item or None): put an item into the stage's artists; None clears them.
+        twin_runs: whether the static picture shows the runs, finished.
+
+    Raises:
+        InputError: two controls for one setting, a twin of another length or with an unknown setting, a run without an
+            overlay.
+
+    Example:
+        >>> from mlkernels.course import plots
+        >>> def stage():
+        ...     fig, (ax,) = plots.figure(4, 3, boxes=[(0.15, 0.2, 0.8, 0.7)])
+        ...     ax.set(xlim=(0, 1), ylim=(0, 1))
+        ...     return Stage(fig, line=ax.plot([], [])[0])
+        >>> x = np.linspace(0, 1, 50)
+        >>> power = Demo(
+        ...     name="power", question="Which power bends most?", controls=(steps("p", "power p", (1, 2, 4), 2),),
+        ...     compute=lambda p: x**p, stage=stage, move=lambda stage, y: stage["line"].set_data(x, y),
+        ...     describe=lambda y: f"A power function, {y[25]:.2f} at one half.", twin=({"p": 1}, {}, {"p": 4}),
+        ... )
+        >>> power.alt(p=2), power.draw(p=2).axes[0].get_xlim()[1].item()
+        ('A power function, 0.26 at one half.', 1.0)
+    """
+
+    name: str
+    question: str
+    controls: tuple[Control, ...]
+    compute: Callable[..., Any]
+    stage: Callable[[], Stage]
+    move: Callable[[Stage, Any], None]
+    describe: Callable[[Any], str]
+    twin: tuple[Mapping[str, Any], ...]
+    readout: Callable[[Any], str] = lambda numbers: ""
+    warm: Callable[[], None] = lambda: None
+    run: Callable[..., Iterator[Progress]] | None = None
+    overlay: Callable[[Stage, Progress | None], None] | None = None
+    twin_runs: bool = False
+
+    def __post_init__(self) -> None:
+        names = [control.name for control in self.controls]
+        if len(set(names)) < len(names):
+            raise bad_input(f"demo {self.name}, controls", "one a setting", ", ".join(names), "rename one")
+        if not 3 <= len(self.twin) <= 6:
+            raise bad_input(f"demo {self.name}, twin", "three to six settings", len(self.twin), "add or drop some")
+        if self.run is not None and self.overlay is None:
+            raise bad_input(f"demo {self.name}, overlay", "a function, as there is a run", None, "draw the run's items")
+        for values in self.twin:
+            self.settings(**values)
+
+    def settings(self, **values: Any) -> dict[str, Any]:
+        """These values, with the controls' defaults for those not named. An unknown name is an InputError."""
+        defaults = {control.name: control.default for control in self.controls}
+        if unknown := sorted(set(values) - set(defaults)):
+            raise bad_input(
+                f"demo {self.name}", f"settings {', '.join(defaults)}", ", ".join(unknown), "use one of these"
+            )
+        return defaults | values
+
+    def ends(self) -> Iterator[dict[str, Any]]:
+        """Settings worth testing: the defaults, all first and all last stops, and each control at its ends (a choice
+        at all of its options) with the others at their defaults."""
+        yield self.settings()
+        yield {control.name: control.values[0] for control in self.controls}
+        yield {control.name: control.values[-1] for control in self.controls}
+        for control in self.controls:
+            stops = control.values if control.kind == "choice" else (control.values[0], control.values[-1])
+            yield from (self.settings(**{control.name: value}) for value in stops)
+
+    def caption(self, **values: Any) -> str:
+        """The settings in words, as in "width 64, inner steps ∞"."""
+        values = self.settings(**values)
+        return ", ".join(f"{control.label} {control.text(values[control.name])}" for control in self.controls)
+
+    def build(self) -> Stage:
+        """A new stage in the course's look, whatever the notebook has set."""
+        with matplotlib.rc_context(STYLE):
+            return self.stage()
+
+    def _set(self, stage: Stage, numbers: Any, item: Progress | None = None) -> None:
+        self.move(stage, numbers)
+        if self.overlay is not None:
+            self.overlay(stage, item)
+
+    def frame(self, stage: Stage, item: Progress | None = None, /, **values: Any) -> Frame:
+        """The answer to these settings, drawn on this stage; with an item of a run drawn over it."""
+        numbers = self.compute(**self.settings(**values))
+        with matplotlib.rc_context(STYLE):
+            self._set(stage, numbers, item)
+            png = stage.png()
+        size = tuple(float(inches) for inches in stage.figure.get_size_inches())
+        alt = self.describe(numbers) + ("" if item is None else f" Run: {item.text}.")
+        return Frame(png, check_alt(alt), self.readout(numbers), size)
+
+    def finished(self, **values: Any) -> Progress:
+        """The last item of a whole run with these settings."""
+        if self.run is None:
+            raise bad_input(f"demo {self.name}", "a demo with a run", "one without", "use frame")
+        return deque(self.run(**self.settings(**values)), maxlen=1).pop()
+
+    def draw(self, **values: Any) -> Figure:
+        """The figure for these settings, on a stage of its own: for `plots.show` and for `savefig`."""
+        stage = self.build()
+        numbers = self.compute(**self.settings(**values))
+        with matplotlib.rc_context(STYLE):
+            self._set(stage, numbers)
+        return stage.figure
+
+    def alt(self, **values: Any) -> str:
+        """The alt text for these settings."""
+        return check_alt(self.describe(self.compute(**self.settings(**values))))

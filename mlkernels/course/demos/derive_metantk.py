@@ -1,0 +1,206 @@
+"""The demo of notebook 01: how the inner loop bends the MetaNTK, its spectrum, and one task's prediction.
+
+The kernels of each width are computed once; after that a slider only re-does the algebra of the inner loop, compiled
+once for all settings.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlkernels import kernels, metantk, tasks
+from mlkernels.course import plots
+from mlkernels.course.demos.demo import Demo, Stage, choice, steps
+from mlkernels.errors import bad_input
+from mlkernels.networks import MLP
+
+B, SUPPORT, QUERIES, GRID = 3, 6, 6, 60
+REACH = 4.0  # inputs lie in [-4, 4]
+WIDTHS = (16, 64, 256, 1024, math.inf)
+STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 1000, math.inf)
+RATES = (0.0003, 0.001, 0.003, 0.01)
+RIDGES = (0.0, 0.001, 0.01, 0.1, 1.0)
+EMPTY = np.zeros((B * QUERIES, B * QUERIES))
+
+
+@lru_cache
+def problem() -> tasks.SinusoidTasks:
+    """The three sinusoid tasks of the demo, always the same ones, each with its queries from left to right."""
+    found = tasks.sinusoid_with_parameters(
+        tasks=B, support=SUPPORT, queries=QUERIES, key=jax.random.key(3), amplitude=(0.6, 1.2), x_range=(-REACH, REACH)
+    )
+    query_x = jnp.sort(found.batch.query_x, axis=1)
+    return replace(found, batch=replace(found.batch, query_x=query_x, query_y=found.value(query_x)))
+
+
+def _indices() -> tuple[tasks.TaskBatch, tasks.TaskBatch]:
+    """The tasks with each point replaced by its row in the kernel tables; then task 1 with the grid as its queries."""
+    batch = problem().batch
+    support = jnp.arange(B * SUPPORT).reshape(B, SUPPORT, 1)
+    query = B * SUPPORT + jnp.arange(B * QUERIES).reshape(B, QUERIES, 1)
+    grid = B * (SUPPORT + QUERIES) + jnp.arange(GRID).reshape(1, GRID, 1)
+    whole = tasks.TaskBatch(support, batch.support_y, query, batch.query_y)
+    return whole, tasks.TaskBatch(support[:1], batch.support_y[:1], grid, jnp.zeros((1, GRID, 1)))
+
+
+@lru_cache(maxsize=len(WIDTHS))
+def tables(width: float) -> tuple[jax.Array, jax.Array]:
+    """NTK and NNGP between all points of the demo, `[N, N]` each, of one network of this width."""
+    batch = problem().batch
+    grid = jnp.linspace(-REACH, REACH, GRID)[:, None]
+    points = jnp.concatenate([batch.support_x.reshape(-1, 1), batch.query_x.reshape(-1, 1), grid])
+    if math.isinf(width):
+        nngp, ntk = kernels.infinite_kernels(MLP(1, b_std=1.0), points)
+        return ntk, nngp
+    network = MLP(int(width), b_std=1.0)
+    params = network.init(jax.random.key(0), (1,))
+    ntk = kernels.empirical_ntk(network.apply, params, points)
+    return ntk, kernels.empirical_nngp(network.apply, params, points)
+
+
+@jax.jit
+def _algebra(ntk, inner, rate, count, ridge):
+    """Phi, and the prediction of task 1 on the grid, from tables alone. Everything that a slider moves is traced."""
+
+    def look_up(table):
+        return lambda rows, columns: table[rows[:, 0]][:, columns[:, 0]]
+
+    whole, first = _indices()
+    loop = {"inner_rate": rate, "inner_steps": count, "ridge": ridge}
+    phi = metantk.analytic_metantk(whole, look_up(ntk), inner_kernel=look_up(inner), **loop)
+    return phi, metantk.adapted_outputs(first, look_up(inner), **loop)[0, :, 0]
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """What one setting gives: the kernel, its eigenvalues (ascending), the prediction on the grid, three read-outs."""
+
+    phi: np.ndarray
+    eigenvalues: np.ndarray
+    prediction: np.ndarray
+    condition: metantk.Condition
+    distance: float
+    adapts: str
+
+
+def numbers(width: float, inner_steps: float, inner_rate: float, ridge: float, adapts: str) -> Numbers:
+    """MetaNTK, spectrum and prediction for one setting of the demo.
+
+    Args:
+        width: of the network whose NTK is used; `math.inf` for the analytic kernel.
+        inner_steps, inner_rate, ridge: the inner loop, discrete.
+        adapts: "MAML" or "ANIL".
+
+    Returns:
+        `Numbers`.
+
+    Raises:
+        InputError: an inner rate beyond 2 / the largest eigenvalue of the support kernel, where the loop diverges.
+
+    Example:
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> numbers(math.inf, 5, 0.01, 0.0, "MAML").phi.shape
+        (18, 18)
+
+    Source: notebooks/01_derive_metantk.
+    """
+    tables_ = {w: tables(w) for w in (width, math.inf)}
+    inner = {w: t[0 if adapts == "MAML" else 1] for w, t in tables_.items()}
+    support = np.asarray(inner[width])[: B * SUPPORT, : B * SUPPORT].reshape(B, SUPPORT, B, SUPPORT)
+    largest = max(np.linalg.eigvalsh(support[i, :, i])[-1] for i in range(B))
+    if inner_rate * largest >= 2:
+        raise bad_input("inner rate", f"below 2 / lambda_max = {2 / largest:.3g}", inner_rate, "choose a smaller one")
+    phi, prediction = _algebra(tables_[width][0], inner[width], inner_rate, float(inner_steps), ridge)
+    limit, _ = _algebra(tables_[math.inf][0], inner[math.inf], inner_rate, float(inner_steps), ridge)
+    phi, limit = np.asarray(phi), np.asarray(limit)
+    return Numbers(
+        phi=phi,
+        eigenvalues=np.linalg.eigvalsh(phi),
+        prediction=np.asarray(prediction),
+        condition=metantk.condition_number(phi),
+        distance=float(np.linalg.norm(phi - limit) / np.linalg.norm(limit)),
+        adapts=adapts,
+    )
+
+
+def _stage() -> Stage:
+    fig, (left, middle, right) = plots.figure(
+        10.5, 3.5, boxes=[(0.02, 0.12, 0.27, 0.76), (0.41, 0.17, 0.22, 0.70), (0.70, 0.17, 0.29, 0.70)]
+    )
+    heat = plots.heatmap(left, EMPTY, blocks=QUERIES, limits=(-1, 1), centre=0.0, label="")
+    heat.colorbar.set_ticks([-1, 0, 1])
+    left.set_title("Φ / its largest entry, 3 tasks")
+    line = plots.spectrum(middle, np.ones(len(EMPTY)))
+    middle.set(ylim=(1e-8, 1e3), title="spectrum of Φ")
+    note = middle.text(0.97, 0.95, "", transform=middle.transAxes, ha="right", va="top")
+    found, batch = problem(), problem().batch
+    grid = np.linspace(-REACH, REACH, GRID)
+    truth = tasks.sinusoid_value(jnp.asarray(grid)[None, :, None], found.amplitude[:1], found.phase[:1])
+    right.plot(grid, truth[0, :, 0], color="#888888", label="truth")
+    right.plot(batch.support_x[0, :, 0], batch.support_y[0, :, 0], "ko", markersize=5, label="support")
+    (curve,) = right.plot(grid, 0 * grid, color=plots.COLOURS["MAML"], label="adapted")
+    right.set(xlim=(-REACH, REACH), ylim=(-2.2, 2.2), xlabel="x", title="task 1 after the inner loop")
+    right.legend(loc="lower right", fontsize=9, ncols=3, columnspacing=1.0, handlelength=1.2)
+    return Stage(fig, heat=[heat.image, heat.lines], line=line, note=note, curve=curve)
+
+
+def _move(stage: Stage, n: Numbers) -> None:
+    stage["heat"][0].set_data(n.phi / np.abs(n.phi).max())
+    values = n.eigenvalues[::-1]
+    stage["line"].set_ydata(np.where(values > 0, values, np.nan))
+    stage["note"].set_text(f"κ = {n.condition.value:.3g}" if not n.condition.lower_bound else "κ: at least 6.7e+07")
+    stage["curve"].set_ydata(n.prediction)
+    stage["curve"].set_color(plots.COLOURS[n.adapts])
+
+
+def _readout(n: Numbers) -> str:
+    return (
+        f"κ(Φ) = {n.condition} · largest entry of Φ {np.abs(n.phi).max():.3g} · "
+        f"distance from the infinite-width Φ {n.distance:.1%}"
+    )
+
+
+def _describe(n: Numbers) -> str:
+    return (
+        f"Heat map of the {n.adapts} MetaNTK of three sinusoid tasks, its spectrum with condition number "
+        f"{n.condition}, and the adapted prediction of task 1, between {n.prediction.min():.2f} and "
+        f"{n.prediction.max():.2f}."
+    )
+
+
+def _warm() -> None:
+    for width in WIDTHS:
+        tables(width)
+    numbers(math.inf, 1, 0.01, 0.0, "MAML")
+
+
+DEMO = Demo(
+    name="derive_metantk",
+    question="More inner steps fit the support set better. Why then do the eigenvalues of Φ sink, the largest first?",
+    controls=(
+        steps("width", "width", WIDTHS, math.inf, "of the network whose NTK is used; ∞ is the analytic kernel"),
+        steps("inner_steps", "inner steps τ", STEPS, 10, "steps of gradient descent on the support set"),
+        steps("inner_rate", "inner rate λ", RATES, 0.01, "step size of the inner loop"),
+        steps("ridge", "ridge ρ", RIDGES, 0.0, "added to the support kernel in its inverse"),
+        choice("adapts", "inner loop", ("MAML", "ANIL"), "MAML", "MAML moves all parameters, ANIL the last layer"),
+    ),
+    compute=numbers,
+    stage=_stage,
+    move=_move,
+    describe=_describe,
+    readout=_readout,
+    twin=(
+        {"inner_steps": 0},
+        {},
+        {"inner_steps": math.inf},
+        {"adapts": "ANIL", "inner_steps": math.inf},
+        {"width": 64},
+    ),
+    warm=_warm,
+)

@@ -1,0 +1,225 @@
+"""Is everything here that the course needs? Versions, devices, the neural-tangents bridge, widgets, data, memory."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from mlkernels.errors import InputError
+from mlkernels.support.provenance import device, version
+
+PACKAGES = (
+    *("jax", "jaxlib", "neural-tangents", "numpy", "matplotlib"),
+    *("jupyterlab", "ipywidgets", "jupyterlab_widgets", "papermill"),
+)
+PYTHON = ((3, 11), (3, 13))
+LEAST_MEMORY = 1.0  # GiB
+INSTALL = "install the course's lock: make lab, or pip install --no-deps -r requirements.txt"
+# ipywidgets' protocol (kernel side) -> the npm major version that speaks it (JupyterLab side)
+_SPEAKS = {"base": {"1": "4", "2": "6"}, "controls": {"1": "3", "2": "5"}}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing that was looked at. `remedy` says what to do where it is not `ok`."""
+
+    name: str
+    value: str
+    ok: bool = True
+    remedy: str = ""
+
+    def __str__(self) -> str:
+        return f"{'ok   ' if self.ok else 'WRONG'} {self.name:<20} {self.value}"
+
+
+def check_python(found: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
+    """Whether this Python is one that the course runs on.
+
+    Example:
+        >>> check_python((3, 10, 1)).ok
+        False
+    """
+    low, high = ("{}.{}".format(*bound) for bound in PYTHON)
+    ok = PYTHON[0] <= found[:2] <= PYTHON[1]
+    return Finding("python", ".".join(map(str, found)), ok, "" if ok else f"use Python {low} to {high}")
+
+
+def check_packages(packages: Sequence[str] = PACKAGES, version: Callable[[str], str] = version) -> list[Finding]:
+    """The versions of the packages that the course stands on.
+
+    Args:
+        packages: their distribution names.
+        version: name -> version or "not installed".
+
+    Returns:
+        A finding a package.
+
+    Example:
+        >>> check_packages(["no-such-package"])[0].ok
+        False
+    """
+    found = {package: version(package) for package in packages}
+    return [
+        Finding(name, v, v != "not installed", INSTALL if v == "not installed" else "") for name, v in found.items()
+    ]
+
+
+def check_bridge(status: dict) -> Finding:
+    """Whether neural-tangents works with this JAX.
+
+    Args:
+        status: of `_neural_tangents.status()`.
+
+    Example:
+        >>> print(check_bridge({"ok": True, "neural_tangents": "0.6.5", "jax": "0.10.2"}))
+        ok    bridge               neural-tangents 0.6.5 on JAX 0.10.2 works
+    """
+    pair = f"neural-tangents {status['neural_tangents']} on JAX {status['jax']}"
+    if status["ok"]:
+        return Finding("bridge", f"{pair} works")
+    return Finding(
+        "bridge", f"{pair} does not work", False, status["error"] or f"install a JAX from {status['tested']}"
+    )
+
+
+def check_device(found: dict, has_gpu: bool = False) -> list[Finding]:
+    """What JAX computes on, how many cores there are, and whether float64 is on.
+
+    Args:
+        found: of `provenance.device()`.
+        has_gpu: whether the machine has an NVIDIA GPU. One that JAX does not use is no fault, but worth saying.
+    """
+    kind = f"{found['count']} x {found['kind']} ({found['platform']})"
+    if has_gpu and found["platform"] == "cpu":
+        kind += "; this machine's GPU is not used, pip install 'mlkernels[gpu]' changes that"
+    precision = "float64" if found["x64"] else "float32 here; notebooks that need float64 switch it on"
+    return [Finding("devices", kind), Finding("cores", str(found["cores"])), Finding("precision", precision)]
+
+
+def check_widgets(kernel: dict[str, str] | None, front: dict[str, str] | None) -> Finding:
+    """Whether JupyterLab's widgets speak what the kernel's widgets speak.
+
+    Args:
+        kernel: part ("base", "controls") -> protocol version of ipywidgets; None where it is not installed.
+        front: part -> version range in JupyterLab's widget extension; None where there is no such extension.
+
+    Example:
+        >>> check_widgets({"base": "2.0.0", "controls": "2.0.0"}, {"base": "^4.1.0", "controls": "^3.1.0"}).ok
+        False
+    """
+    if kernel is None or front is None:
+        missing = "ipywidgets" if kernel is None else "jupyterlab_widgets"
+        return Finding("widgets", f"{missing} not found", False, f"sliders need it; {INSTALL}")
+    said, wrong = [], []
+    for part, table in _SPEAKS.items():
+        needed = table.get(kernel[part].partition(".")[0])
+        has = front.get(part, "").lstrip("^~=v").partition(".")[0]
+        said.append(f"{part} {kernel[part]} with {front.get(part, 'none')}")
+        if needed != has:
+            wrong.append(part)
+    if not wrong:
+        return Finding("widgets", f"kernel and JupyterLab match ({', '.join(said)})")
+    return Finding(
+        "widgets",
+        f"kernel and JupyterLab differ ({', '.join(said)})",
+        False,
+        "install both from one lock: pip install 'ipywidgets>=8.1.5' 'jupyterlab-widgets>=3.0.13', "
+        "and remove older copies from the folders that `jupyter labextension list` shows",
+    )
+
+
+def widget_versions() -> tuple[dict[str, str] | None, dict[str, str] | None]:
+    """What `check_widgets` compares: the kernel's versions, and those of the extension that JupyterLab loads."""
+    try:
+        from ipywidgets import _version
+
+        kernel = {part: getattr(_version, f"__jupyter_widgets_{part}_version__") for part in _SPEAKS}
+    except (ImportError, AttributeError):
+        kernel = None
+    from jupyter_core.paths import jupyter_path
+
+    front = None
+    for folder in jupyter_path("labextensions", "@jupyter-widgets", "jupyterlab-manager"):
+        path = Path(folder) / "package.json"
+        if path.exists():  # JupyterLab takes the first, so an old one in the home folder hides the right one
+            needs = json.loads(path.read_text(encoding="utf-8")).get("dependencies", {})
+            front = {part: needs.get(f"@jupyter-widgets/{part}", "") for part in _SPEAKS}
+            break
+    return kernel, front
+
+
+def check_datasets(names: Sequence[str], available: Callable[[str], str | None]) -> list[Finding]:
+    """Which datasets are found. One that is missing is no fault: notebooks fall back on data that they make.
+
+    Args:
+        names: of the datasets.
+        available: name -> where it was found, or None; never downloads.
+
+    Example:
+        >>> check_datasets(["omniglot"], lambda name: None)[0].value
+        'not found (optional)'
+    """
+    return [Finding(f"data: {name}", str(available(name) or "not found (optional)")) for name in names]
+
+
+def check_memory(free: float) -> Finding:
+    """Whether there is memory for the quick preset.
+
+    Args:
+        free: GiB.
+
+    Example:
+        >>> check_memory(.2).ok
+        False
+    """
+    ok = free >= LEAST_MEMORY
+    return Finding(
+        "free memory",
+        f"{free:.1f} GiB",
+        ok,
+        "" if ok else f"close other programs: {LEAST_MEMORY:.0f} GiB or more is needed",
+    )
+
+
+def check() -> list[Finding]:
+    """Look at everything.
+
+    Returns:
+        A finding for each thing; starts JAX, downloads nothing.
+    """
+    findings = [check_python(), *check_packages()]
+    try:
+        from mlkernels.kernels.neural_tangents_bridge import status
+
+        findings.append(check_bridge(status()))
+        import jax  # noqa: F401  (device() asks a JAX that is loaded)
+
+        findings += check_device(device(), has_gpu=shutil.which("nvidia-smi") is not None)
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        findings.append(Finding("devices", f"JAX does not start: {reason}", False, INSTALL))
+    findings.append(check_widgets(*widget_versions()))
+    try:
+        from mlkernels import datasets
+
+        findings += check_datasets(datasets.names(), datasets.available)
+    except InputError as error:  # whose last words are what to do
+        reason, _, remedy = str(error).rpartition("; ")
+        findings.append(Finding("data", reason, False, remedy))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        findings.append(Finding("data", reason, False, "see data/README.md for where each dataset goes"))
+    try:
+        import psutil
+
+        findings.append(check_memory(psutil.virtual_memory().available / 2**30))
+    except ImportError:
+        findings.append(Finding("free memory", "psutil not found", False, INSTALL))
+    findings.append(Finding("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"))
+    return findings

@@ -1,0 +1,1 @@
+"""Drawings that are made once, for notebook 00."""

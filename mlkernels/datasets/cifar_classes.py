@@ -1,0 +1,78 @@
+"""The classes of CIFAR-100, their superclasses, and how CIFAR-FS and FC100 divide them."""
+
+from __future__ import annotations
+
+from mlkernels.support.arguments import one_of
+
+SPLITS = ("train", "val", "test")
+
+SUPERCLASSES = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+# CIFAR-100 numbers its classes, and its superclasses, in the order of their names.
+CLASSES = tuple(sorted(" ".join(SUPERCLASSES.values()).split()))
+SUPERCLASS_OF = tuple(
+    next(number for number, some in enumerate(SUPERCLASSES.values()) if one in some.split()) for one in CLASSES
+)
+
+# CIFAR-FS (Bertinetto et al. 2019) divides the classes by chance, FC100 (Oreshkin et al. 2018) whole superclasses, so
+# that no test class has a near relative among the training classes.
+_CIFAR_FS = {
+    "val": "beaver otter flatfish shark lamp television beetle butterfly sea camel cattle crab crocodile maple_tree "
+    "motorcycle tractor",
+    "test": "whale poppy rose sweet_pepper telephone bed table wardrobe leopard plain chimpanzee fox snail worm baby "
+    "man woman bicycle pickup_truck rocket",
+}
+_FC100 = {
+    "val": "large_carnivores large_omnivores_and_herbivores non-insect_invertebrates small_mammals",
+    "test": "aquatic_mammals insects medium_mammals people",
+}
+
+
+def split_classes(name: str) -> dict[str, tuple[str, ...]]:
+    """The classes of each split, sorted.
+
+    Args:
+        name: "cifar_fs" or "fc100".
+
+    Returns:
+        "train", "val", "test" -> names of CIFAR-100's fine classes.
+
+    Raises:
+        InputError: another name.
+
+    Example:
+        >>> {split: len(names) for split, names in split_classes("fc100").items()}
+        {'train': 60, 'val': 20, 'test': 20}
+        >>> split_classes("cifar_fs")["val"][:3]
+        ('beaver', 'beetle', 'butterfly')
+    """
+    one_of("name", name, ("cifar_fs", "fc100"))
+    if name == "cifar_fs":
+        chosen = {split: names.split() for split, names in _CIFAR_FS.items()}
+    else:
+        chosen = {
+            split: " ".join(SUPERCLASSES[group] for group in groups.split()).split() for split, groups in _FC100.items()
+        }
+    taken = {one for names in chosen.values() for one in names}
+    chosen["train"] = [one for one in CLASSES if one not in taken]
+    return {split: tuple(sorted(chosen[split])) for split in SPLITS}

@@ -1,0 +1,1 @@
+"""From the files that people have to the prepared form: recipes, downloads, checks."""

@@ -1,0 +1,96 @@
+"""Downloads that appear whole and checked, or not at all, and that go on where they were cut off."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from mlkernels.datasets.folders import VARIABLE, reject
+from mlkernels.errors import bad_input
+from mlkernels.support.file_faults import fault_of, kind_of
+from mlkernels.support.files import not_written
+
+
+def fetch(url: str, path: Path, sha256: str | None) -> None:
+    """Download to `path` with a progress bar; it appears there whole and checked, or not at all.
+
+    What came before the network failed is kept as `NAME.part`, and the next call asks the server for the rest.
+
+    Args:
+        url: where from.
+        path: where to, in a folder that is ours to write.
+        sha256: its checksum; None where nobody has published it: then only its form is looked at.
+
+    Raises:
+        InputError: no network, no room, another process at it, or what came is not the file (which is then kept aside
+            as `NAME.broken-N`).
+    """
+    part = path.with_name(f"{path.name}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        resumed = part.exists() and part.stat().st_size > 0
+        _download(url, part, path.parent)
+        wrong = fault_of(part, sha256, kind_of(path.name))
+        if wrong and resumed:  # the file on the server may have changed between the two halves
+            part.unlink()
+            _download(url, part, path.parent)
+            wrong = fault_of(part, sha256, kind_of(path.name))
+        os.replace(part, path)
+    except OSError as error:
+        part.unlink(missing_ok=True)  # a full disk is left as it was
+        raise not_written(path, error) from error
+    if wrong:  # under its own name for a moment, so that what is kept aside has it too
+        raise reject(path, f"the file of {url}", wrong)
+
+
+def _download(url: str, part: Path, folder: Path) -> None:
+    """Fetch what is missing of `part`; an `InputError` says why the network did not give it."""
+    import pooch
+    import requests
+
+    with open(part, "ab") as file:
+        if not _alone(file):
+            raise bad_input(str(part), "one process at a time", "another that downloads it", "wait until it is done")
+        have = file.tell()
+
+        def answered(response, *_, **__) -> None:
+            """A server that does not know ranges sends all of it again."""
+            partial = response.status_code == 206
+            if partial and not response.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
+                raise requests.RequestException("another range than was asked for", response=response)
+            if response.status_code == 200:
+                file.truncate(0)
+
+        headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+        fetcher = pooch.HTTPDownloader(
+            progressbar=True, chunk_size=1 << 16, headers=headers, hooks={"response": answered}
+        )
+        try:
+            fetcher(url, file, None)
+            return
+        except requests.RequestException as error:
+            status = error.response.status_code if error.response is not None else None
+            if status == 416 and have:  # nothing lies beyond what is here: `fault_of` will say whether it is the file
+                return
+            said = f"HTTP {status}" if status is not None else type(error).__name__
+            do = f"without a network, put that file into {folder} or into a folder that {VARIABLE} names"
+            kept = file.tell()
+            if kept:
+                do = f"call again, and the download goes on after the {kept} bytes that are here; {do}"
+            failure = bad_input(url, "a download", f"none ({said})", do)
+    if not part.stat().st_size:
+        part.unlink()
+    raise failure
+
+
+def _alone(file) -> bool:
+    """Whether no other process downloads to this file; the lock ends with the process, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # Windows, where a file that is open cannot be replaced anyway
+        return True
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

@@ -1,0 +1,65 @@
+"""Images of every mode that Pillow reports as 8-bit RGB, or a refusal that names the mode: no value is guessed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+PLAIN = {"1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV"}  # Pillow's own conversion keeps their values
+KEYED = {"1", "L", "P", "RGB"}  # in which a file may name a colour that is transparent
+ALPHA = {"LA", "La", "PA", "RGBA", "RGBa"}
+SIXTEEN = {"I;16", "I;16L", "I;16B", "I;16N", "I"}
+FULL_RANGE = {"PNG", "PPM"}  # whose grey of more than 8 bits reaches from 0 to 65535, whatever Pillow calls its mode
+
+
+class OtherPixels(ValueError):
+    """Pixels whose value in 8 bits is not known; the message names the mode."""
+
+
+def as_rgb(image: Image) -> Image:
+    """An opened image in mode RGB.
+
+    8-bit modes as Pillow converts them; 16-bit grey divided by 257 and rounded. An opaque alpha channel is dropped.
+
+    Args:
+        image: of any mode.
+
+    Returns:
+        The same pixels in mode RGB.
+
+    Raises:
+        OtherPixels: a mode whose range or colours are not known (floats, 32-bit integers, LAB, 16-bit grey of a format
+            that does not fix its range), or pixels that are transparent, of which no colour is the right one.
+
+    Example:
+        >>> from PIL import Image
+        >>> as_rgb(Image.new("CMYK", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
+        (0, 255, 255)
+        >>> as_rgb(Image.new("F", (1, 1), 0.5))
+        Traceback (most recent call last):
+        mlkernels.datasets.importing.modes.OtherPixels: mode F, which does not say what is white
+    """
+    from PIL import Image
+
+    mode = image.mode
+    if mode in SIXTEEN and image.format in FULL_RANGE:
+        values = np.asarray(image).astype(np.int64)
+        _refuse_transparent(mode, values == image.info.get("transparency", -1))
+        return Image.fromarray(((values + 128) // 257).astype(np.uint8)).convert("RGB")
+    if mode in ALPHA or (mode in KEYED and "transparency" in image.info):
+        image = image.convert("LA") if mode == "La" else image  # which Pillow takes no further at once
+        image = image.convert("RGBA")
+        _refuse_transparent(mode, np.asarray(image)[..., 3] < 255)
+    elif mode not in PLAIN:
+        why = "whose colours are not converted" if mode == "LAB" else "which does not say what is white"
+        raise OtherPixels(f"mode {mode}, {why}")
+    return image.convert("RGB")
+
+
+def _refuse_transparent(mode: str, pixels: np.ndarray) -> None:
+    if pixels.any():
+        raise OtherPixels(f"mode {mode} with {int(pixels.sum())} transparent pixels")

@@ -1,0 +1,1 @@
+"""miniImageNet: its classes, and the forms that it is passed on in."""

@@ -1,0 +1,111 @@
+"""The gradient step, and the inner loop that repeats it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mlkernels.inner_loop.losses import check_labels, loss_of
+from mlkernels.inner_loop.parts import moving_part, spread
+from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
+from mlkernels.support.arguments import whole
+
+
+def descend(loss: Callable, start, rates, steps, *, first_order: bool = False, remat: bool = True):
+    r"""Gradient descent.
+
+    .. math:: \theta \leftarrow \theta - \lambda \odot \nabla\ell(\theta)
+
+    Args:
+        loss: `loss(theta) -> scalar`.
+        start: theta, any pytree.
+        rates: lambda, a scalar or a tree that is a prefix of theta's (a rate a layer, say); may be traced.
+        steps: an int of at least 0, then differentiable in reverse; or traced, then for forward use alone.
+        first_order: treat the gradients as constants when this is differentiated.
+        remat: hold one step's computation at a time in the reverse pass, and compute it anew: less memory, more work.
+
+    Returns:
+        theta after the last step.
+
+    Example:
+        >>> float(descend(lambda x: x**2 / 2, jnp.asarray(1.0), 0.5, 3))
+        0.125
+    """
+    rates = spread(rates, start)
+
+    def step(theta, _):
+        gradient = jax.grad(loss)(theta)
+        if first_order:
+            gradient = jax.lax.stop_gradient(gradient)
+        return jax.tree.map(lambda p, rate, g: p - rate * g, theta, rates, gradient), None
+
+    if not isinstance(steps, int):
+        return jax.lax.fori_loop(0, steps, lambda _, theta: step(theta, None)[0], start)
+    body = jax.checkpoint(step, prevent_cse=False) if remat else step  # inside scan nothing is merged anyway
+    return jax.lax.scan(body, start, length=steps)[0]
+
+
+def adapted(apply, params, rates, support_x, support_y, inner: InnerLoop, steps=None):
+    """The inner loop without checks: what `adapt` and the losses of the outer loop share."""
+    moving, merge = moving_part(params, inner.layers)
+
+    def loss(moving):
+        fit = loss_of(inner.loss, apply(merge(moving), support_x), support_y)
+        if not inner.l2:
+            return fit
+        return fit + inner.l2 / 2 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(moving))
+
+    steps = inner.steps if steps is None else steps
+    return merge(descend(loss, moving, rates, steps, first_order=inner.first_order, remat=inner.remat))
+
+
+_adapted = partial(jax.jit, static_argnums=(0, 5))(adapted)
+
+
+def adapt(apply: Callable, params, support_x: Array, support_y: Array, inner: InnerLoop, *, rates=None, steps=None):
+    r"""One task's parameters after the inner loop.
+
+    .. math:: \theta' = \theta_\tau, \qquad \theta_{s+1} = \theta_s - \lambda\,\nabla\mathcal{L}'(\theta_s)
+
+    Compiled once for an `apply` and the shapes: neither rates nor `steps` compile anew.
+
+    Args:
+        apply: `apply(params, x) -> [N, k]`; hashable (a function, or a method of a frozen dataclass).
+        params: the parameters: a dictionary of layers, or any pytree for `adapt="all"`.
+        support_x: `[m, ...]`.
+        support_y: `[m, k]`.
+        inner: the settings.
+        rates: instead of `inner.rate`: a scalar, or a dictionary with one scalar for each adapted layer (or a tree as
+            the layer's, down to one rate for each parameter). May be traced, differentiated, learned.
+        steps: instead of `inner.steps`: a number that may be traced, as a slider's. For forward use alone: a loop of
+            unknown length has no reverse-mode derivative.
+
+    Returns:
+        The adapted parameters, a pytree like `params`.
+
+    Raises:
+        InputError: a layer that does not exist (the message lists those that do), rates that do not fit, labels that
+            the loss cannot work with.
+
+    Example:
+        >>> from mlkernels import networks
+        >>> network = networks.MLP(width=8)
+        >>> params = network.init(jax.random.key(0), (1,))
+        >>> x, y = jnp.ones((2, 1)), jnp.zeros((2, 1))
+        >>> theta = adapt(network.apply, params, x, y, InnerLoop(0.1, 5), steps=200)
+        >>> bool(abs(network.apply(theta, x)).max() < 1e-3)
+        True
+
+    Source: Finn et al. 2017 (MAML), Raghu et al. 2020 (ANIL), Li et al. 2017 (Meta-SGD: learned rates).
+    """
+    rates = rates_for(params, inner, rates)
+    check_labels(support_y, inner.loss, "support_y")
+    if steps is not None and not isinstance(steps, jax.core.Tracer):
+        steps = jnp.asarray(whole("steps", steps.item() if hasattr(steps, "item") else steps))
+    static = form(inner) if steps is None else replace(form(inner), steps=0)
+    return _adapted(apply, params, rates, support_x, support_y, static, steps)

@@ -1,0 +1,104 @@
+"""The losses of the inner and the outer loop, and what labels they can work with."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mlkernels.errors import bad_input
+from mlkernels.inner_loop.parts import joined
+from mlkernels.support.arguments import one_of
+
+LOSSES = ("half_sum_squares", "mean_squares", "cross_entropy")
+
+
+def check_loss(name: str, which: str) -> None:
+    """Raise an `InputError` unless this is the name of a loss; `which` says whose it is.
+
+    Example:
+        >>> check_loss("mean_squares", "outer_loss")
+    """
+    one_of(which, name, LOSSES)
+
+
+def loss_of(name: str, outputs: Array, labels: Array) -> Array:
+    r"""The loss of one task's points.
+
+    .. math:: \tfrac12\|f - Y\|^2, \qquad \frac{1}{Nk}\|f - Y\|^2, \qquad
+              -\frac1N \sum_{ic} Y_{ic} \log\mathrm{softmax}(f_i)_c
+
+    Args:
+        name: "half_sum_squares", "mean_squares" or "cross_entropy", in the order above.
+        outputs: f `[N, k]`.
+        labels: Y `[N, k]`; for "cross_entropy" each row a distribution over the classes.
+
+    Returns:
+        A scalar.
+
+    Raises:
+        InputError: labels of another shape than the outputs.
+
+    Example:
+        >>> float(loss_of("mean_squares", jnp.ones((2, 2)), jnp.zeros((2, 2))))
+        1.0
+    """
+    if outputs.shape != labels.shape:
+        do = "give the network as many outputs as the labels have, and labels two axes"
+        raise bad_input("labels", f"the shape of the network's outputs {list(outputs.shape)}", list(labels.shape), do)
+    if name == "cross_entropy":
+        return -jnp.sum(labels * jax.nn.log_softmax(outputs)) / len(outputs)
+    squares = jnp.sum((outputs - labels) ** 2)
+    return squares / outputs.size if name == "mean_squares" else 0.5 * squares
+
+
+def curvature(name: str, points: int, outputs: int) -> float:
+    """The largest second derivative of a loss by the outputs; for "cross_entropy" a bound on it.
+
+    Example:
+        >>> curvature("mean_squares", points=10, outputs=1)
+        0.2
+    """
+    return {"half_sum_squares": 1.0, "mean_squares": 2 / (points * outputs), "cross_entropy": 0.5 / points}[name]
+
+
+def check_labels(labels, loss: str, what: str) -> None:
+    """Raise an `InputError` if labels for the cross-entropy are no distributions; traced ones pass.
+
+    Args:
+        labels: `[..., N, k]`.
+        loss: the loss that they are for.
+        what: their name.
+
+    Example:
+        >>> check_labels(jnp.eye(3), "cross_entropy", "support_y")
+    """
+    if loss != "cross_entropy" or isinstance(labels, jax.core.Tracer):
+        return
+    labels = np.asarray(labels)  # a fixed array, also while JAX traces what is around it
+    lowest, sums = float(labels.min()), labels.sum(-1)
+    if lowest < 0 or np.abs(sums - 1).max() > 1e-3:
+        expected = "rows that are distributions (one-hot labels are) for the cross-entropy"
+        got = f"labels from {lowest:.4g} and rows that sum to {float(sums.min()):.4g} to {float(sums.max()):.4g}"
+        raise bad_input(what, expected, got, 'sample with one_hot="plain", or choose a loss of squares')
+
+
+def support_loss(apply: Callable, loss: str, l2, x: Array, y: Array) -> Callable:
+    r"""The loss that the inner loop descends, as `f(w, phi)`; unlike `InnerLoop.l2`, `l2` may be traced.
+
+    .. math:: L_S(w, \varphi) = \ell\big(f(X'; w, \varphi), Y'\big) + \tfrac{\beta}{2}\|w\|^2
+
+    Example:
+        >>> f = support_loss(lambda p, x: x @ p["head"], "half_sum_squares", 0.5, jnp.ones((1, 1)), jnp.ones((1, 1)))
+        >>> float(f({"head": jnp.full((1, 1), 2.0)}, {}))
+        1.5
+    """
+
+    def value(w, phi):
+        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(w))
+        return loss_of(loss, apply(joined(w, phi), x), y) + l2 / 2 * penalty
+
+    return value

@@ -1,0 +1,99 @@
+"""ANIL's inner problem as a function of two arguments: w, which the inner loop moves, and phi, which it does not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+from jax.flatten_util import ravel_pytree
+
+from mlkernels.errors import bad_input
+from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.support.arguments import one_of
+
+SOLVERS = ("eigh", "cg")
+
+
+def solve(hessian: Callable, vector: Array, solver: str) -> Array:
+    """`H^-1 v` for a positive definite H, given as the function `u -> H u`: by `eigh`, or by conjugate gradients.
+
+    Example:
+        >>> solve(lambda u: 4 * u, jnp.ones(2), "eigh").tolist()
+        [0.25, 0.25]
+    """
+    if solver == "cg":
+        eps = jnp.finfo(vector.dtype).eps
+        return jax.scipy.sparse.linalg.cg(hessian, vector, tol=10 * eps, maxiter=10 * len(vector))[0]
+    dense = jax.vmap(hessian)(jnp.eye(len(vector), dtype=vector.dtype))
+    values, vectors = jnp.linalg.eigh((dense + dense.T) / 2)
+    return vectors @ ((vectors.T @ vector) / values)
+
+
+def minimum(value: Callable, start, solver: str):
+    r"""The minimum of a strongly convex function by Newton's method; a quadratic one is solved by the first step.
+
+    .. math:: z \leftarrow z - t\, \big(\nabla^2 f\big)^{-1} \nabla f, \qquad
+              t \in \{1, \tfrac12, \tfrac14, \dots\} \text{ the first that lowers } f
+
+    Args:
+        value: `value(w) -> scalar`.
+        start: w, any pytree.
+        solver: "eigh" or "cg", as in `solve`.
+
+    Returns:
+        The minimum, a pytree like `start`.
+
+    Example:
+        >>> w = minimum(lambda w: (w["a"] - 3) ** 2, {"a": jnp.zeros(())}, "eigh")
+        >>> round(float(w["a"]), 5)
+        3.0
+    """
+    z, unravel = ravel_pytree(start)
+    eps = jnp.finfo(z.dtype).eps
+
+    def flat(z):
+        return value(unravel(z))
+
+    gradient = jax.grad(flat)
+
+    def step(carry):
+        z, _, count = carry
+        g = gradient(z)
+        direction = solve(lambda u: jax.jvp(gradient, (z,), (u,))[1], g, solver)
+        decrement, here = g @ direction, flat(z)
+
+        def too_long(t):
+            return (flat(z - t * direction) > here - 1e-4 * t * decrement + 4 * eps * jnp.abs(here)) & (t > 1e-6)
+
+        t = jax.lax.while_loop(too_long, lambda t: t / 2, jnp.ones((), z.dtype))
+        return z - t * direction, decrement > eps * (jnp.abs(here) + eps), count + 1
+
+    def going(carry):
+        return carry[1] & (carry[2] < 100)
+
+    return unravel(jax.lax.while_loop(going, step, (z, jnp.array(True), 0))[0])
+
+
+def check_strongly_convex(inner: InnerLoop) -> None:
+    """Raise an `InputError` unless the inner problem is strongly convex by its form: a linear head and an L2 term.
+
+    Example:
+        >>> check_strongly_convex(InnerLoop(0.1, 5, l2=0.1, adapt=("head",)))
+    """
+    if inner.layers != ("head",):
+        do = 'set adapt=("head",): all losses are convex in a linear layer that comes last, and in no other'
+        raise bad_input("adapt", '("head",) for a strongly convex inner problem', inner.adapt, do)
+    if not inner.l2:
+        do = "set l2, say to 0.05: it is the least curvature that the problem has"
+        raise bad_input("l2", "a positive number for a strongly convex inner problem", inner.l2, do)
+
+
+def check_solver(solver: str) -> None:
+    """Raise an `InputError` unless this names a way to solve a linear system.
+
+    Example:
+        >>> check_solver("cg")
+    """
+    one_of("solver", solver, SOLVERS)

@@ -1,0 +1,246 @@
+"""The state of a training on disk: one npz file without pickle, written whole, and only read by who wrote it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import zipfile
+import zlib
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from types import CodeType, ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mlkernels.datasets import Dataset
+from mlkernels.datasets.fingerprint import described
+from mlkernels.errors import InputError, bad_input
+from mlkernels.learners.outer_loop.probe import same
+from mlkernels.support.file_faults import fault_of
+from mlkernels.support.files import set_aside, write_atomically
+
+_FORMAT = 1
+_KEPT = 2  # what is compared before a run goes on; 1 compared no drawn batch, and 16 images of a dataset
+_PLAIN = bool | int | float | complex | str | bytes
+
+
+def digest(tree) -> str:
+    """A checksum of arrays: of their names, types, shapes and values.
+
+    Example:
+        >>> digest({"w": jnp.ones(2)}) == digest({"w": jnp.ones(2)}) != digest({"w": jnp.zeros(2)})
+        True
+    """
+    total = hashlib.sha256()
+    for path, leaf in jax.tree.leaves_with_path(tree):
+        array = np.asarray(leaf)
+        total.update(f"{jax.tree_util.keystr(path)}{array.dtype}{array.shape}".encode())
+        total.update(np.ascontiguousarray(array).tobytes())
+    return total.hexdigest()[:16]
+
+
+def readable(rates) -> str:
+    """Rates in words if they are few numbers, else their checksum.
+
+    Example:
+        >>> readable({"head": jnp.asarray(0.5)})
+        "{'head': 0.5}"
+    """
+    if any(jnp.ndim(rate) for rate in jax.tree.leaves(rates)):
+        return digest(rates)
+    return str(jax.tree.map(lambda rate: float(f"{float(rate):.9g}"), rates))
+
+
+def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
+    """A function as text that is the same in the next session: its name, its constants and what it closes over.
+
+    Constants are those of functions written inside it, too; an object is known by its attributes. Two optimisers of
+    different rates differ by it, and two datasets by their images. It cannot be complete: global variables that a
+    function reads, and what it does between its constants, are not looked at.
+
+    Example:
+        >>> import optax
+        >>> describe(optax.sgd(0.1)) == describe(optax.sgd(0.1)) != describe(optax.sgd(0.2))
+        True
+    """
+    if thing is None or isinstance(thing, _PLAIN):
+        return repr(thing)
+    if isinstance(thing, type):
+        return f"{thing.__module__}.{thing.__qualname__}"
+    if isinstance(thing, ModuleType):
+        return thing.__name__
+    if id(thing) in _seen:
+        return "..."
+    inside = _seen | {id(thing)}
+    if isinstance(thing, jax.Array | np.ndarray | np.generic):
+        is_key = isinstance(thing, jax.Array) and jnp.issubdtype(thing.dtype, jax.dtypes.prng_key)
+        return digest(jax.random.key_data(thing) if is_key else thing)
+    if isinstance(thing, dict):
+        return "{" + ", ".join(sorted(f"{name}: {describe(item, inside)}" for name, item in thing.items())) + "}"
+    if isinstance(thing, tuple | list | set | frozenset):
+        items = [describe(item, inside) for item in thing]  # joined and not quoted again, which doubles each backslash
+        return f"{type(thing).__name__}[{', '.join(sorted(items) if isinstance(thing, set | frozenset) else items)}]"
+    if isinstance(thing, Dataset):
+        return str(described(thing))
+    owner = getattr(thing, "__self__", None)
+    if owner is not None and hasattr(thing, "__func__"):
+        return f"{describe(owner, inside)}.{thing.__name__}"
+    code = getattr(thing, "__code__", None)
+    if code is not None:
+        parts = [thing.__module__, thing.__qualname__, _constants(code), list(code.co_names)]
+        closed = [cell.cell_contents for cell in thing.__closure__ or () if cell != type(cell)()]
+        return describe([*parts, thing.__defaults__, thing.__kwdefaults__, closed], inside)
+    if hasattr(thing, "func") and hasattr(thing, "args"):  # functools.partial
+        return describe(["partial", thing.func, thing.args, thing.keywords], inside)
+    if hasattr(thing, "__wrapped__"):  # jitted
+        return describe(thing.__wrapped__, inside)
+    name = f"{type(thing).__module__}.{type(thing).__qualname__}"
+    if is_dataclass(thing):
+        return f"{name}{describe({field.name: getattr(thing, field.name) for field in fields(thing)}, inside)}"
+    text = repr(thing)
+    if " at 0x" not in text:
+        return f"{name} {text}"
+    held = {} if hasattr(thing, "__array__") else getattr(thing, "__dict__", {})  # arrays may be files of any size
+    return f"{name}{describe(dict(held), inside)}"
+
+
+def _constants(code: CodeType) -> list:
+    """The constants in a function's code, with those of the functions that are written in it."""
+    inner = [[item.co_name, _constants(item), list(item.co_names)] for item in code.co_consts if _is_code(item)]
+    return [item for item in code.co_consts if isinstance(item, _PLAIN | tuple | frozenset | slice)] + inner
+
+
+def _is_code(item) -> bool:
+    return isinstance(item, CodeType)
+
+
+def save(path: Path, state, losses: np.ndarray, settings: dict[str, str], seen: dict | None = None) -> None:
+    """Write a state: `path` is whole, or as it was before.
+
+    Args:
+        path: the file.
+        state: a pytree of arrays.
+        losses: `[steps]`, or any other array of numbers that tell how it went.
+        settings: name -> text, which must be the same at `load`.
+        seen: name -> sketch of `_probe`, likewise.
+
+    Raises:
+        InputError: the file cannot be written.
+    """
+    arrays = {f"state{jax.tree_util.keystr(key)}": np.asarray(leaf) for key, leaf in jax.tree.leaves_with_path(state)}
+    about = json.dumps({"format": _FORMAT, "kept": _KEPT, "settings": settings, "jax": jax.__version__})
+    arrays |= {f"seen {name}": numbers for name, numbers in (seen or {}).items()}
+    arrays |= {"losses": losses, "about": np.frombuffer(about.encode(), np.uint8)}
+
+    def write(temporary: Path) -> None:
+        with open(temporary, "wb") as file:
+            np.savez(file, allow_pickle=False, **arrays)
+
+    write_atomically(path, write)
+
+
+def load(path: Path, like, settings: dict[str, str] | None = None, seen: dict | None = None):
+    """Read a state back.
+
+    Args:
+        path: the file.
+        like: a state of the same form.
+        settings: as they are now; None takes the state whatever it was made with.
+        seen: sketches, as they are now.
+
+    Returns:
+        `(state, losses)`, or None where there is no file.
+
+    Raises:
+        InputError: the file is damaged (it is kept aside), of an older version that compared less, or was written under
+            other settings or by functions that do something else (the message says which).
+    """
+    found = _read(path)
+    if found is None:
+        return None
+    arrays, about = found
+    losses = arrays.pop("losses")
+    if settings is not None:
+        _compare(path, about, arrays, settings, seen or {})
+
+    def restored(key, leaf):
+        array = arrays[f"state{jax.tree_util.keystr(key)}"]
+        if array.dtype.kind == "V":  # numpy's files do not know bfloat16
+            array = array.view(leaf.dtype)
+        return jnp.asarray(array, leaf.dtype)
+
+    try:
+        return jax.tree.map_with_path(restored, like), losses
+    except KeyError as error:
+        raise _set_aside(path, f"a file without {error.args[0]}") from None
+
+
+def _compare(path: Path, about: dict, arrays: dict, settings: dict[str, str], seen: dict) -> None:
+    """Raise an `InputError` unless a run that is now as `settings` and `seen` say may go on from this file."""
+    if about.get("kept", 1) < _KEPT:
+        expected = "one that keeps what its run looked at"
+        do = "use another path to begin anew; the file stays as it is"
+        raise bad_input(f"checkpoint {path}", expected, "one of an older version, which does not", do)
+    then = about["settings"]
+    differing = [name for name in sorted(then | settings) if then.get(name) != settings.get(name)]
+    if differing:
+
+        def shown(values):
+            return ", ".join(f"{name} {_short(values.get(name, 'none'))}" for name in differing)
+
+        do = "use another path, or the settings of the checkpoint"
+        expected = f"the settings that it was made with ({shown(then)})"
+        raise bad_input(f"checkpoint {path}", expected, shown(settings), do)
+    for name, numbers in seen.items():
+        if not same(arrays.get(f"seen {name}", np.zeros((2, 0))), numbers):
+            do = "use another path, or the functions and the data of the checkpoint"
+            raise bad_input(f"checkpoint {path}", f"the {name} that it was made with", "something else", do)
+
+
+def settings_of(path: Path) -> dict[str, str] | None:
+    """The settings that a state was written with, or None where there is no file.
+
+    Raises:
+        InputError: the file is damaged (it is kept aside).
+    """
+    found = _read(path)
+    return None if found is None else found[1]["settings"]
+
+
+def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
+    """Arrays, and what is said about them."""
+    if not path.exists():
+        return None
+    fault = fault_of(path)
+    try:
+        if fault is None:
+            with np.load(path, allow_pickle=False) as file:
+                arrays = {name: file[name] for name in file.files}
+            about = json.loads(arrays.pop("about").tobytes())
+            if "losses" not in arrays:
+                raise KeyError("losses")
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
+        fault = f"a damaged file ({str(error).splitlines()[0]})"
+    if fault is not None:
+        raise _set_aside(path, fault)
+    if about["format"] != _FORMAT:
+        raise bad_input(f"checkpoint {path}", f"format {_FORMAT}", about["format"], "use another path")
+    return arrays, about
+
+
+def _short(text: str) -> str:
+    """A setting for a message: itself, or a checksum of what is long."""
+    return text if len(text) <= 60 else f"#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
+
+def _set_aside(path: Path, fault: str) -> InputError:
+    """The error for a damaged file, which is renamed so that it is kept and no longer in the way."""
+    try:
+        aside = set_aside(path)
+    except OSError as error:
+        return bad_input(f"checkpoint {path}", "a whole file", fault, f"move it away yourself ({error.strerror})")
+    do = f"it is kept as {aside.name}; call again to start from the beginning"
+    return bad_input(f"checkpoint {path}", "a whole file", fault, do)

@@ -1,0 +1,158 @@
+"""When the loss is no number any more: where that happened, and why it is likely to have."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from mlkernels.errors import InputError
+from mlkernels.inner_loop.losses import curvature
+from mlkernels.inner_loop.parts import moving_part, spread
+from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.kernels import empirical_ntk
+from mlkernels.tasks import TaskBatch
+
+
+@dataclass(frozen=True)
+class Divergence:
+    """An outer step whose loss or new parameters were not finite.
+
+    Args:
+        step: the outer step, counted from 0.
+        loss: its loss.
+        culprit: "inner rate", "outer rate", "tasks" (they hold numbers that are not finite) or "unknown".
+        cause: the same in a sentence, with the numbers.
+        inner_limit: 2 / lambda_max as a share of the inner rate in effect, at the last finite parameters: below 1 the
+            inner loop diverges on the linearised network. None if it could not be computed, or without inner steps.
+        inner_limit_at_start: the same at the parameters that `fit` started from.
+
+    Example:
+        >>> Divergence(3, float("nan"), "outer rate", "the outer rate is too large", 8.0, 9.0).step
+        3
+    """
+
+    step: int
+    loss: float
+    culprit: str
+    cause: str
+    inner_limit: float | None
+    inner_limit_at_start: float | None
+
+
+class DivergenceError(InputError):
+    """The loss became non-finite. `result` holds what `fit` would have returned: the last finite state."""
+
+    def __init__(self, message: str, result: Any):
+        super().__init__(message)
+        self.result = result
+
+
+def inner_limit(apply: Callable, params, rates, tasks: TaskBatch, inner: InnerLoop) -> float:
+    r"""The factor that the inner rates could still be multiplied by before the linearised inner loop diverges.
+
+    .. math:: \min_i \frac{2}{\lambda_{max}(c\, J_i \Lambda J_i^\top) + \beta \max\lambda}
+
+    with J the Jacobian of the outputs on a support set by the adapted parameters, Lambda their rates, beta the L2 term
+    and c the loss's largest second derivative (1 for the half sum of squares).
+
+    Args:
+        apply, params, tasks, inner: as in `maml.meta_loss`.
+        rates: a tree that fits the adapted layers.
+
+    Returns:
+        A number above 0; with one rate for all, it is 2 / lambda_max of the support kernel over the rate.
+
+    Raises:
+        InputError: too little memory for the kernel.
+
+    Example:
+        >>> from mlkernels import networks, tasks
+        >>> batch = tasks.sinusoid(tasks=2, support=4, queries=5, key=jax.random.key(0))
+        >>> network = networks.MLP(width=16)
+        >>> params = network.init(jax.random.key(1), (1,))
+        >>> inner_limit(network.apply, params, 1e-6, batch, InnerLoop(1e-6, 3)) > 1
+        True
+    """
+    moving, _ = moving_part(params, inner.layers)
+    rates = jax.tree.map(jnp.abs, spread(rates, moving))
+    roots = jax.tree.map(jnp.sqrt, rates)
+    whole = {"moving": moving, "roots": roots, "params": params, "z": jax.tree.map(jnp.zeros_like, moving)}
+    scaled = _Scaled(apply, inner.layers)  # its NTK by z is J Lambda J'
+    largest = max(
+        float(jnp.linalg.eigvalsh(empirical_ntk(scaled, whole, task.support_x[0], outputs="full", part="z"))[-1])
+        for task in tasks
+    )
+    largest *= curvature(inner.loss, tasks.support, tasks.outputs)
+    largest += inner.l2 * max(float(rate.max()) for rate in jax.tree.leaves(rates))
+    return 2 / largest if largest > 0 else float("inf")
+
+
+@dataclass(frozen=True)
+class _Scaled:
+    """The network as a function of z, where the parameters are theta + sqrt(rates) z."""
+
+    apply: Callable
+    layers: tuple[str, ...] | None
+
+    def __call__(self, whole, x):
+        _, merge = moving_part(whole["params"], self.layers)
+        moved = jax.tree.map(lambda p, root, z: p + root * z, whole["moving"], whole["roots"], whole["z"])
+        return self.apply(merge(moved), x)
+
+
+def explain(apply, start, last, tasks: TaskBatch, inner: InnerLoop, step: int, loss: float) -> Divergence:
+    """Find the likely cause.
+
+    Args:
+        apply, inner: as in `maml.meta_loss`.
+        start, last: `(params, rates)` at the start and in the last finite state.
+        tasks: those of the step.
+        step, loss: of the step.
+
+    Returns:
+        A `Divergence`.
+
+    Example:
+        >>> from mlkernels import networks, tasks
+        >>> batch = tasks.sinusoid(tasks=2, support=4, queries=5, key=jax.random.key(0))
+        >>> network = networks.MLP(width=16)
+        >>> state = network.init(jax.random.key(1), (1,)), 10.0
+        >>> explain(network.apply, state, state, batch, InnerLoop(10.0, 3), 0, float("inf")).culprit
+        'inner rate'
+    """
+    if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tasks)):
+        return Divergence(step, loss, "tasks", "the tasks of this step hold numbers that are not finite", None, None)
+    if inner.steps == 0:
+        cause = "there are no inner steps, so the outer rate is likely too large"
+        return Divergence(step, loss, "outer rate", cause, None, None)
+    limits = []
+    for params, rates in (start, last):
+        try:
+            limits.append(inner_limit(apply, params, rates, tasks, inner))
+        except InputError:  # too little memory for the kernel
+            limits.append(None)
+    if None in limits or any(limit != limit for limit in limits):
+        cause = "the support kernel could not be computed: try a smaller inner rate first, then a smaller outer rate"
+        return Divergence(step, loss, "unknown", cause, None, None)
+
+    def against(limit, rates):
+        if jax.tree.structure(rates) == jax.tree.structure(0.0) and jnp.ndim(rates) == 0:
+            return f"inner rate {float(rates):.4g} against 2 / lambda_max = {limit * abs(float(rates)):.4g}"
+        return f"inner rates against 2 / lambda_max: {1 / limit:.4g} times as large"
+
+    at_start, at_last = (against(limit, rates) for limit, (_, rates) in zip(limits, (start, last), strict=True))
+    if limits[0] < 1:
+        culprit, cause = "inner rate", f"the inner rate is likely too large: at the start, {at_start}"
+    elif step == 0:
+        culprit, cause = "unknown", f"the inner rate is within its limit ({at_start}): look at parameters and labels"
+    elif limits[1] < 1:
+        cause = f"the outer rate is likely too large: it has driven the net from {at_start} at the start to {at_last}"
+        culprit = "outer rate"
+    else:
+        cause = f"the outer rate is likely too large: the inner loop is within its limit ({at_last})"
+        culprit = "outer rate"
+    return Divergence(step, loss, culprit, cause, limits[1], limits[0])

@@ -1,0 +1,64 @@
+"""The meta-gradient of a wide multilayer perceptron, by the thin products of `metantk.thin`."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+
+from mlkernels.inner_loop.losses import loss_of
+from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.metantk import wide
+from mlkernels.networks import Apply
+from mlkernels.tasks import TaskBatch
+
+
+def fits(apply, params, rates, tasks: TaskBatch, inner: InnerLoop, with_rates: bool) -> bool:
+    """Whether `value_and_gradient` below can do it, and is worth it: few inner updates beside the width.
+
+    Example:
+        >>> from mlkernels.networks import MLP
+        >>> from mlkernels.tasks import sinusoid
+        >>> batch = sinusoid(tasks=1, support=4, queries=2, key=jax.random.key(0))
+        >>> networks = MLP(64), MLP(1024)
+        >>> params = [network.init(jax.random.key(1), (1,)) for network in networks]
+        >>> loop = InnerLoop(0.1, 5)
+        >>> [fits(n.apply, p, 0.1, batch, loop, False) for n, p in zip(networks, params, strict=True)]
+        [False, True]
+    """
+    plain = inner.adapt == "all" and not inner.first_order and not inner.l2 and not with_rates
+    if not (plain and jax.tree_util.all_leaves([rates]) and jnp.ndim(rates) == 0):  # one rate for all layers
+        return False
+    return wide.network_of(apply, params, tasks, 4 * inner.steps * tasks.support_y.shape[-2]) is not None
+
+
+def value_and_gradient(apply: Apply, params, rate, tasks: TaskBatch, inner: InnerLoop, outer_loss: str):
+    """The outer loss, summed over tasks, and its gradient: what `_meta.value_and_gradient` gives, for what `fits`.
+
+    Args:
+        apply, params: of an `MLP`.
+        rate: the inner rate, a scalar.
+        tasks: B tasks.
+        inner: the inner loop; all layers adapt.
+        outer_loss: the name of a loss.
+
+    Returns:
+        `(loss, gradient)`, the gradient like `params`.
+    """
+    network = apply.network
+    weights, rest = wide.split(network, params)
+    taps = jax.vmap(lambda task: wide.zero_taps(network, weights, task, inner.steps))(tasks)
+
+    def total(rest, taps):
+        def one(task, taps):
+            loss = partial(loss_of, inner.loss)
+            outputs, uses = wide.adapted_outputs(network, weights, rest, rate, task, taps, inner.steps, loss)
+            return loss_of(outer_loss, outputs, task.query_y), uses
+
+        losses, uses = jax.vmap(one)(tasks, taps)
+        return losses.sum(), uses
+
+    (loss, uses), (by_rest, by_taps) = jax.value_and_grad(total, (0, 1), has_aux=True)(rest, taps)
+    flat = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), wide.factors(uses, by_taps))
+    return loss, {name: {"w": left.T @ right, **by_rest[name]} for name, (left, right) in flat.items()}

@@ -1,0 +1,1 @@
+"""Networks of cells in JAX: supernets, trained networks, and the kernels of both."""

@@ -1,0 +1,119 @@
+"""Blocks whose normalisation is trained: BatchNorm with scale and shift, and statistics that run along for later."""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from mlkernels.errors import bad_input
+from mlkernels.nas.engine.lowering import EPSILON, standardised
+from mlkernels.nas.engine.operations import jitted, run_step
+from mlkernels.nas.space.blocks import Block, Norm
+
+MOMENTUM = 0.1  # of the running statistics, as in PyTorch
+
+
+def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array], train: bool):
+    r"""BatchNorm as in PyTorch.
+
+    .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta, \qquad
+              r \leftarrow 0.9\, r + 0.1\, (\mu,\ \tfrac{N}{N - 1} \sigma^2)
+
+    Mean and variance are those of the N pixels of the batch in training, else the running ones.
+
+    Args:
+        x: `[n, height, width, channels]`; one of half precision is normalised in the type of `scale`.
+        scale, shift: `[channels]`.
+        running: mean and variance so far, `[channels]` each.
+        train: whether this is training.
+
+    Returns:
+        y in the type of x, and the running statistics.
+
+    Raises:
+        InputError: in training, a single pixel: one number has no variance.
+
+    Example:
+        >>> x = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
+        >>> _, (mean, variance) = batch_norm(x, jnp.ones(1), jnp.zeros(1), (jnp.zeros(1), jnp.ones(1)), True)
+        >>> print(f"{mean.item():.2f} {variance.item():.2f}")
+        0.20 1.10
+
+    Source: Ioffe and Szegedy 2015; PyTorch's momentum, epsilon and unbiased running variance.
+    """
+    wide = x.astype(scale.dtype)
+    scale, shift = scale[None, None, None], shift[None, None, None]
+    if not train:
+        mean, variance = (numbers[None, None, None] for numbers in running)
+        return ((wide - mean) * (lax.rsqrt(variance + EPSILON) * scale) + shift).astype(x.dtype), running
+    count = x.size // x.shape[-1]
+    if count < 2:
+        raise bad_input("images", "two pixels or more at each norm, in training", count, "give a larger batch")
+    y, mean, variance = standardised(wide)
+    now = mean, variance * (count / (count - 1))
+    moved = tuple((1 - MOMENTUM) * old + MOMENTUM * new for old, new in zip(running, now, strict=True))
+    return (y * scale + shift).astype(x.dtype), moved
+
+
+def shapes(block: Block) -> list[tuple[tuple[int, ...], ...]]:
+    """Shapes of the arrays that are trained in each step: its weights, or a norm's scale and shift."""
+    return [((step.channels,),) * 2 if isinstance(step, Norm) else step.weights for step in block]
+
+
+def run(block: Block, how: str, train: bool, params, statistics, x: Array) -> tuple[Array, tuple]:
+    """A block's output, and its running statistics.
+
+    Args:
+        block: the steps.
+        how: "shifts" or "lax".
+        train: whether norms use this batch's mean and variance.
+        params: for each step a tuple of arrays as in `shapes`; convolutions use them in the type of x.
+        statistics: for each step a tuple: of a norm mean and variance, else nothing.
+        x: `[n, height, width, channels]`.
+
+    Example:
+        >>> block = (Norm(2, "batch"),)
+        >>> params, statistics = ((jnp.ones(2), jnp.zeros(2)),), ((jnp.zeros(2), jnp.ones(2)),)
+        >>> run(block, "lax", False, params, statistics, jnp.ones((1, 1, 1, 2)))[0].round(3).ravel().tolist()
+        [1.0, 1.0]
+    """
+    moved = []
+    for step, own, running in zip(block, params, statistics, strict=True):
+        if isinstance(step, Norm):
+            x, running = batch_norm(x, *own, running, train)
+        else:
+            x = run_step(step, iter([w.astype(x.dtype) for w in own]), x, how)
+        moved.append(running)
+    return x, tuple(moved)
+
+
+def forward(how: str, train: bool, block: Block, params, statistics, x: Array) -> tuple[Array, tuple]:
+    """`run`, jitted: compiled once for a block and shape, whatever architecture it is of."""
+    return jitted(_forward)(block, (how, train), params, statistics, x)
+
+
+def _forward(block, told, params, statistics, x):
+    return run(block, *told, params, statistics, x)
+
+
+def backward(how: str, block: Block, params, statistics, x: Array, g: Array):
+    """Gradients by a block's params and by its input, jitted; the block is run again, so that its insides need no room.
+
+    Args:
+        how, block, params, statistics, x: as in `forward`, in training.
+        g: the gradient by its output.
+    """
+    return jitted(_backward)(block, how, params, statistics, x, g)
+
+
+def _backward(block, how, params, statistics, x, g):
+    return jax.vjp(lambda params, x: run(block, how, True, params, statistics, x)[0], params, x)[1](g)
+
+
+def fresh(block: Block, dtype) -> tuple:
+    """Statistics of a network that has seen nothing: mean 0, variance 1."""
+    return tuple(
+        (jnp.zeros(step.channels, dtype), jnp.ones(step.channels, dtype)) if isinstance(step, Norm) else ()
+        for step in block
+    )

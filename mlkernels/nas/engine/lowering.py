@@ -1,0 +1,267 @@
+"""Convolutions, pooling and normalisation as XLA runs them fast.
+
+XLA on a CPU is several times slower than it need be at the gradients of depthwise convolutions, at pooling's and at the
+copies of im2col. Hence there: a depthwise convolution and pooling are shifted images, forwards and backwards; a dense
+convolution is a matrix product a tap, shifted afterwards.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array, lax
+
+from mlkernels.errors import bad_input
+from mlkernels.nas.space.blocks import Conv, Norm, Pool
+
+LOWERINGS = ("shifts", "lax")
+EPSILON = 1e-5  # of the normalisations, as in PyTorch
+
+
+def lowering(name: str = "auto") -> str:
+    """How convolutions are written for XLA: "shifts" on a CPU, "lax" (`lax.conv`) elsewhere, unless `name` says which.
+
+    Raises:
+        InputError: another name.
+
+    Example:
+        >>> lowering("lax")
+        'lax'
+    """
+    if name == "auto":
+        return "shifts" if jax.default_backend() == "cpu" else "lax"
+    if name not in LOWERINGS:
+        raise bad_input("lowering", "auto, shifts or lax", repr(name), "leave it at auto")
+    return name
+
+
+def conv(step: Conv, w: Array, x: Array, how: str) -> Array:
+    """A convolution; `how` is "shifts" or "lax".
+
+    Example:
+        >>> step = Conv(2, 2, (3, 3), depthwise=True)
+        >>> conv(step, jnp.ones((3, 3, 2)), jnp.ones((1, 4, 4, 2)), "shifts")[0, :, :, 0].tolist()
+        [[4.0, 6.0, 6.0, 4.0], [6.0, 9.0, 9.0, 6.0], [6.0, 9.0, 9.0, 6.0], [4.0, 6.0, 6.0, 4.0]]
+    """
+    if step.kernel == (1, 1):
+        return x[:, :: step.stride[0], :: step.stride[1]] @ w[0, 0]
+    if how == "lax":
+        d = step.dilation
+        padding = [(d * (k // 2), d * (k // 2)) for k in step.kernel]
+        w, groups = (w[:, :, None], step.inputs) if step.depthwise else (w, 1)
+        axes = ("NHWC", "HWIO", "NHWC")
+        return lax.conv_general_dilated(x, w, step.stride, padding, None, (d, d), axes, groups)
+    if step.depthwise:
+        return _depthwise(step, w, x)
+    taps = w.reshape(-1, *w.shape[2:])
+    if step.stride != (1, 1):
+        return sum(part @ tap for part, tap in zip(_shifts(x, step.kernel, step.stride), taps, strict=True))
+    products = [_shifts(x @ tap, step.kernel, pick=number) for number, tap in enumerate(taps)]
+    return sum(product for (product,) in products)
+
+
+def _shifts(x, kernel, stride=(1, 1), dilation: int = 1, fill=0, pick: int | None = None) -> list:
+    """What each tap of a kernel sees of `[n, height, width, channels]`, row by row; or `pick`, one tap alone."""
+    (kh, kw), d = kernel, dilation
+    height, width = (-(-pixels // step) for pixels, step in zip(x.shape[1:3], stride, strict=True))
+    up, left = d * (kh // 2), d * (kw // 2)
+    pad = np.pad if isinstance(x, np.ndarray) else jnp.pad
+    padded = pad(x, ((0, 0), (up, up), (left, left), (0, 0)), constant_values=fill)
+    rows = [slice(i * d, i * d + (height - 1) * stride[0] + 1, stride[0]) for i in range(kh)]
+    columns = [slice(j * d, j * d + (width - 1) * stride[1] + 1, stride[1]) for j in range(kw)]
+    taps = [(row, column) for row in rows for column in columns]
+    return [padded[:, row, column] for row, column in (taps if pick is None else taps[pick : pick + 1])]
+
+
+def _back(g: Array, pixels, kernel, stride, dilation: int = 1, fill=0) -> list[Array]:
+    """For each tap, row by row, which output saw a pixel through it: the transposes of `_shifts`."""
+    sh, sw = stride
+    rest = [size - (count - 1) * s - 1 for size, count, s in zip(pixels, g.shape[1:3], stride, strict=True)]
+    spread = ((0, 0, 0), (0, rest[0], sh - 1), (0, rest[1], sw - 1), (0, 0, 0))
+    full = g if stride == (1, 1) else lax.pad(g, jnp.asarray(fill, g.dtype), spread)
+    return _shifts(full, kernel, (1, 1), dilation, fill)[::-1]
+
+
+def _fold(x: Array) -> Array:
+    """The image's parts, up to eight, added up: products are summed over pixels ten times faster after that."""
+    height = x.shape[1]
+    parts = max(count for count in range(1, 9) if height % count == 0)
+    rows = height // parts
+    return sum(x[:, i * rows : (i + 1) * rows] for i in range(parts))
+
+
+def sample_gradients(step: Conv, w: Array, x: Array, g: Array, how: str) -> Array:
+    """The gradient by a convolution's weights of each sample: `[n, *w.shape]`.
+
+    Args:
+        step, w, x, how: as in `conv`.
+        g: the gradient by the output.
+
+    Example:
+        >>> step, x = Conv(2, 3), jnp.ones((4, 5, 5, 2))
+        >>> sample_gradients(step, jnp.ones((1, 1, 2, 3)), x, jnp.ones((4, 5, 5, 3)), "shifts").shape
+        (4, 1, 1, 2, 3)
+    """
+    if how == "lax":
+
+        def one(x, g):
+            return jax.vjp(lambda w: conv(step, w, x[None], how), w)[1](g[None])[0]
+
+        return jax.vmap(one)(x, g)
+    if step.depthwise:
+        seen = _shifts(x, step.kernel, step.stride, step.dilation)
+        folded = jnp.stack([_fold(part * g) for part in seen], axis=1)
+        return folded.sum((2, 3)).reshape(-1, *w.shape)
+    return jnp.stack(tap_gradients(step, x, g), axis=1).reshape(-1, *w.shape)
+
+
+def tap_gradients(step: Conv, x: Array, g: Array) -> list[Array]:
+    """`sample_gradients` of a dense convolution tap by tap, `[n, inputs, outputs]` each: side by side takes a copy.
+
+    Example:
+        >>> step, x = Conv(2, 3, (1, 5)), jnp.ones((4, 5, 5, 2))
+        >>> [tap.shape for tap in tap_gradients(step, x, jnp.ones((4, 5, 5, 3)))] == 5 * [(4, 2, 3)]
+        True
+    """
+    if step.stride == (1, 1):  # copies of g alone, the ones that the gradient by x needs too
+        pairs = [(x, part) for part in _back(g, x.shape[1:3], step.kernel, step.stride)]
+    else:
+        pairs = [(part, g) for part in _shifts(x, step.kernel, step.stride)]
+    return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in pairs]
+
+
+def _taps(w: Array) -> Array:
+    """A depthwise convolution's weights tap by tap, `[1, 1, 1, inputs]` each."""
+    return w.reshape(-1, 1, 1, 1, w.shape[-1])
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _depthwise(step: Conv, w: Array, x: Array) -> Array:
+    seen = _shifts(x, step.kernel, step.stride, step.dilation)
+    return sum(part * tap for part, tap in zip(seen, _taps(w), strict=True))
+
+
+def _depthwise_forward(step, w, x):
+    return _depthwise(step, w, x), (w, x)
+
+
+def _depthwise_backward(step, saved, g):
+    w, x = saved
+    seers = _back(g, x.shape[1:3], step.kernel, step.stride, step.dilation)
+    by_x = sum(part * tap for part, tap in zip(seers, _taps(w), strict=True))
+    return sample_gradients(step, w, x, g, "shifts").sum(0), by_x
+
+
+_depthwise.defvjp(_depthwise_forward, _depthwise_backward)
+
+
+def pool(step: Pool, x: Array) -> Array:
+    """3x3 pooling.
+
+    Example:
+        >>> pool(Pool("average"), jnp.arange(4.0).reshape(1, 2, 2, 1)).ravel().tolist()
+        [1.5, 1.5, 1.5, 1.5]
+    """
+    pixels = x.shape[1:3]
+    return _max_pool(step, pixels, x) if step.kind == "max" else _average_pool(step, pixels, x)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _max_pool(step: Pool, pixels: tuple[int, int], x: Array) -> Array:
+    return _max_pool_forward(step, pixels, x)[0]
+
+
+def _max_pool_forward(step, pixels, x):
+    """Also which tap won: of equal pixels the first, as in PyTorch, so that the gradient goes to one of them."""
+    best, *others = _shifts(x, (3, 3), step.stride, fill=-jnp.inf)
+    winner = jnp.zeros(best.shape, jnp.int8)
+    for number, other in enumerate(others, 1):
+        winner = jnp.where(other > best, jnp.int8(number), winner)
+        best = jnp.maximum(best, other)
+    return best, winner
+
+
+def _max_pool_backward(step, pixels, winner, g):
+    winners = _back(winner, pixels, (3, 3), step.stride, fill=-1)
+    seers = _back(g, pixels, (3, 3), step.stride)
+    return (sum(jnp.where(won == t, part, 0) for t, (won, part) in enumerate(zip(winners, seers, strict=True))),)
+
+
+_max_pool.defvjp(_max_pool_forward, _max_pool_backward)
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _average_pool(step: Pool, pixels: tuple[int, int], x: Array) -> Array:
+    return sum(_shifts(x, (3, 3), step.stride)) / _inside(step, pixels, x.dtype)
+
+
+def _inside(step: Pool, pixels: tuple[int, int], dtype) -> Array:
+    """How many pixels of the image each output sees."""
+    return jnp.asarray(sum(_shifts(np.ones((1, *pixels, 1)), (3, 3), step.stride)), dtype)
+
+
+def _average_pool_forward(step, pixels, x):
+    return _average_pool(step, pixels, x), None
+
+
+def _average_pool_backward(step, pixels, _, g):
+    return (sum(_back(g / _inside(step, pixels, g.dtype), pixels, (3, 3), step.stride)),)
+
+
+_average_pool.defvjp(_average_pool_forward, _average_pool_backward)
+
+
+def norm(step: Norm, x: Array) -> Array:
+    """Normalisation without scale and shift; batch normalisation with the statistics of this batch.
+
+    Example:
+        >>> x = jax.random.normal(jax.random.key(0), (2, 4, 4, 32))
+        >>> bool(abs(norm(Norm(32), x).reshape(2, 16, 16, 2).mean((1, 3))).max() < 1e-6)
+        True
+    """
+    return standardised(x)[0] if step.kind == "batch" else _group_norm(step, x)
+
+
+def standardised(x: Array) -> tuple[Array, Array, Array]:
+    """Each channel of `[n, height, width, channels]` with mean 0 and variance 1; and what its mean and variance were.
+
+    Example:
+        >>> y, mean, variance = standardised(jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1))
+        >>> y.round(3).ravel().tolist(), mean.item(), variance.item()
+        ([-1.0, 1.0], 2.0, 1.0)
+    """
+    mean = x.mean((0, 1, 2), keepdims=True)
+    x = x - mean
+    variance = (x * x).mean((0, 1, 2), keepdims=True)
+    return x * lax.rsqrt(variance + EPSILON), mean[0, 0, 0], variance[0, 0, 0]
+
+
+def _group_mean(x: Array) -> Array:
+    """The mean over a sample's pixels and a group of channels, for each channel: `[n, 1, 1, channels]`."""
+    n, height, width, channels = x.shape
+    groups = min(16, channels)
+    mean = x.sum((1, 2)).reshape(n, groups, -1).mean(-1) / (height * width)
+    return jnp.repeat(mean, channels // groups, axis=-1)[:, None, None]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _group_norm(step: Norm, x: Array) -> Array:
+    return _group_norm_forward(step, x)[0]
+
+
+def _group_norm_forward(step, x):
+    x = x - _group_mean(x)
+    factor = lax.rsqrt(_group_mean(x * x) + EPSILON)
+    y = x * factor
+    return y, (y, factor)
+
+
+def _group_norm_backward(step, saved, g):
+    y, factor = saved
+    return (factor * (g - _group_mean(g) - y * _group_mean(g * y)),)
+
+
+_group_norm.defvjp(_group_norm_forward, _group_norm_backward)

@@ -1,0 +1,247 @@
+"""Blocks, run and differentiated: small jitted functions, compiled once for each block, shape and number of samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import jaxlib.version
+from jax import Array
+
+from mlkernels.kernels import gram
+from mlkernels.nas.engine.lowering import conv, norm, pool, sample_gradients, tap_gradients
+from mlkernels.nas.space.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
+from mlkernels.support.tracing import traced
+
+# A ReLU's input so near zero is rounding: of one channel, what comes over two edges may cancel exactly.
+ROUNDING = 64
+
+# Temporary memory beyond about 32 MB is given back to the system after each call, which then hands it out page by page
+# again: a third of the time. A block with larger arrays than WHOLE bytes takes its samples in parts of at most PART.
+WHOLE, PART = 4e6, 2.5e6
+
+
+def run_block(
+    block: Block, weights: tuple[Array, ...], x: Array, how: str = "shifts", seen: list | None = None
+) -> Array:
+    """A block's output `[n, height, width, channels]`.
+
+    Args:
+        block: the steps.
+        weights: one array for each shape in the steps' `weights`, in order.
+        x: `[n, height, width, channels]`.
+        how: "shifts" or "lax".
+        seen: a list that gets which ReLUs are on, bool arrays of the shapes of their outputs. One whose input is zero
+            but for rounding is off.
+
+    Example:
+        >>> from mlkernels.nas.space.blocks import operation
+        >>> (block,) = operation("conv_3x3", 4, stride=2)
+        >>> weights = [jnp.ones(shape) for step in block for shape in step.weights]
+        >>> run_block(block, weights, jnp.ones((2, 7, 7, 4))).shape
+        (2, 4, 4, 4)
+    """
+    left = iter(weights)
+    for step in block:
+        x = run_step(step, left, x, how)
+        if seen is not None and isinstance(step, Relu):
+            seen.append(x > ROUNDING * jnp.finfo(x.dtype).eps)
+    return x
+
+
+def run_step(step: Step, weights: Iterator[Array], x: Array, how: str) -> Array:
+    """One step's output; it takes its weights from those that are left."""
+    match step:
+        case Relu():
+            return jax.nn.relu(x)
+        case Conv():
+            return conv(step, next(weights), x, how)
+        case Halves():
+            ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
+            return jnp.concatenate([x[:, ::2, ::2] @ next(weights)[0, 0], ahead @ next(weights)[0, 0]], axis=-1)
+        case Pool():
+            return pool(step, x)
+        case Constant():
+            x = x[..., :: step.stride[0], :: step.stride[1], :]
+            signs = sum(jnp.arange(size).reshape(-1, *[1] * k) for k, size in enumerate(x.shape[:-4:-1])) % 2
+            return jnp.broadcast_to(step.value * (1 - 2 * signs), x.shape).astype(x.dtype)
+        case Norm():
+            return norm(step, x)
+        case Mean():
+            return x.mean((1, 2), keepdims=True)
+    raise TypeError(f"no such step: {step}")
+
+
+def jitted(function):
+    """The function jitted over its arrays, as it suits this backend; its first two arguments are static.
+
+    Within another program, be it `jax.jit`'s or `jax.grad`'s, it is a part of that: options are for a program of its
+    own.
+
+    Example:
+        >>> jax.jit(lambda x: jitted(lambda a, b, x: a * x + b)(2, 1, x))(jnp.ones(())).item()
+        3.0
+    """
+    return _jitted(function, None if traced() else jax.default_backend())
+
+
+@cache
+def _jitted(function, backend: str | None):
+    """For a backend, or None within another program.
+
+    On a CPU without LLVM's expensive passes: blocks compile twice as fast, and time is spent in matrix products anyway.
+    jaxlib before 0.11 also has an older way to compile fusions: a third faster, and what comes out is no slower.
+    """
+    options = {"xla_llvm_disable_expensive_passes": True} if backend == "cpu" else None
+    if options and jaxlib.version.__version_info__ < (0, 11):
+        options["xla_cpu_use_fusion_emitters"] = False
+    return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
+
+
+def forward(block: Block, how: str, weights, x: Array) -> Array:
+    """`run_block`, jitted."""
+    return jitted(_forward)(block, how, weights, x)
+
+
+def _forward(block, how, weights, x):
+    return run_block(block, weights, x, how)
+
+
+def observe(block: Block, how: str, weights, x: Array) -> tuple[Array, Array]:
+    """`run_block` for batches `[B, n, ...]`, and which of its ReLUs are on, bool `[B*n, units]`; jitted."""
+    return jitted(_observe)(block, how, weights, x)
+
+
+def _observe(block, how, weights, x):
+    def one(x):
+        seen = []
+        y = run_block(block, weights, x, how, seen)
+        return y, jnp.concatenate([jnp.zeros((len(x), 0), bool), *(on.reshape(len(x), -1) for on in seen)], axis=1)
+
+    y, seen = jax.vmap(one)(x)
+    return y, seen.reshape(math.prod(seen.shape[:-1]), seen.shape[-1])
+
+
+def _over(x: Array, scale) -> Array:
+    """Factors of samples, or one for all, with as many axes as x, whose first ones may count outputs."""
+    return jnp.reshape(scale, (*[1] * (x.ndim - jnp.ndim(scale)), *jnp.shape(scale)))
+
+
+@jax.jit
+def scaled(x: Array, scale) -> Array:
+    """`scale * x`."""
+    return x * _over(x, scale)
+
+
+@jax.jit
+def added(total: Array, x: Array, scale) -> Array:
+    """`total + scale * x`."""
+    return total + x * _over(x, scale)
+
+
+@partial(jax.jit, static_argnums=1)
+def nothing(images: Array, shape: tuple[int, ...]) -> Array:
+    """Zeros `[..., *shape]` for images `[..., height, width, colours]`, on the devices where they are."""
+    return jnp.zeros((*images.shape[:-3], *shape), images.dtype)
+
+
+@partial(jax.jit, static_argnums=1)
+def no_gradient(x: Array, outputs: int) -> Array:
+    """Zeros `[outputs, *x.shape]`."""
+    return jnp.zeros((outputs, *x.shape), x.dtype)
+
+
+@jax.jit
+def joined(*parts: Array) -> Array:
+    """Arrays side by side, along the channels."""
+    return jnp.concatenate(parts, axis=-1)
+
+
+@partial(jax.jit, static_argnums=1)
+def split(x: Array, parts: int) -> list[Array]:
+    """The inverse of `joined`."""
+    return jnp.split(x, parts, axis=-1)
+
+
+def backward(block: Block, how: str, outputs: str, weights, x: Array, g: Array, scale, into: Array, total: Array):
+    """Back through a block, sample by sample: add the Gram of its weights' gradients to a kernel.
+
+    The block is run again from its input, so that nothing but inputs need be held between forward and backward.
+
+    Args:
+        block, how, weights, x: as in `forward`.
+        outputs: how gradients of several outputs make a kernel, as in `kernels.gram`.
+        g: `[k, n, height, width, channels]`, gradients by the block's output, of k outputs of each sample.
+        scale: factors on `g`, `[n, 1, 1, 1]`, or one for all.
+        into: what the gradient by the input is added to, `[k, n, ...]`.
+        total: the kernels so far, `[architectures, rows, rows]`, each of as many samples.
+
+    Returns:
+        The gradient by the input, `[k, n, ...]`, and the kernel.
+    """
+    static = how, outputs, _parts(how, x, g)
+    return jitted(_backward)(block, static, weights, x, g, scale, into, total)
+
+
+def _parts(how: str, x: Array, g: Array) -> int:
+    """In how many parts of equal size a block's samples are taken."""
+    largest = max(x.nbytes, g.nbytes // len(g))
+    if how != "shifts" or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
+        return 1
+    most = max(int(len(x) * PART / largest), 1)  # samples
+    return len(x) // next(count for count in range(most, 0, -1) if len(x) % count == 0)
+
+
+def _backward(block, static, weights, x, g, scale, into, total):
+    how, outputs, parts = static
+
+    def back(part):
+        x, g = part
+        left, inputs = iter(weights), []  # per step: what went in and the weights
+        for step in block:
+            own = [next(left) for _ in step.weights]
+            inputs.append((x, own))
+            x = run_step(step, iter(own), x, how)
+
+        def one(g):
+            found = []
+            for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
+                found += [*_sample_gradients(step, own, x, g, how)]
+                g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x, how), x)[1](g)[0]
+            return found, g
+
+        if g.shape[1] == 1:  # vmap would cost time
+            found, by_input = one(g[:, 0])
+            return [leaf[:, None] for leaf in found], by_input[:, None]
+        return jax.vmap(one, 1, 1)(g)
+
+    cut = (x, jnp.moveaxis(g * _over(g, scale), 0, 1))
+    if parts == 1:
+        found, by_input = back(cut)
+    else:
+        cut = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), cut)
+        found, by_input = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.lax.map(back, cut))
+    by_input = jnp.moveaxis(by_input, 1, 0)
+    return into + by_input, total + kernels(found, outputs, len(total)).astype(total.dtype)
+
+
+def _sample_gradients(step, weights, x: Array, g: Array, how: str) -> list[Array]:
+    if isinstance(step, Conv):
+        taps = how == "shifts" and not step.depthwise
+        return tap_gradients(step, x, g) if taps else [sample_gradients(step, *weights, x, g, how)]
+    if isinstance(step, Halves):
+        ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
+        parts = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)
+        return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in zip(*parts, strict=True)]
+    return []
+
+
+def kernels(jacobian, outputs: str, architectures: int) -> Array:
+    """The Gram matrices of gradients by several weights, each `[architectures * n, k, ...]`, within architectures."""
+    if not jacobian:
+        return jnp.zeros(())
+    rows = [leaf.reshape(architectures, -1, leaf.shape[1], math.prod(leaf.shape[2:])) for leaf in jacobian]
+    return jax.vmap(lambda rows: gram(rows, rows, outputs))(rows)

@@ -1,0 +1,171 @@
+"""The super-network forwards, block by block: each is compiled once for a whole search, pruned operations never run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.sharding import SingleDeviceSharding
+
+from mlkernels.errors import bad_input
+from mlkernels.nas.engine.lowering import lowering
+from mlkernels.nas.engine.operations import added, forward, joined, nothing, scaled
+from mlkernels.nas.space.layout import Cell, Layout
+from mlkernels.support.tracing import traced
+
+
+def check_images(layout: Layout, images, axes: int = 4) -> Array:
+    """Images as the network takes them, `[n, pixels, pixels, colours]`, or an `InputError`."""
+    images = jnp.asarray(images)
+    shape = (layout.pixels, layout.pixels, layout.colours if layout.stem else layout.channels)
+    if images.ndim != axes or images.shape[-3:] != shape or not images.size:
+        expected = f"[{'batches, ' * (axes - 4)}n, {', '.join(map(str, shape))}]"
+        raise bad_input("images", expected, list(images.shape), "resize them, or make a Layout of their size")
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise bad_input("images", "real numbers", images.dtype, "convert them to float")
+    return images
+
+
+@dataclass
+class Record:
+    """What one cell leaves on the tape.
+
+    Attributes:
+        cell: the cell.
+        weights: its weights.
+        before: its two inputs, as they came.
+        states: the same, preprocessed, and its nodes; None for a node that nothing reaches.
+        live: by node, `[(edge, source, operation, factor, inputs)]`, what is open, and what went into its blocks.
+    """
+
+    cell: Cell
+    weights: dict
+    before: tuple[Array, Array]
+    states: list[Array | None]
+    live: list[list[tuple[int, int, int, Array, list[Array]]]]
+
+
+class Factors:
+    """What each operation's output is multiplied by, sample by sample, for several architectures in one pass.
+
+    On each edge an architecture's open operations are averaged; one that it has closed counts as nothing, and one that
+    all have closed is never run.
+
+    Args:
+        gates: bool `[architectures, cell type, edge, operation]`.
+        images: the first axis counts samples (or batches of them), those of the first architecture first.
+    """
+
+    def __init__(self, gates: np.ndarray, images: Array):
+        self.values = gates / np.maximum(gates.sum(-1, keepdims=True), 1)
+        self.open = gates.any(0)
+        self.images, self.each = images, images.shape[0] // len(gates)
+        self.made: dict[tuple, Array] = {}
+
+    def of(self, kind: int, edge: int, operation: int) -> Array:
+        """The factors of one operation, `[samples, 1, ...]`, spread over devices as the images are."""
+        values = self.values[:, kind, edge, operation]
+        if (key := tuple(values)) not in self.made:
+            column = np.repeat(values, self.each).astype(self.images.dtype)
+            column = column.reshape(-1, *[1] * (self.images.ndim - 1))
+            self.made[key] = placed(column, None if traced() else self.images.sharding)
+        return self.made[key]
+
+
+def placed(array: np.ndarray, sharding) -> Array:
+    """An array of the host on devices, those of other processes too (which hold the same array).
+
+    On a single device it is not tied to it: blocks would be compiled anew for each mix of what is tied and what is not.
+    Without a sharding, of images that are traced, it goes where they will be.
+    """
+    if sharding is None or isinstance(sharding, SingleDeviceSharding):
+        return jnp.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def run_cells(
+    layout: Layout, params: dict, gates: np.ndarray, images: Array, run: Callable
+) -> tuple[Array, list[Record]]:
+    """The forward pass up to the last cell's output, for several architectures at once.
+
+    An edge without open operations counts as zero. An operation without weights is run once for all edges from one
+    source.
+
+    Args:
+        layout, params: the network.
+        gates: checked, `[architectures, cell type, edge, operation]`.
+        images: `[..., pixels, pixels, colours]`, checked; those of the first architecture first.
+        run: `run(block, weights, x) -> y`; on an edge also told which operation, `(cell type, edge, operation)`.
+
+    Returns:
+        The output and one record a cell.
+    """
+    space, factors = layout.space, Factors(gates, images)
+    x = run(layout.first, params["stem"], images) if layout.stem else images
+    before, records = (x, x), []
+    for cell, own in zip(layout.stack, params["cells"], strict=True):
+        states = [run(*each) for each in zip(cell.pre, own["pre"], before, strict=True)]
+        shared, live = {}, []
+        for node in range(space.nodes):
+            total, opened = None, []
+            for edge in space.into(node):
+                source = space.edges[edge][1]
+                for op in np.flatnonzero(factors.open[cell.kind, edge]) if states[source] is not None else ():
+                    opened.append((edge, source, int(op), factors.of(cell.kind, edge, op), [states[source]]))
+            for edge, source, op, factor, passed in opened:
+                blocks = cell.edges[edge][op]
+                y = shared.get((source, blocks))
+                if y is None:
+                    for block, weights in zip(blocks, own["edges"][edge][op], strict=True):
+                        passed.append(run(block, weights, passed[-1], (cell.kind, edge, op)))
+                    y = passed[-1]
+                    del passed[max(len(blocks), 1) :]  # the output itself is not needed again
+                    if weightless(blocks):
+                        shared[source, blocks] = y
+                total = scaled(y, factor) if total is None else added(total, y, factor)
+            states.append(total)
+            live.append(opened)
+        shape = (cell.pixels, cell.pixels, cell.channels)
+        nodes = [nothing(images, shape) if state is None else state for state in states[2:]]
+        records.append(Record(cell, own, before, states, live))
+        before = before[1], joined(*nodes)
+    return before[1], records
+
+
+def weightless(blocks) -> bool:
+    """Whether an operation has no weights, so that it is the same on every edge."""
+    return not any(step.weights for block in blocks for step in block)
+
+
+def logits(layout: Layout, params: dict, gates, images, *, how: str = "auto") -> Array:
+    """Outputs `[n, ways]` of the network that gates leave (the head has no bias).
+
+    Args:
+        layout, params: the network; params from `weights.init`.
+        gates: bool `[cell type, edge, operation]`.
+        images: `[n, pixels, pixels, colours]`.
+        how: "auto", "shifts" or "lax", as in `lowering.lowering`.
+
+    Raises:
+        InputError: gates or images of another shape.
+
+    Example:
+        >>> import jax
+        >>> from mlkernels.nas.engine.weights import init
+        >>> layout = Layout(channels=2, pixels=8, depth=2)
+        >>> params = init(layout, key=jax.random.key(0))
+        >>> gates = layout.space.open_gates()
+        >>> gates[..., 1:] = False
+        >>> logits(layout, params, gates, jnp.ones((3, 8, 8, 3))).shape
+        (3, 5)
+    """
+    how = lowering(how)
+    images = check_images(layout, images).astype(params["head"][0].dtype)
+    gates = layout.space.check_gates(gates)[None]
+    x, _ = run_cells(layout, params, gates, images, lambda block, weights, x, _=None: forward(block, how, weights, x))
+    features = forward(layout.last, how, (), x)
+    return forward(layout.head, how, params["head"], features)[:, 0, 0]

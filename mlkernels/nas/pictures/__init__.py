@@ -1,0 +1,1 @@
+"""Images as the search and the training want them: resized, drawn, augmented."""

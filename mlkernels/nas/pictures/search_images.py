@@ -1,0 +1,111 @@
+"""The images that the search looks at: small tasks, and patches of single images."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mlkernels.datasets import Dataset
+from mlkernels.errors import bad_input
+from mlkernels.nas.pictures.augment import apply_crop, apply_flip
+from mlkernels.nas.pictures.patches import patches
+from mlkernels.tasks import TaskBatch, episodes
+
+PADDING = 4  # black pixels around an image of which a window of its own size is cut
+
+
+def search_tasks(
+    dataset: Dataset,
+    *,
+    key: Array,
+    pixels: int = 32,
+    way: int = 5,
+    shot: int = 1,
+    queries: int = 1,
+    tasks: int = 3,
+    dtype=jnp.float32,
+) -> TaskBatch:
+    """Episodes of the classes to train on, resized, flipped and cropped at random, and normalised.
+
+    Args:
+        dataset: its first split is sampled.
+        key: a key.
+        pixels: a side of the images.
+        way, shot, queries, tasks: as in `tasks.episodes`.
+        dtype: of the arrays.
+
+    Returns:
+        A `TaskBatch` of images `[tasks, way*shot or way*queries, pixels, pixels, colours]` and one-hot labels.
+
+    Raises:
+        InputError: too few classes or images.
+
+    Example:
+        >>> from mlkernels import datasets
+        >>> search_tasks(datasets.load("glyphs"), key=jax.random.key(0), pixels=16).query_x.shape
+        (3, 5, 16, 16, 1)
+
+    Source: Wang et al. 2022, its code: resize to 32, flip, crop with padding 4, normalise.
+    """
+    drawn, look = jax.random.split(key)
+    split = next(iter(dataset.splits))
+    batch = episodes(dataset, split, way, shot, queries, tasks, drawn, one_hot="plain", dtype=dtype)
+    parts = batch.support_x, batch.query_x
+    images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in parts])
+    images = _looked_at(images, look, jnp.asarray(dataset.mean), jnp.asarray(dataset.std), pixels).astype(dtype)
+    cut = parts[0].shape[0] * parts[0].shape[1]
+    support, query = (
+        x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((images[:cut], images[cut:]), parts, strict=True)
+    )
+    return TaskBatch(support, batch.support_y, query, batch.query_y)
+
+
+@partial(jax.jit, static_argnames="pixels")
+def _looked_at(images: Array, key: Array, mean: Array, std: Array, pixels: int) -> Array:
+    small = jax.image.resize(images, (len(images), pixels, pixels, images.shape[-1]), "linear")
+    where, side = jax.random.split(key)
+    small = apply_flip(small, jax.random.bernoulli(side, 0.5, (len(small),)))
+    small = apply_crop(small, jax.random.randint(where, (len(small), 2), 0, 2 * PADDING + 1), PADDING)
+    return (small - mean[None, None, None]) / std[None, None, None]
+
+
+def search_patches(dataset: Dataset, *, key: Array, batches: int = 3, images: int = 1000, pixels: int = 32) -> Array:
+    """Squares of 3x3 pixels of one colour from random images to train on, resized and normalised.
+
+    Args:
+        dataset: its first split is sampled, without replacement.
+        key: a key.
+        batches, images: how many, and images in each.
+        pixels: a side of the images from which the squares are cut.
+
+    Returns:
+        float32 `[batches, images, 3, 3, 1]`.
+
+    Raises:
+        InputError: fewer images than that.
+
+    Example:
+        >>> from mlkernels import datasets
+        >>> search_patches(datasets.load("glyphs"), key=jax.random.key(0), batches=2, images=50).shape
+        (2, 50, 3, 3, 1)
+
+    Source: Wang et al. 2022, its code (TE-NAS, Chen et al. 2021).
+    """
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    split = dataset.classes(next(iter(dataset.splits)))
+    rows = np.flatnonzero(np.isin(dataset.labels, split))
+    if len(rows) < batches * images:
+        do = "count regions of fewer images"
+        raise bad_input("images", f"at most {len(rows)} in {batches} batches", batches * images, do)
+    chosen = np.sort(rng.choice(rows, batches * images, replace=False))
+    found = []
+    for part in np.array_split(chosen, batches):
+        raw = np.asarray(dataset.images[part], np.float32) / 255
+        small = jax.image.resize(raw, (len(raw), pixels, pixels, raw.shape[-1]), "linear")
+        small = (np.asarray(small) - np.float32(dataset.mean)) / np.float32(dataset.std)
+        found.append(patches(rng.permutation(small), rng))
+    return jnp.stack(found)

@@ -1,0 +1,1 @@
+"""Scores of networks without training: kernels' condition numbers and linear regions."""

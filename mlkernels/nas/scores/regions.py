@@ -1,0 +1,131 @@
+"""How many linear regions of a network images fall into."""
+
+from __future__ import annotations
+
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mlkernels.nas.engine.lowering import lowering
+from mlkernels.nas.engine.operations import observe
+from mlkernels.nas.engine.supernet import check_images, run_cells
+from mlkernels.nas.space.layout import Layout
+from mlkernels.support.arguments import whole
+from mlkernels.support.memory import require
+
+BLOCK_BYTES = 2**26
+
+
+class Patterns:
+    """Counts distinct rows of bits that come in pieces, and holds no more than a block of them.
+
+    Each row has a number; rows with one number agree in all blocks so far. A full block is packed eight bits a byte,
+    and rows with one number that differ in it get different ones. The count is exact: nothing is hashed.
+
+    Args:
+        rows: how many.
+        block_bytes: what a block may hold, as bytes of bool.
+
+    Example:
+        >>> patterns = Patterns(3)
+        >>> patterns.add(np.array([[True, False], [True, True], [True, False]]))
+        >>> patterns.count()
+        2
+    """
+
+    def __init__(self, rows: int, block_bytes: int = BLOCK_BYTES):
+        self.numbers = np.zeros(rows, np.uint32)
+        self.block_bytes, self.held, self.distinct = block_bytes, [], 1
+
+    def add(self, bits: Array) -> None:
+        """More bits of every row, bool `[rows, units]`."""
+        if self.distinct == len(self.numbers):
+            return  # all rows differ already
+        self.held.append(bits)
+        if sum(each.size for each in self.held) > self.block_bytes:
+            self._settle()
+
+    def _settle(self) -> None:
+        packed = [np.packbits(np.concatenate([np.asarray(each) for each in self.held], axis=1), axis=1)]
+        self.held = []
+        rows = np.concatenate([self.numbers.view(np.uint8).reshape(-1, 4), *packed], axis=1)
+        as_one = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1]))).ravel()
+        found, inverse = np.unique(as_one, return_inverse=True)
+        self.numbers, self.distinct = inverse.astype(np.uint32), len(found)
+
+    def count(self) -> int:
+        """How many rows differ."""
+        if self.held:
+            self._settle()
+        return self.distinct
+
+
+def linear_regions(
+    layout: Layout, params: dict, gates, images, *, how: str = "auto", block_bytes: int = BLOCK_BYTES
+) -> int | list[int]:
+    """How many different patterns of ReLUs, on or off, the images make: the larger the better.
+
+    The paper's count is of a thin network without stem (1 channel, batch normalisation, the first two of five cells)
+    on 3 batches of 1000 patches of 3x3 pixels of one colour. Batch normalisation is over each batch. With one channel
+    two paths may cancel exactly: a ReLU whose input is zero but for rounding is off, whatever the rounding's sign.
+
+    Args:
+        layout, params: the network; its norm is "batch" in the paper.
+        gates: bool `[cell type, edge, operation]`, or `[A, ...]` for A architectures in one pass.
+        images: `[batches, n, pixels, pixels, colours]`.
+        how: as in `supernet.logits`.
+        block_bytes: how many ReLUs' states are held at once, a byte each.
+
+    Returns:
+        A count, at most batches * n; a list of A if gates have that axis.
+
+    Raises:
+        InputError: images or gates of another shape, too little memory.
+
+    Example:
+        >>> import jax
+        >>> from mlkernels.nas.engine.weights import init
+        >>> layout = Layout(channels=1, pixels=3, norm="batch", stem=False, depth=2)
+        >>> gates = layout.space.open_gates()
+        >>> gates[..., 1:] = False
+        >>> images = jax.random.normal(jax.random.key(1), (2, 20, 3, 3, 1))
+        >>> linear_regions(layout, init(layout, key=jax.random.key(0)), gates, images) <= 40
+        True
+
+    Source: Wang et al. 2022, its code; Chen et al. 2021 (TE-NAS).
+    """
+    how = lowering(how)
+    whole("block_bytes", block_bytes, 1, do="leave it at its default")
+    gates = np.asarray(gates)
+    one = gates.ndim < 4
+    gates = np.stack([layout.space.check_gates(each) for each in (gates[None] if one else gates)])
+    images = check_images(layout, images, axes=5).astype(params["head"][0].dtype)
+    rows = images.shape[0] * images.shape[1]
+    widest = max(layout.space.nodes * cell.channels * cell.pixels**2 for cell in layout.stack)
+    needed = len(gates) * (16 * images.dtype.itemsize * rows * widest + block_bytes)
+    require(needed, f"{len(gates) * rows} images at once", "take fewer images")
+    patterns = [Patterns(rows, block_bytes) for _ in gates]
+
+    def run(block, weights, x, operation=None):
+        y, on = observe(block, how, weights, x)
+        for number, each in enumerate(patterns) if on.shape[1] else ():
+            if operation is None or gates[(number, *operation)]:  # an architecture that has closed it does not count it
+                each.add(on if one else on[number * rows : (number + 1) * rows])
+        return y
+
+    last, _ = run_cells(layout, params, gates, jnp.concatenate([images] * len(gates)), run)
+    run(layout.last, (), last)
+    counts = [each.count() for each in patterns]
+    return counts[0] if one else counts
+
+
+def thin(layout: Layout) -> Layout:
+    """The paper's network for linear regions, in a layout's search space.
+
+    Example:
+        >>> [(cell.kind, cell.channels, cell.pixels) for cell in thin(Layout()).stack]
+        [(0, 1, 3), (1, 2, 2)]
+
+    Source: Wang et al. 2022, its code.
+    """
+    return Layout(layout.space, cells=5, channels=1, pixels=3, norm="batch", stem=False, depth=2)

@@ -1,0 +1,141 @@
+"""All training-free scores of architectures at once: the MetaNTK's, and the baselines that it has to beat."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax import Array
+
+from mlkernels.datasets import Dataset
+from mlkernels.datasets.fingerprint import described
+from mlkernels.nas.engine.gram import sample_kernels
+from mlkernels.nas.engine.weights import init
+from mlkernels.nas.evaluation.compare import Kept, plain
+from mlkernels.nas.pictures.search_images import search_patches, search_tasks
+from mlkernels.nas.scores.kernel_scores import ALGORITHMS, gradient_norm, random_score, score_of, task_images
+from mlkernels.nas.scores.regions import linear_regions, thin
+from mlkernels.nas.space.cost import flop_count, parameter_count
+from mlkernels.nas.space.layout import Layout
+from mlkernels.nas.space.search_space import Genotype
+from mlkernels.support.arguments import one_of
+
+SCORES = ("metantk", "ntk", "regions", "gradient norm", "parameters", "FLOPs", "random")
+
+
+@dataclass(frozen=True)
+class ScoreSettings:
+    """How architectures are scored.
+
+    Args:
+        layout: the stack, with group normalisation.
+        tasks: tasks in the batch of one repeat.
+        repeats: of weights and images.
+        region_images: of each of three batches of patches.
+        algorithm, inner_time, ridge: of the inner loop, as in `scores.metantk_score` and with the search's defaults.
+    """
+
+    layout: Layout
+    tasks: int = 3
+    repeats: int = 3
+    region_images: int = 1000
+    algorithm: str = "maml"
+    inner_time: float = math.inf
+    ridge: float = 1e-3
+
+    def __post_init__(self) -> None:
+        one_of("algorithm", self.algorithm, ALGORITHMS)
+
+
+def training_free_scores(
+    genotypes: Sequence[Genotype],
+    dataset: Dataset,
+    settings: ScoreSettings,
+    *,
+    key: Array,
+    out: Path | str | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, np.ndarray]:
+    """All scores of architectures, each turned so that larger is held to be better.
+
+    Architectures share a repeat's weights and images. Condition numbers count as minus their logarithm. A score that
+    is not finite is the worst there is, minus infinity.
+
+    Args:
+        genotypes: A architectures of the layout's space.
+        dataset: its first split is looked at.
+        settings: how.
+        key: a key.
+        out: a JSON file that keeps what is done, from which the same call, or one of more repeats, goes on.
+        progress: is called as `progress(done, total)`.
+
+    Returns:
+        Name, as in `SCORES`, -> float `[A, repeats]`.
+
+    Raises:
+        InputError: a file of other settings, another key or other data; as the single scores.
+
+    Example:
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> from mlkernels import datasets
+        >>> from mlkernels.nas.space.random_genotypes import random_genotypes
+        >>> layout = Layout(cells=2, channels=1, pixels=8, ways=2, colours=1)
+        >>> genotypes = random_genotypes(layout.space, 1, key=jax.random.key(0))
+        >>> settings = ScoreSettings(layout, tasks=1, repeats=1, region_images=10)
+        >>> sorted(training_free_scores(genotypes, datasets.load("glyphs"), settings, key=jax.random.key(1)))[:3]
+        ['FLOPs', 'gradient norm', 'metantk']
+
+    Source: notebooks/04_metantk_nas; Abdelfattah et al. 2021, for which baselines such a score has to beat.
+    """
+    gates = [settings.layout.space.gates_of(genotype) for genotype in genotypes]
+    names = [[f"{i}: {genotype} repeat {r}" for r in range(settings.repeats)] for i, genotype in enumerate(genotypes)]
+    kept = Kept(out, "scores", _about(settings, dataset, key))
+    for repeat in range(settings.repeats):
+        score = None
+        for number, each in enumerate(gates):
+            if (name := names[number][repeat]) not in kept.rows:
+                score = score or _scorer(settings, dataset, key=jax.random.fold_in(key, repeat))
+                kept.add(name, {kind: plain(value) for kind, value in score(number, each).items()})
+            if progress is not None:
+                progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats)
+    table = [[kept.rows[name] for name in row] for row in names]
+    return {kind: np.array([[float(each[kind]) for each in row] for row in table]) for kind in SCORES}
+
+
+def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:
+    """All that a repeat's scores follow from, for a file."""
+    own = asdict(settings) | {"inner_time": str(float(settings.inner_time)), "data": described(dataset)}
+    own["layout"]["space"] = settings.layout.space.described
+    own["key"] = np.asarray(jax.random.key_data(key)).tolist()
+    return {name: value for name, value in own.items() if name != "repeats"}
+
+
+def _scorer(settings: ScoreSettings, dataset: Dataset, *, key: Array) -> Callable[[int, np.ndarray], dict[str, float]]:
+    """A repeat: the scores of an architecture by its number and gates, all with the same weights and images."""
+    layout = settings.layout
+    weights, looks, patches, thin_key, luck = jax.random.split(key, 5)
+    params, small = init(layout, key=weights), thin(layout)
+    small_params = init(small, key=thin_key)
+    tasks = search_tasks(dataset, key=looks, pixels=layout.pixels, way=layout.ways, tasks=settings.tasks)
+    squares = search_patches(dataset, key=patches, images=settings.region_images)
+    told = {name: getattr(settings, name) for name in ("algorithm", "inner_time", "ridge")}
+    precision = params["head"][0].dtype
+
+    def scores(number: int, gates: np.ndarray) -> dict[str, float]:
+        kernels = sample_kernels(layout, params, gates, task_images(tasks))
+        row = {
+            "metantk": -np.log(score_of(kernels, tasks, **told, precision=precision).value),
+            "ntk": -np.log(score_of(kernels, tasks, algorithm="none", precision=precision).value),
+            "regions": linear_regions(small, small_params, gates, squares),
+            "gradient norm": gradient_norm(layout, params, gates, tasks),
+            "parameters": parameter_count(layout, gates),
+            "FLOPs": flop_count(layout, gates),
+            "random": random_score(key=jax.random.fold_in(luck, number)),
+        }
+        return {name: float(value) if np.isfinite(value) else -math.inf for name, value in row.items()}
+
+    return scores

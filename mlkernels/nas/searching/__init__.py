@@ -1,0 +1,1 @@
+"""The search: rounds of scores, a ranking of candidates, a record on the disk."""

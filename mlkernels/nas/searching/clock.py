@@ -1,0 +1,95 @@
+"""How far a search is, and how long it will take."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+
+import numpy as np
+
+from mlkernels.nas.searching.ranking import relative_change
+from mlkernels.nas.searching.record import Record
+from mlkernels.nas.searching.scorer import Scores
+from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.nas.space.search_space import CELL_TYPES
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a search is.
+
+    Attributes:
+        round, rounds: the round at work, from 1, and how many there are.
+        done, total: networks scored, and to be scored in all.
+        seconds_left: about; None before anything was scored.
+        best: in words, the candidate of this round without which the condition number falls most.
+    """
+
+    round: int
+    rounds: int
+    done: int
+    total: int
+    seconds_left: float | None
+    best: str
+
+
+class Clock:
+    """Time spent and left, and who is told."""
+
+    def __init__(self, settings: SearchSettings, record: Record, progress):
+        self.settings, self.record, self.progress = settings, record, progress
+        self.before, self.start = record.seconds, time.monotonic()
+        self.had = sum(map(len, record.done)) + len(record.partial)
+
+    def seconds(self) -> float:
+        return self.before + time.monotonic() - self.start
+
+    def tell(self, number: int, candidates, items: int) -> None:
+        if self.progress is None:
+            return
+        plan = self.settings.evaluations
+        done, total = sum(map(len, self.record.done)) + len(self.record.partial), sum(plan)
+        costs = [n * cost for n, cost in zip(plan, self._costs(), strict=True)]
+        spent = _spent(costs, plan, done) - _spent(costs, plan, self.had)
+        rest = (sum(costs) - _spent(costs, plan, done)) / spent if spent else 0
+        left = (time.monotonic() - self.start) * rest if spent else None
+        best = _best(self.settings, self.record.partial, candidates, items)
+        self.progress(Progress(number, len(plan), done, total, left, best))
+
+    def _costs(self) -> list[float]:
+        """What a network costs in each round: as its open operations, and something for the rest."""
+        operations = len(self.settings.layout.space.operations)
+        rounds = len(self.settings.evaluations)
+        return [1 + max(operations - number, 1) for number in range(rounds)]
+
+
+def _spent(costs, plan, done: int) -> float:
+    total = 0.0
+    for cost, count in zip(costs, plan, strict=True):
+        here = min(done, count)
+        total, done = total + cost * here / count, done - here
+    return total
+
+
+def _best(settings, partial: list[Scores], candidates, items: int) -> str:
+    """In words, the best candidate of the repeat at work."""
+    row = partial[(len(partial) - 1) // items * items :] if partial else []
+    name = "condition" if settings.condition != "none" else "regions"
+    pairs = (
+        list(zip(row[::2], row[1::2], strict=False))
+        if settings.reference_quirks
+        else [(row[0], each) for each in row[1:]]
+        if row
+        else []
+    )
+    if not pairs:
+        return ""
+    sign = 1 if name == "condition" else -1
+    changes = [sign * relative_change(getattr(a, name), getattr(b, name)) for a, b in pairs]
+    top = int(np.argmax(changes))
+    kind, edge, operation = candidates[top]
+    space = settings.layout.space
+    node, source = space.edges[edge]
+    what = "edge" if operation is None else space.operations[operation]
+    word = "condition number" if name == "condition" else "regions"
+    return f"{-sign * changes[top]:+.1%} {word} without {what} {source} to node {node + 2}, {CELL_TYPES[kind]}"

@@ -1,0 +1,128 @@
+"""What a search keeps on disk: what it has scored so far, its log, its result. Each file is whole, or as it was."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from mlkernels.errors import InputError, bad_input
+from mlkernels.nas.searching.scorer import Scores
+from mlkernels.support.files import write_atomically
+from mlkernels.support.strict_json import dumps
+
+FORMAT = 2  # 1 had no checksum of the images
+_OLD, _DO = "one of an older version, which did not", "move it away to begin anew, or choose another folder"
+STATE, LOG, RESULT = "state.json", "log.jsonl", "result.json"
+
+
+class Record:
+    """A search's folder, or nothing at all.
+
+    Of several processes the first alone writes, and the others are told what it read.
+
+    Args:
+        folder: where; None keeps everything in memory.
+        about: what the search was told; a folder of a search that was told something else is refused.
+
+    Attributes:
+        done: the scores of each finished round, item by item.
+        partial: those of the round at work.
+        seconds: what the search took so far, in all its sessions.
+
+    Raises:
+        InputError: the folder holds another search, or a file that is none of ours.
+    """
+
+    def __init__(self, folder: Path | None, about: dict):
+        self.folder, self.about = folder, json.loads(json.dumps(about))
+        self.done: list[list[Scores]] = []
+        self.partial: list[Scores] = []
+        self.seconds = 0.0
+        found = told(self._read() if folder is not None and jax.process_index() == 0 else None)
+        if isinstance(found, str):
+            raise InputError(found)
+        if found:
+            self.done = [[_scores(row) for row in rows] for rows in found["done"]]
+            self.partial = [_scores(row) for row in found["partial"]]
+            self.seconds = found["seconds"]
+
+    def _read(self) -> dict | str | None:
+        """What was saved; a text says what is wrong with it, so that all processes can be told."""
+        path = self.folder / STATE
+        try:
+            found = json.loads(path.read_text(encoding="utf-8"))
+            if found["format"] == 1:
+                return str(bad_input(str(path), "the state of a search that looked at its images", _OLD, _DO))
+            if found["format"] != FORMAT or not {"about", "done", "partial", "seconds"} <= found.keys():
+                raise ValueError
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            return str(bad_input(str(path), "a file that can be read", error.strerror, "choose another folder"))
+        except (ValueError, KeyError, TypeError):
+            return str(bad_input(str(path), "the state of a search", "something else", _DO))
+        differ = [name for name in self.about if found["about"].get(name) != self.about[name]]
+        if differ:
+            got = ", ".join(f"{name} {found['about'].get(name)}" for name in differ)
+            expected = "a search of " + ", ".join(f"{name} {self.about[name]}" for name in differ)
+            return str(
+                bad_input(str(self.folder), expected, got, "choose another folder, or the same settings and data")
+            )
+        return found
+
+    def add(self, scores: list[Scores], seconds: float) -> None:
+        """More scores of the round at work."""
+        self.partial += scores
+        self.seconds = seconds
+        self.save()
+
+    def close_round(self) -> None:
+        """The round at work is finished."""
+        self.done.append(self.partial)
+        self.partial = []
+        self.save()
+
+    def save(self) -> None:
+        content = {
+            "format": FORMAT,
+            "about": self.about,
+            "seconds": round(self.seconds, 3),
+            "done": [[_row(each) for each in rows] for rows in self.done],
+            "partial": [_row(each) for each in self.partial],
+        }
+        self.write(STATE, dumps(content))
+
+    def write(self, name: str, text: str) -> None:
+        """A file of the folder, whole."""
+        if self.folder is not None and jax.process_index() == 0:
+            write_atomically(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
+
+
+def _row(scores: Scores) -> list:
+    condition = scores.condition
+    return [
+        str(condition) if condition is not None and math.isinf(condition) else condition,
+        scores.regions,
+        scores.note,
+    ]
+
+
+def _scores(row: list) -> Scores:
+    condition, regions, note = row
+    return Scores(None if condition is None else float(condition), regions, note)
+
+
+def told(content):
+    """What the first process says, in all of them."""
+    if jax.process_count() == 1:
+        return content
+    data = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int64(len(data))))
+    padded = np.zeros(length, np.uint8)
+    padded[: len(data[:length])] = data[:length]
+    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode())

@@ -1,0 +1,196 @@
+"""Scores many candidates, some at a time, on all devices: the same arithmetic on one, on many, in many processes.
+
+A batch of candidates is one pass through the super-network in which each sample knows its own candidate's gates. Its
+first axis is spread over a mesh of devices; everything up to the kernels is done sample by sample.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mlkernels.datasets import Dataset
+from mlkernels.errors import bad_input
+from mlkernels.nas.engine.gram import Kernels, bytes_needed, sample_kernels
+from mlkernels.nas.engine.supernet import placed
+from mlkernels.nas.engine.weights import init
+from mlkernels.nas.pictures.search_images import search_patches, search_tasks
+from mlkernels.nas.scores.kernel_scores import score_of, task_images
+from mlkernels.nas.scores.regions import linear_regions, thin
+from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.support.arguments import whole
+from mlkernels.support.memory import available_bytes, require
+
+MOST_AT_ONCE = 8  # candidates a device; beyond it an accelerator is busy, and memory is better left free
+BLIND = 1e5  # the published code's score for NaN, and where there are no features
+
+
+@dataclass(frozen=True)
+class Item:
+    """A candidate to score: bool gates, and which of the repeat's draws of images it is scored on."""
+
+    gates: np.ndarray
+    draw: int = 0
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What was found for an item: condition number (infinity is the worst), what is wrong with it, linear regions."""
+
+    condition: float | None
+    regions: int | None
+    note: str = ""
+
+
+def mesh_of(devices: int | None, axis: str = "candidates") -> Mesh:
+    """A mesh of one axis over so many devices, or over all there are.
+
+    Raises:
+        InputError: more devices than there are, or some of several processes' devices.
+    """
+    there = jax.devices()
+    count = len(there) if devices is None else whole("devices", devices, 1, len(there), do="leave it out to take all")
+    if jax.process_count() > 1 and count != len(there):
+        raise bad_input("devices", f"all {len(there)} of {jax.process_count()} processes", count, "leave it out")
+    return Mesh(np.array(there[:count]), (axis,))
+
+
+class Scorer:
+    """Scores items of one round.
+
+    Args:
+        settings: of the search.
+        dataset: where images come from.
+        devices: how many; None for all.
+        at_once: candidates a device in one pass; None for 1 on a CPU and as many as fit elsewhere, up to a few.
+    """
+
+    def __init__(
+        self, settings: SearchSettings, dataset: Dataset, devices: int | None = None, at_once: int | None = None
+    ):
+        self.settings, self.dataset, self.mesh = settings, dataset, mesh_of(devices)
+        self.spread = None if self.mesh.size == 1 else NamedSharding(self.mesh, PartitionSpec("candidates"))
+        self.batch = self.mesh.size * (at_once or self._at_once())
+        self.where = None
+
+    def _at_once(self) -> int:
+        if self.settings.condition == "none":
+            return 1
+        needed = candidate_bytes(self.settings)
+        require(needed, "scoring a network", "take fewer channels, cells, pixels or tasks")
+        return 1 if jax.default_backend() == "cpu" else max(1, min(MOST_AT_ONCE, available_bytes() // (2 * needed)))
+
+    def begin(self, round_: int, repeat: int) -> None:
+        """Draw the weights of a round's repeat; images are drawn when they are asked for."""
+        self.where = round_, repeat
+        key = jax.random.fold_in(self.settings.key, round_)
+        own = jax.random.fold_in(key, repeat)
+        weights = jax.random.fold_in(key, self.settings.repeats) if self.settings.reference_quirks else own
+        supernet, thin_net = jax.random.split(jax.random.fold_in(weights, 0))
+        self.looks, self.draws = jax.random.fold_in(own, 1), {}
+        layout, kind = self.settings.layout, self.settings.initialisation
+        if self.settings.condition != "none":
+            params = init(layout, key=supernet, initialisation=kind, dtype=self.settings.dtype)
+            everywhere = NamedSharding(self.mesh, PartitionSpec())
+            if self.spread is not None:
+                params = jax.tree.map(lambda leaf: placed(np.asarray(leaf), everywhere), params)
+            self.params = params
+        if self.settings.regions:
+            self.thin = thin(layout)
+            self.thin_params = init(self.thin, key=thin_net, initialisation=kind, dtype=self.settings.dtype)
+
+    def _images(self, draw: int):
+        if draw not in self.draws:
+            tasks, squares = jax.random.split(jax.random.fold_in(self.looks, draw))
+            s = self.settings
+            drawn = search_tasks(
+                self.dataset, key=tasks, pixels=s.layout.pixels, way=s.layout.ways, shot=s.shot, queries=s.queries,
+                tasks=s.tasks, dtype=s.dtype,
+            )  # fmt: skip
+            shown = None
+            if s.regions:
+                shape = {"batches": s.region_batches, "images": s.region_images}
+                shown = search_patches(self.dataset, key=squares, **shape)
+            self.draws = {draw: (drawn, shown), **dict(list(self.draws.items())[: self.batch])}
+        return self.draws[draw]
+
+    def __call__(self, items: Sequence[Item]) -> list[Scores]:
+        """Scores of at most `batch` items."""
+        conditions, notes = self._conditions(items)
+        counts = self._regions(items)
+        return [Scores(*found) for found in zip(conditions, counts, notes, strict=True)]
+
+    def _conditions(self, items):
+        s = self.settings
+        if s.condition == "none":
+            return [None] * len(items), [""] * len(items)
+        full = [*items, *[items[-1]] * (self.batch - len(items))]  # one shape, compiled once
+        drawn = [self._images(item.draw)[0] for item in full]
+        images = np.stack([np.asarray(task_images(tasks)) for tasks in drawn])
+        gates = np.stack([item.gates for item in full])
+        found = sample_kernels(s.layout, self.params, gates, images, outputs=s.outputs, sharding=self.spread)
+        ntk, nngp = (gathered(part) for part in found)
+        algorithm = s.algorithm if s.condition == "metantk" else "none"
+        given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "precision": s.dtype}
+        conditions, notes = [], []
+        for number, tasks in enumerate(drawn[: len(items)]):
+            kernels = Kernels(ntk[number], nngp[number])
+            score = score_of(kernels, tasks, **given)
+            value = score.value
+            if s.reference_quirks:
+                value = blind(kernels, score.smallest, score.largest)
+            conditions.append(value)
+            notes.append(score.note)
+        return conditions, notes
+
+    def _regions(self, items) -> list[int | None]:
+        if not self.settings.regions:
+            return [None] * len(items)
+        counts, processes = np.zeros(len(items), np.int64), jax.process_count()
+        for draw in sorted({item.draw for item in items}):
+            same = [n for n, item in enumerate(items) if item.draw == draw]
+            mine = same[jax.process_index() :: processes]
+            if mine:
+                full = [*mine, *[mine[-1]] * (-(-self.batch // processes) - len(mine))]  # one shape here too
+                gates, images = np.stack([items[n].gates for n in full]), self._images(draw)[1]
+                counts[mine] = linear_regions(self.thin, self.thin_params, gates, images)[: len(mine)]
+        if processes > 1:
+            counts = multihost_utils.process_allgather(counts).sum(0)
+        return [int(count) for count in counts]
+
+
+def candidate_bytes(settings: SearchSettings) -> int:
+    """About how much memory scoring one candidate takes on a device.
+
+    Example:
+        >>> 2**28 < candidate_bytes(SearchSettings()) < 2**31
+        True
+    """
+    images = settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
+    ways = 1 if settings.outputs == "sum" else settings.layout.ways
+    return bytes_needed(settings.layout, images, ways, np.dtype(settings.dtype).itemsize)
+
+
+def gathered(array) -> np.ndarray:
+    """An array of all processes' devices on this host."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def blind(kernels: Kernels, smallest: float, largest: float) -> float:
+    """The condition number as the published code has it: 1e5 for NaN, and below zero where an eigenvalue is.
+
+    Example:
+        >>> blind(Kernels(np.eye(2), np.eye(2)), 1.0, 2.0), blind(Kernels(np.eye(2), 2 * np.eye(2)), -1.0, 2.0)
+        (100000.0, -2.0)
+    """
+    if math.isnan(smallest) or np.array_equal(kernels.ntk, kernels.nngp):
+        return BLIND
+    return largest / smallest if smallest else math.inf

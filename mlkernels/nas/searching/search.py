@@ -1,0 +1,242 @@
+"""The search: prune the super-network to one operation an edge, then to two inputs a node, without training."""
+
+from __future__ import annotations
+
+import math
+import shlex
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from mlkernels.datasets import Dataset
+from mlkernels.datasets.fingerprint import described
+from mlkernels.nas.searching.clock import Clock, Progress
+from mlkernels.nas.searching.ranking import (
+    Candidate,
+    choose,
+    edges_left,
+    operations_left,
+    rank_sums,
+    relative_change,
+    without,
+)
+from mlkernels.nas.searching.record import LOG, RESULT, Record
+from mlkernels.nas.searching.scorer import Item, Scorer, Scores
+from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.nas.space.search_space import CELL_TYPES, Genotype, Space
+from mlkernels.support import provenance
+from mlkernels.support.strict_json import dumps
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a search found.
+
+    Attributes:
+        genotype: the architecture.
+        log: one dict a decision, as in the log file.
+        gates: the gates after each round, the open ones first: bool `[cell type, edge, operation]` each.
+        seconds: what it took, all sessions together.
+    """
+
+    genotype: Genotype
+    log: tuple[dict, ...]
+    gates: tuple[np.ndarray, ...]
+    seconds: float
+
+
+def search(
+    settings: SearchSettings,
+    dataset: Dataset,
+    *,
+    out: Path | str | None = None,
+    devices: int | None = None,
+    at_once: int | None = None,
+    progress: Callable[[Progress], None] | None = None,
+) -> Found:
+    """Search for an architecture without training any.
+
+    In each round every open operation is taken out by turns, and the condition number of the MetaNTK and the count of
+    linear regions are compared with those of the network that has it; on each edge the operation goes that is missed
+    least. When one is left on every edge, edges go by the same rule until each node has two.
+
+    Args:
+        settings: what to search for and how.
+        dataset: its first split is looked at, labels and images.
+        out: a folder for `state.json` (after each batch of candidates), `log.jsonl` (a line a decision) and
+            `result.json`. The same call goes on where it was stopped, to the same result, on the same images alone.
+        devices: how many to spread candidates over; None for all there are, in all processes of `jax.distributed`.
+        at_once: candidates a device in one pass; None leaves it to the device.
+        progress: is called after every batch.
+
+    Returns:
+        `Found`.
+
+    Raises:
+        InputError: a folder of another search or of other images, too few images or classes, too little memory, too
+            many devices.
+
+    Example:
+        >>> from mlkernels import datasets
+        >>> from mlkernels.nas import Layout
+        >>> space = Space("two", ("skip_connect", "max_pool_3x3"), 1)
+        >>> layout = Layout(space, cells=2, channels=2, pixels=8, ways=2, colours=1)
+        >>> settings = SearchSettings(layout, repeats=1, region_images=20, tasks=1)
+        >>> found = search(settings, datasets.load("glyphs"))
+        >>> found.genotype.nodes, len(found.log)
+        (1, 5)
+
+    Source: Wang et al. 2022 (MetaNTK-NAS).
+    """
+    about = settings.described() | _data(dataset)
+    record = Record(None if out is None else Path(out), about)
+    scorer = Scorer(settings, dataset, devices, at_once)
+    space, gates, log, history = settings.layout.space, settings.layout.space.open_gates(), [], []
+    clock = Clock(settings, record, progress)
+    while candidates := operations_left(gates) or edges_left(space, gates):
+        history.append(gates)
+        items = _score_round(settings, scorer, record, clock, len(history), gates, candidates)
+        log += _decide(settings, len(history), gates, candidates, items)
+        gates = _pruned(gates, log, len(history), space)
+        record.write(LOG, "".join(dumps(line) + "\n" for line in log))
+    genotype = space.genotype_of(gates)
+    log.append({"genotype": repr(genotype), "short": str(genotype)})
+    record.write(LOG, "".join(dumps(line) + "\n" for line in log))
+    result = {
+        **log[-1], "seconds": round(record.seconds, 1), "settings": about, **provenance.here(),
+        "devices": int(scorer.mesh.size), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+    }  # fmt: skip
+    record.write(RESULT, dumps(result, indent=2) + "\n")
+    return Found(genotype, tuple(log), (*history, gates), record.seconds)
+
+
+def _data(dataset: Dataset) -> dict:
+    """What tells the images that a search looks at from others, for its folder."""
+    about = described(dataset.only(next(iter(dataset.splits))))
+    count, classes, images = next(iter(about["splits"].values()))
+    size = list(dataset.images.shape[1:])
+    data = f"{dataset.name}: {count} images {size} of {classes} classes"
+    return {"data": data, "images": images, "mean": about["mean"], "std": about["std"]}
+
+
+def _items(settings: SearchSettings, gates: np.ndarray, candidates: list[Candidate]) -> list[Item]:
+    """What is scored in each repeat: the network as it is, once or for each candidate, and without each candidate."""
+    if settings.reference_quirks:
+        pairs = [
+            (Item(gates, number), Item(without(gates, each), number)) for number, each in enumerate(candidates, start=1)
+        ]
+        return [item for pair in pairs for item in pair]
+    return [Item(gates), *(Item(without(gates, each)) for each in candidates)]
+
+
+def _score_round(settings, scorer, record, clock, number, gates, candidates) -> list[list[Scores]]:
+    """Scores `[repeat][item]` of a round, those that the record has included."""
+    items = _items(settings, gates, candidates)
+    if len(record.done) < number:
+        for repeat in range(settings.repeats):
+            start = max(0, len(record.partial) - repeat * len(items))
+            if start >= len(items):
+                continue
+            scorer.begin(number, repeat)
+            while start < len(items):
+                batch = items[start : start + scorer.batch]
+                record.add(scorer(batch), clock.seconds())
+                start += len(batch)
+                clock.tell(number, candidates, len(items))
+        record.close_round()
+    rows = record.done[number - 1]
+    return [rows[i * len(items) : (i + 1) * len(items)] for i in range(settings.repeats)]
+
+
+def _changes(settings, scores: list[list[Scores]], attribute: str) -> tuple[list, list, list]:
+    """Values with and without each candidate, and the relative changes, each `[candidate][repeat]`."""
+    rows = [[getattr(each, attribute) for each in repeat] for repeat in scores]
+    if settings.reference_quirks:
+        origins, others = [row[::2] for row in rows], [row[1::2] for row in rows]
+    else:
+        others = [row[1:] for row in rows]
+        origins = [[row[0]] * (len(row) - 1) for row in rows]
+    origins, others = list(zip(*origins, strict=True)), list(zip(*others, strict=True))
+    change = [list(map(relative_change, *pair)) for pair in zip(origins, others, strict=True)]
+    return origins, others, change
+
+
+def _decide(settings, number: int, gates, candidates, scores) -> list[dict]:
+    """The log's lines of a round: for each candidate that goes, what was compared on its edge or at its node."""
+    table = [{} for _ in candidates]
+    changes = {}
+    for name, used in (("condition", settings.condition != "none"), ("regions", settings.regions)):
+        if not used:
+            continue
+        origins, others, changes[name] = _changes(settings, scores, name)
+        for row, origin, other, change in zip(table, origins, others, changes[name], strict=True):
+            row[name] = {"with": _plain(origin), "without": _plain(other), "change": _plain(change)}
+    sums, *ranks = rank_sums(changes.get("condition"), changes.get("regions"), precision=settings.precision)
+    for name, ranked in zip(("condition", "regions"), ranks, strict=True):
+        for row, rank in zip(table, ranked if ranked is not None else (), strict=False):
+            row[name]["rank"] = int(rank)
+    for row, total in zip(table, sums, strict=True):
+        row["rank_sum"] = int(total)
+    _note(settings, table, scores)
+    space, lines = settings.layout.space, []
+    for kind, edge, operation in choose(space, gates, candidates, sums):
+        node, source = space.edges[edge]
+        line = {"round": number, "cell": CELL_TYPES[kind], "node": node, "input": source}
+        if operation is None:
+            peers = {str(space.edges[e][1]): row for (k, e, _), row in zip(candidates, table, strict=True)
+                     if k == kind and space.edges[e][0] == node}  # fmt: skip
+            line |= {"pruned": "edge", "scores": peers}
+        else:
+            names = space.operations
+            peers = {
+                names[op]: row for (k, e, op), row in zip(candidates, table, strict=True) if (k, e) == (kind, edge)
+            }
+            line |= {"pruned": names[operation], "scores": peers}
+        lines.append(line)
+    return lines
+
+
+def _note(settings, table: list[dict], scores) -> None:
+    """Say of each candidate what was wrong with its spectra."""
+    step = 2 if settings.reference_quirks else 1
+    for number, row in enumerate(table):
+        found = [repeat[1 + number * step].note for repeat in scores]
+        if any(found):
+            row["notes"] = found
+
+
+def _plain(values) -> list:
+    """Numbers for JSON, which has no infinity: null, the worst."""
+    return [None if isinstance(value, float) and math.isinf(value) else value for value in values]
+
+
+def _pruned(gates: np.ndarray, log: list[dict], number: int, space: Space) -> np.ndarray:
+    """The gates after a round, from its lines in the log."""
+    for line in log:
+        if line.get("round") == number:
+            edge = space.edges.index((line["node"], line["input"]))
+            operation = None if line["pruned"] == "edge" else space.operations.index(line["pruned"])
+            gates = without(gates, (CELL_TYPES.index(line["cell"]), edge, operation))
+    return gates
+
+
+def replay(log, space: Space) -> list[np.ndarray]:
+    """The gates after each round of a recorded search, the open ones first.
+
+    Args:
+        log: the log's lines, as dicts.
+        space: the search space.
+
+    Example:
+        >>> from mlkernels.nas.space.search_space import SPACES
+        >>> line = {"round": 1, "cell": "normal", "node": 0, "input": 1, "pruned": "conv_3x3"}
+        >>> [int(gates.sum()) for gates in replay([line], SPACES["darts_fewshot"])]
+        [126, 125]
+    """
+    states = [space.open_gates()]
+    for number in range(1, 1 + max((line.get("round", 0) for line in log), default=0)):
+        states.append(_pruned(states[-1], list(log), number, space))
+    return states

@@ -1,0 +1,1 @@
+"""What is searched: genotypes, search spaces, layouts, and what a network of cells costs."""

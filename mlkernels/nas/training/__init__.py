@@ -1,0 +1,1 @@
+"""The training of a found network, on all classes of a split."""

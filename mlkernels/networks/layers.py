@@ -1,0 +1,102 @@
+"""The networks of the course as `(init, apply)`: a multilayer perceptron and Conv-4, in two parametrisations.
+
+A network is a frozen dataclass that holds its sizes; its parameters live outside it, in a dictionary with one entry a
+layer. The last layer is always called `"head"`: ANIL adapts that entry alone.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mlkernels.errors import bad_input
+from mlkernels.support.arguments import one_of
+
+PARAMETRIZATIONS = ("ntk", "standard")
+ACTIVATIONS = ("relu", "tanh")
+Params = dict[str, dict[str, Array]]
+
+
+def check(network) -> None:
+    """Refuse sizes that make no network."""
+    for name in ("width", "channels", "depth", "outputs"):
+        value = getattr(network, name, 1)
+        for size in value if name == "width" and isinstance(value, tuple) else (value,):
+            if not isinstance(size, int) or size < 1:
+                raise bad_input(name, "a whole number of at least 1", value, "give the network a size")
+    for name in ("w_std", "b_std", "last_w_std"):
+        value = getattr(network, name)
+        if not (math.isfinite(value) and value >= 0):
+            raise bad_input(
+                name, "a finite standard deviation of at least 0", value, "use the default or a positive one"
+            )
+    one_of("parametrization", network.parametrization, PARAMETRIZATIONS)
+
+
+def scales(fan_in: int, w_std: float, b_std: float, parametrization: str) -> tuple[float, float, float, float]:
+    """Standard deviations at the start, then factors in the forward pass, of weights and of biases."""
+    if parametrization == "ntk":
+        return 1.0, 1.0, w_std / math.sqrt(fan_in), b_std
+    return w_std / math.sqrt(fan_in), b_std, 1.0, 1.0
+
+
+MOST_DRAWN = 2**20  # numbers that are worth the way over the host
+
+
+def _normal(key: Array, shape: tuple[int, ...], std: float, dtype) -> Array:
+    """`std * jax.random.normal(key, shape, dtype)`, compiled for a few sizes and not for each.
+
+    A draw is the beginning of a longer one, of the next power of four.
+    """
+    size = math.prod(shape)
+    if isinstance(key, jax.core.Tracer) or not 0 < size <= MOST_DRAWN or not jax.config.jax_threefry_partitionable:
+        return std * jax.random.normal(key, shape, dtype)
+    length = 4 ** max(4, math.ceil(math.log(size, 4) - 1e-9))
+    drawn = np.asarray(jax.random.normal(key, (length,), dtype))[:size].reshape(shape)
+    return jnp.asarray(drawn.dtype.type(std) * drawn)
+
+
+def init_layer(key: Array, shape: tuple[int, ...], w_std: float, b_std: float, parametrization: str, dtype) -> dict:
+    w_key, b_key = jax.random.split(key)
+    w_init, b_init, _, _ = scales(math.prod(shape[:-1]), w_std, b_std, parametrization)
+    layer = {"w": _normal(w_key, shape, w_init, dtype)}
+    if b_std:
+        layer["b"] = _normal(b_key, shape[-1:], b_init, dtype)
+    return layer
+
+
+def affine(product, layer: dict, x: Array, fan_in: int, w_std: float, b_std: float, parametrization: str) -> Array:
+    """`product(x, w)` scaled, plus the scaled bias."""
+    _, _, w_scale, b_scale = scales(fan_in, w_std, b_std, parametrization)
+    y = w_scale * product(x, layer["w"])
+    if "b" in layer:
+        y = y + jnp.expand_dims(b_scale * layer["b"], tuple(range(y.ndim - 1)))
+    return y
+
+
+def flat(x: Array) -> Array:
+    return x.reshape(x.shape[0], math.prod(x.shape[1:]))  # of no points, too
+
+
+@dataclass(frozen=True)
+class Apply:
+    """A network's forward pass, `apply(params, x) -> [N, k]`; equal for equal networks.
+
+    A bound method would not do: it is equal only for the very same object, and JAX would compile for each `MLP(64)`.
+
+    Example:
+        >>> from mlkernels.networks import MLP
+        >>> MLP(64).apply == MLP(64).apply, MLP(64).apply == MLP(65).apply
+        (True, False)
+    """
+
+    network: Any  # an MLP or a Conv4
+
+    def __call__(self, params: Params, x: Array) -> Array:
+        return self.network.forward(params, x)

@@ -1,0 +1,240 @@
+"""Executes one notebook with papermill, in a process of its own: python -m mlkernels.runner.execute REQUEST.
+
+What it does is told in events, a JSON object a line on standard output; everything else that it or its libraries print
+goes to standard error. When standard input closes it stops: it shuts its kernel down and leaves, so no kernel outlives
+a runner, however that ended.
+"""
+
+from __future__ import annotations
+
+import ast
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+from mlkernels.course.presets import CONFIG_MIME
+from mlkernels.support import provenance
+from mlkernels.support.files import scratch_folder
+from mlkernels.support.strict_json import dumps, to_json
+
+KERNEL = "python3"
+_HERE = f"__import__('{provenance.__name__}', fromlist=['here']).here()"
+
+
+def _engine():
+    """A papermill engine whose kernel is this interpreter, whatever kernelspecs are installed."""
+    from jupyter_client.kernelspec import KernelSpec, KernelSpecManager
+    from jupyter_client.manager import AsyncKernelManager
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
+    from nbclient.util import run_sync
+    from nbformat.v4 import new_output
+    from papermill.clientwrap import PapermillNotebookClient
+    from papermill.engines import NBClientEngine
+
+    class ThisInterpreter(KernelSpecManager):
+        def get_kernel_spec(self, kernel_name):
+            argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+            return KernelSpec(argv=argv, display_name="Python 3", language="python")
+
+    class Client(PapermillNotebookClient):
+        origin = None  # versions and device, as the kernel says them
+        at = 0
+
+        def execute(self, **start):
+            self.reset_execution_trackers()
+            try:
+                with self.setup_kernel(cleanup_kc=True, **start):
+                    try:
+                        self.papermill_execute_cells()
+                    except (CellTimeoutError, DeadKernelError) as error:
+                        self.shutdown_kernel = "immediate"
+                        self.give_up(error)
+                        return self.nb
+                    reply = self.wait_for_reply(self.kc.execute("", silent=True, user_expressions={"here": _HERE}))
+                    self.origin = reply["content"]["user_expressions"]["here"].get("data", {}).get("text/plain")
+                    self.set_widgets_metadata()
+            except KeyboardInterrupt:
+                self.shutdown_kernel = "immediate"
+                raise
+            finally:
+                if self.km is not None and self.km.has_kernel:  # stopped while it was starting
+                    run_sync(self.km.shutdown_kernel)(now=True)
+            return self.nb
+
+        def give_up(self, error):
+            """Put what nbclient raises without an output of its own into the cell at work."""
+            message = (
+                f"the cell took longer than {self.timeout} s" if isinstance(error, CellTimeoutError) else str(error)
+            )
+            if isinstance(error, DeadKernelError):
+                message = "the kernel died (out of memory?)"
+            output = new_output("error", ename=type(error).__name__, evalue=message, traceback=[message])
+            self.nb.cells[self.at].setdefault("outputs", []).append(output)
+            self.nb_man.cell_exception(self.nb.cells[self.at], self.at)
+
+    class Engine(NBClientEngine):
+        @classmethod
+        def execute_managed_notebook(cls, nb_man, kernel_name, *, folder, timeout, on_cell, found, **_):
+            def cell_start(cell, cell_index):
+                client.at = cell_index
+                on_cell(cell_index)
+
+            km = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=ThisInterpreter())
+            client = Client(nb_man, km=km, kernel_name=KERNEL, timeout=timeout, on_cell_start=cell_start)
+            try:
+                client.execute(cwd=str(folder))
+            finally:
+                with contextlib.suppress(ValueError, TypeError, SyntaxError):
+                    found.update(ast.literal_eval(client.origin))
+
+    return Engine
+
+
+def failure_of(notebook: dict) -> dict | None:
+    """Where an executed notebook stopped.
+
+    Args:
+        notebook: executed, with papermill's injected cell or without.
+
+    Returns:
+        None, or `cell` (counted from 1 as in the source, without the injected cell), `shown` (its number in In [ ]),
+        `id`, `line` (the first of its source) and `error`. A cell tagged `raises-exception` may raise.
+
+    Example:
+        >>> failure_of({"cells": [{"cell_type": "code", "source": "1", "metadata": {}, "outputs": []}]})
+    """
+    number = 0
+    for cell in notebook["cells"]:
+        tags = cell["metadata"].get("tags", [])
+        number += "injected-parameters" not in tags
+        errors = [output for output in cell.get("outputs", []) if output["output_type"] == "error"]
+        if errors and "raises-exception" not in tags:
+            error = f"{errors[0]['ename']}: {errors[0]['evalue']}".splitlines()[0].rstrip(": ")
+            line = next((line.strip() for line in "".join(cell["source"]).splitlines() if line.strip()), "")
+            shown = cell.get("execution_count")
+            return {"cell": number, "shown": shown, "id": cell.get("id"), "line": line, "error": error}
+    return None
+
+
+def config_of(notebook: dict) -> dict:
+    """The effective configuration that an executed notebook emitted last; empty where it emitted none.
+
+    Example:
+        >>> config_of({"cells": []})
+        {}
+    """
+    outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
+    return next((o["data"][CONFIG_MIME] for o in reversed(outputs) if CONFIG_MIME in o.get("data", {})), {})
+
+
+def run(request: dict, emit: Callable[[dict], None]) -> dict:
+    """Execute one notebook, keep it with its record, and render it.
+
+    Args:
+        request: `source`, `target` (paths), `parameters`, `seed` (the default in the source), `preset`, `fingerprint`,
+            `timeout` (seconds a cell, or None).
+        emit: called with each event: {"event": "start", "cells": n}, {"event": "cell", "index": from 0}.
+
+    Returns:
+        The record that the executed notebook carries in metadata["mlkernels"]. The target is replaced in one step.
+    """
+    import nbformat
+    import papermill
+    from papermill.engines import papermill_engines
+    from papermill.exceptions import PapermillExecutionError
+    from papermill.execute import remove_error_markers
+
+    source, target = Path(request["source"]), Path(request["target"])
+    emit({"event": "start", "cells": len(nbformat.read(source, as_version=4).cells)})
+    papermill_engines.register("mlkernels", _engine())
+    origin = {"versions": provenance.versions(), "device": {"platform": "unknown"}}
+    started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
+    with scratch_folder(target, shared=True) as folder:
+        partial = folder / target.name
+        with contextlib.suppress(PapermillExecutionError):  # its notebook is on the disk, and tells more
+            papermill.execute_notebook(
+                str(source),
+                str(partial),
+                request["parameters"],
+                engine_name="mlkernels",
+                kernel_name=KERNEL,
+                language="python",
+                progress_bar=False,
+                folder=source.parent,
+                timeout=request["timeout"],
+                on_cell=lambda index: emit({"event": "cell", "index": index}),
+                found=origin,
+            )
+        wall = time.monotonic() - clock
+        notebook = remove_error_markers(nbformat.read(partial, as_version=4))
+        failure, config = failure_of(notebook), config_of(notebook)
+        record = {
+            "status": "failed" if failure else "finished",
+            "preset": request["preset"],
+            "seed": config.get("seed", request["parameters"].get("seed", request["seed"])),
+            "parameters": request["parameters"],
+            "config": config,
+            **origin,
+            "started": started,
+            "wall_seconds": round(wall, 2),
+            "fingerprint": request["fingerprint"],
+            "failure": failure,
+        }
+        notebook.metadata["mlkernels"] = record = to_json(record)
+        notebook.metadata.get("papermill", {}).update(input_path=source.name, output_path=target.name)
+        # papermill's record and what cells have shown may hold Infinity, with which JupyterLab opens no notebook
+        nbformat.write(nbformat.from_dict(to_json(notebook)), partial)
+        if failure:
+            keep_finished(target)
+        os.replace(partial, target)
+    return record
+
+
+def keep_finished(target: Path) -> None:
+    """Move a finished notebook and its page to `previous/` beside it, before a failed one takes its place."""
+    with contextlib.suppress(OSError, ValueError, KeyError):
+        if json.loads(target.read_text(encoding="utf-8"))["metadata"]["mlkernels"]["status"] == "finished":
+            kept = target.parent / "previous"
+            kept.mkdir(exist_ok=True)
+            for path in (target, target.with_suffix(".html")):
+                if path.exists():
+                    os.replace(path, kept / path.name)
+
+
+def _stop_with_stdin() -> None:
+    while os.read(0, 4096):
+        pass
+    os.kill(os.getpid(), signal.SIGINT)
+
+
+def main() -> int:
+    """Run the request in argv[1]; 0 once the notebook is kept (finished or failed), 130 when stopped."""
+    sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema can do without; a grammar that takes 1.5 s to build
+    events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
+    os.dup2(2, 1)  # what libraries print must not look like an event
+    threading.Thread(target=_stop_with_stdin, daemon=True).start()
+
+    def emit(event: dict) -> None:
+        print(dumps(event), file=events)
+
+    try:
+        request = json.loads(sys.argv[1])
+        record = run(request, emit)
+        from mlkernels.runner.pages import write_page
+
+        write_page(Path(request["target"]))
+        emit({"event": "done", "record": record})
+    except KeyboardInterrupt:
+        return 130
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,203 @@
+"""Executed notebooks as web pages that need no network: alt text kept, equations by local MathJax, solutions folded."""
+
+from __future__ import annotations
+
+import base64
+import copy
+import html
+import json
+import os
+import re
+import shutil
+from pathlib import Path
+
+from mlkernels.support.files import scratch_folder, write_atomically, write_text
+
+TEMPLATES = Path(__file__).parent / "templates"
+WIDGET = "application/vnd.jupyter.widget-view+json"
+MATHJAX = "mathjax/MathJax.js"
+_ALT_MISSING = "First figure of this notebook"
+# what the pages use of MathJax: TeX in, HTML out; not the menus' translations or the speech engine
+_MATHJAX_PARTS = ("MathJax.js", "LICENSE", "config", "extensions", "fonts", "jax")
+
+
+def copy_mathjax(out: Path) -> Path:
+    """Put MathJax beside the pages, unless it is there.
+
+    Args:
+        out: the pages' folder.
+
+    Returns:
+        The path of its entry script, `out`/mathjax/MathJax.js.
+    """
+    script = out / MATHJAX
+    if script.exists():
+        return script
+    from importlib.util import find_spec
+
+    origin = Path(find_spec("jupyter_server_mathjax").origin).parent / "static"
+    with scratch_folder(script.parent, shared=True) as fresh:
+        for part in _MATHJAX_PARTS:
+            if (origin / part).is_dir():
+                shutil.copytree(origin / part, fresh / part, ignore=shutil.ignore_patterns("a11y"))
+            else:
+                shutil.copy(origin / part, fresh / part)
+        try:
+            os.replace(fresh, script.parent)
+        except OSError:
+            if not script.exists():  # or else another run put it there first
+                raise
+    return script
+
+
+def without_widgets(notebook: dict, number: str) -> dict:
+    """A copy of an executed notebook whose widgets, which need a kernel, are replaced by a note.
+
+    Args:
+        notebook: executed.
+        number: what `mlkernels lab` is given to open it ("01").
+
+    Returns:
+        The copy. Widget state is gone as well, since only scripts from the network could show it, and so are outputs
+        that are a record only.
+
+    Example:
+        >>> output = {"output_type": "display_data", "data": {WIDGET: {}, "text/plain": "IntSlider()"}, "metadata": {}}
+        >>> cell = {"cell_type": "code", "source": "", "metadata": {}, "outputs": [output]}
+        >>> without_widgets({"cells": [cell], "metadata": {}}, "01")["cells"][0]["outputs"][0]["data"]
+        {'text/html': '<p class="widget-note">Interactive in JupyterLab: <code>mlkernels lab 01</code></p>'}
+    """
+    notebook = copy.deepcopy(notebook)
+    notebook["metadata"].pop("widgets", None)
+    command = html.escape(f"mlkernels lab {number}")
+    note = f'<p class="widget-note">Interactive in JupyterLab: <code>{command}</code></p>'
+    for cell in notebook["cells"]:
+        if "outputs" in cell:  # a record without a text beside it shows nothing, and nbconvert warns of it
+            cell["outputs"] = [output for output in cell["outputs"] if not _record_only(output)]
+        for output in cell.get("outputs", []):
+            if WIDGET in output.get("data", {}):
+                output["data"].clear()
+                output["data"]["text/html"] = note
+                output["metadata"] = {}
+    return notebook
+
+
+def heading(notebook: dict) -> tuple[str, str]:
+    """A notebook's title and what it says first.
+
+    Args:
+        notebook: its content.
+
+    Returns:
+        The text of its H1, and the first sentence of its first paragraph; empty where it has none.
+
+    Example:
+        >>> cell = {"cell_type": "markdown", "source": "# Derive it\\n\\nFrom *one* task to many. And on."}
+        >>> heading({"cells": [cell]})
+        ('Derive it', 'From one task to many.')
+    """
+    text = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
+    title = re.search(r"^# +(.+?)\s*#*$", text, re.M)
+    for paragraph in re.split(r"\n\s*\n", text[title.end() :] if title else text):
+        if paragraph.strip() and not re.match(r"\s*([#!<|>]|[-*+] |\d+\. |\$\$|```)", paragraph):
+            sentence = re.split(r"(?<=[.!?])\s+(?=[A-Z*_`$\[])", " ".join(paragraph.split()), maxsplit=1)[0]
+            return _plain(title[1]) if title else "", _plain(sentence)
+    return _plain(title[1]) if title else "", ""
+
+
+def _plain(markdown: str) -> str:
+    """Markdown without its marks; what stands between dollars stays as it is."""
+    parts = re.split(r"(\$[^$]+\$)", markdown)
+    for index in range(0, len(parts), 2):
+        part = re.sub(r"!?\[([^\]]*)\]\([^)]*\)", r"\1", parts[index])
+        parts[index] = re.sub(r"(\*\*|\*|`|(?<!\w)_|_(?!\w))", "", part)
+    return "".join(parts)
+
+
+def first_figure(notebook: dict) -> tuple[str, bytes, str] | None:
+    """The first picture that an executed notebook shows.
+
+    Args:
+        notebook: executed.
+
+    Returns:
+        Suffix (".png" or ".svg"), content, alt text; None where there is no picture.
+
+    Example:
+        >>> first_figure({"cells": []})
+    """
+    for cell in notebook["cells"]:
+        for output in cell.get("outputs", []):
+            for mime, suffix in (("image/png", ".png"), ("image/svg+xml", ".svg")):
+                if mime in output.get("data", {}):
+                    content = "".join(output["data"][mime])
+                    alt = output.get("metadata", {}).get(mime, {}).get("alt") or _ALT_MISSING
+                    return suffix, base64.b64decode(content) if suffix == ".png" else content.encode(), alt
+    return None
+
+
+def save_pictures(executed: Path, out: Path, tag: str = "readme") -> list[Path]:
+    """Save the PNG figures of an executed notebook's cells that carry a tag, as OUT/NAME_1.png and so on.
+
+    Args:
+        executed: the notebook.
+        out: the folder, which must exist.
+        tag: of the cells.
+
+    Returns:
+        The files written.
+    """
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    tagged = [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
+    shown = [output.get("data", {}).get("image/png") for cell in tagged for output in cell.get("outputs", [])]
+    saved = []
+    for number, picture in enumerate(filter(None, shown), 1):
+        file = out / f"{executed.stem}_{number}.png"
+        content = base64.b64decode("".join(picture))
+        write_atomically(file, lambda path, content=content: path.write_bytes(content))
+        saved.append(file)
+    return saved
+
+
+def _record_only(output: dict) -> bool:
+    return bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
+
+
+def render(notebook: dict, name: str, title: str = "") -> str:
+    """The page of an executed notebook.
+
+    Args:
+        notebook: executed, as nbformat reads it.
+        name: "01_derive_metantk"; its number opens the notebook in `mlkernels lab`.
+        title: of the page; the name where empty.
+
+    Returns:
+        HTML that loads nothing but mathjax/MathJax.js beside it.
+    """
+    import logging
+
+    from nbconvert.exporters import HTMLExporter
+
+    exporter = HTMLExporter(extra_template_basedirs=[str(TEMPLATES)], template_name="course", mathjax_url=MATHJAX)
+    exporter.log.setLevel(logging.ERROR)  # it warns of images without alt text; a test of the notebooks refuses them
+    page = without_widgets(notebook, name.partition("_")[0])
+    page["metadata"]["title"] = title or name
+    body, _ = exporter.from_notebook_node(page, resources={"metadata": {"name": name}})
+    return body
+
+
+def write_page(executed: Path) -> Path:
+    """Render an executed notebook beside itself.
+
+    Args:
+        executed: path of the .ipynb file.
+
+    Returns:
+        The path of its .html file.
+    """
+    import nbformat
+
+    notebook = nbformat.read(executed, as_version=4)
+    page = executed.with_suffix(".html")
+    write_text(page, render(notebook, executed.stem, heading(notebook)[0]))
+    return page

@@ -1,0 +1,178 @@
+"""Which notebooks there are, which parameters they have, and the values that a command line gives them."""
+
+from __future__ import annotations
+
+import ast
+import io
+import math
+import tokenize
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from mlkernels.course.ranges import SEEDS, ranges_of, within
+from mlkernels.errors import bad_input
+
+_TYPES = ("None", "bool", "int", "float", "str")  # tried in this order
+_LISTED = 12  # names that an error lists before it says how many more there are
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One assignment of a notebook's cell tagged `parameters`."""
+
+    name: str
+    types: tuple[str, ...]  # of _TYPES; or what the annotation says where it is none of those
+    default: str  # as source
+    help: str = ""
+    allowed: tuple | list | str | None = None  # its range, as `ranges.within` takes it; None for any value
+
+    def __str__(self) -> str:
+        return f"{self.name}: {' | '.join(self.types)} = {self.default}"
+
+
+def parameters_of(notebook: dict) -> dict[str, Parameter]:
+    """The parameters of a notebook: the assignments of its first cell tagged `parameters`.
+
+    papermill's own inspection drops annotations with `|` and lines with two `=`, so the cell is parsed as Python here.
+    Ranges are those of the cell that calls `presets.choose`.
+
+    Args:
+        notebook: its content.
+
+    Returns:
+        name -> `Parameter`; empty where there is no such cell or it is not Python.
+
+    Example:
+        >>> source = 'width: int | None = None  # units in a layer'
+        >>> cell = {"cell_type": "code", "source": source, "metadata": {"tags": ["parameters"]}}
+        >>> print(parameters_of({"cells": [cell]})["width"])
+        width: int | None = None
+    """
+    tagged = [cell["source"] for cell in notebook["cells"] if "parameters" in cell.get("metadata", {}).get("tags", [])]
+    try:
+        source = tagged[0]
+        lines = ast.parse(source).body
+        tokens = list(tokenize.generate_tokens(io.StringIO(source).readline))
+    except (IndexError, SyntaxError, tokenize.TokenError):
+        return {}
+    comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
+    found, ranges = {}, {"seed": SEEDS} | ranges_of(notebook)
+    for line in lines:
+        target = (
+            line.target
+            if isinstance(line, ast.AnnAssign)
+            else line.targets[0]
+            if isinstance(line, ast.Assign)
+            else None
+        )
+        if isinstance(target, ast.Name) and line.value is not None:
+            default = ast.unparse(line.value)
+            annotation = ast.unparse(line.annotation) if isinstance(line, ast.AnnAssign) else _type_of(default)
+            told = _types(annotation), default, comments.get(line.end_lineno, ""), ranges.get(target.id)
+            found[target.id] = Parameter(target.id, *told)
+    return found
+
+
+def _types(annotation: str) -> tuple[str, ...]:
+    annotation = annotation.strip("'\"")
+    if annotation.startswith(("Optional[", "typing.Optional[")):
+        annotation = annotation[annotation.index("[") + 1 : -1] + " | None"
+    return tuple(part.strip() for part in annotation.split("|"))
+
+
+def _type_of(default: str) -> str:
+    """The type of an unannotated default: that of its value; an expression such as math.inf counts as a float."""
+    try:
+        return type(ast.literal_eval(default)).__name__
+    except ValueError:
+        return "float"
+
+
+def convert(parameter: Parameter, text: str) -> object:
+    """Turn the text of `--set name=text` into a value of the parameter's type and in its range.
+
+    Args:
+        parameter: whose value it is.
+        text: what was typed; `none` means None, `inf` is a float.
+
+    Returns:
+        The value; of a folder its absolute path, from the current folder and with ~ expanded.
+
+    Raises:
+        InputError: the text is not of any of the parameter's types, or the value is outside its range.
+
+    Example:
+        >>> convert(Parameter("rate", ("float",), ".1"), "inf")
+        inf
+    """
+    value = _typed(parameter, text)
+    if value is None or parameter.allowed is None:
+        return value
+    return within(f"--set {parameter.name}", value, parameter.allowed)
+
+
+def _typed(parameter: Parameter, text: str) -> object:
+    for kind in sorted(parameter.types, key=lambda name: _TYPES.index(name) if name in _TYPES else len(_TYPES)):
+        word = text.strip().lower()
+        if kind == "None" and word == "none":
+            return None
+        if kind == "bool" and word in ("true", "false", "1", "0"):
+            return word in ("true", "1")
+        if kind in ("int", "float"):
+            try:
+                value = int(text) if kind == "int" else float(text)
+            except ValueError:
+                continue
+            if not math.isnan(value):
+                return value
+        if kind == "str":
+            return text
+    kinds = " or ".join(parameter.types)
+    raise bad_input(
+        f"--set {parameter.name}",
+        f"{kinds} (default {parameter.default})",
+        repr(text),
+        f"try {parameter.name}={parameter.default}",
+    )
+
+
+def parameters_for(notebooks: dict[str, dict], preset: str, settings: Sequence[str]) -> dict[str, dict[str, object]]:
+    """The values that each notebook is run with.
+
+    Args:
+        notebooks: name -> content.
+        preset: quick, class or full; passed to every notebook that has such a parameter.
+        settings: `key=value` texts; each goes to the notebooks that have the key.
+
+    Returns:
+        name -> {parameter -> value}.
+
+    Raises:
+        InputError: the preset does not exist, a setting is not `key=value`, no notebook has the key, or the value is
+            not of its type or outside its range.
+    """
+    from mlkernels.course.presets import PRESETS
+
+    if preset not in PRESETS:
+        raise bad_input("--preset", f"one of {', '.join(PRESETS)}", repr(preset), f"try --preset {PRESETS[0]}")
+    declared = {name: parameters_of(notebook) for name, notebook in notebooks.items()}
+    values = {name: {"preset": preset} if "preset" in known else {} for name, known in declared.items()}
+    for setting in settings:
+        key, equals, text = setting.partition("=")
+        key = key.strip()
+        if not equals or not key:
+            raise bad_input("--set", "key=value", repr(setting), "try --set seed=1")
+        if key == "preset":
+            raise bad_input("--set preset", "the preset by its own option", repr(setting), f"use --preset {text}")
+        having = [name for name, known in declared.items() if key in known]
+        if not having:
+            known = {str(parameter): None for each in declared.values() for parameter in each.values()}
+            listed = "; ".join(list(known)[:_LISTED]) + (
+                f"; and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
+            )
+            raise bad_input(
+                "--set", f"a parameter of {', '.join(declared)}", repr(key), f"they have: {listed or 'none'}"
+            )
+        for name in having:
+            values[name][key] = convert(declared[name][key], text)
+    return values

@@ -1,0 +1,101 @@
+"""Runs the course's notebooks, each in a process of its own, and keeps what they made.
+
+A finished notebook carries a fingerprint of all that it depends on; `resume` skips those whose fingerprint still holds.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from mlkernels.runner.display import Lines
+from mlkernels.runner.jobs import Job, Outcome, _outcome, unchanged
+from mlkernels.runner.worker import Worker, kernel_environment
+from mlkernels.support.words import seconds
+
+_PATIENCE = 15.0  # seconds that a stopped worker gets to shut its kernel down
+
+
+def run(
+    jobs: Sequence[Job],
+    *,
+    workers: int = 1,
+    timeout: float | None = None,
+    resume: bool = False,
+    display: Lines | None = None,
+    root: Path | None = None,
+) -> list[Outcome]:
+    """Execute notebooks, `workers` at a time.
+
+    Args:
+        jobs: of `plan`.
+        workers: processes at a time, at least 1.
+        timeout: seconds that a cell may take, or None.
+        resume: skip jobs whose finished notebook has the same fingerprint.
+        display: progress; plain lines on standard error where None.
+        root: of the checkout, for the compilation cache; None means beside the notebooks.
+
+    Returns:
+        An `Outcome` a job, in the jobs' order. Ctrl-C stops the workers and shuts their kernels down; the jobs that had
+        not ended are then "interrupted" or "not started".
+    """
+    display = display or Lines(sys.stderr)
+    outcomes: dict[str, Outcome] = {}
+    waiting, working = [], []
+    events: queue.Queue = queue.Queue()
+    environment = kernel_environment(root or (jobs[0].source.parents[1] if jobs else Path.cwd()), workers)
+    for job in jobs:
+        if resume and (record := unchanged(job)):
+            outcomes[job.name] = Outcome(job.name, "unchanged", record=record)
+            display.end(job.name, "unchanged, kept")
+        else:
+            waiting.append(job)
+    try:
+        while waiting or working:
+            while waiting and len(working) < workers:
+                job = waiting.pop(0)
+                job.target.parent.mkdir(parents=True, exist_ok=True)
+                working.append(Worker(job, timeout, environment, events))
+            try:
+                worker, event = events.get(timeout=0.5)
+            except queue.Empty:
+                display.tick()
+                continue
+            name = worker.job.name
+            if event["event"] == "start":
+                display.start(name, event["cells"])
+            elif event["event"] == "cell":
+                display.cell(name, event["index"])
+            elif event["event"] == "done":
+                outcomes[name] = _outcome(worker.job, event["record"])
+                display.end(name, f"{outcomes[name].status}, {seconds(event['record']['wall_seconds'])}")
+            elif event["event"] == "end":
+                if name not in outcomes:
+                    outcomes[name] = Outcome(name, "failed", f"{name}: ended without a result: {worker.last_words()}")
+                    display.end(name, "failed")
+                worker.close()
+                working.remove(worker)
+    except KeyboardInterrupt:
+        _stop(working, outcomes)
+    finally:
+        for worker in working:
+            if worker.process.poll() is None:
+                worker.process.kill()
+            worker.close()
+        display.close()
+    return [outcomes.get(job.name, Outcome(job.name, "not started")) for job in jobs]
+
+
+def _stop(working: list[Worker], outcomes: dict[str, Outcome]) -> None:
+    for worker in working:
+        worker.stop()
+    for worker in working:
+        with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
+            worker.process.wait(_PATIENCE)
+        ended = unchanged(worker.job)  # it may have finished in the meantime
+        outcome = Outcome(worker.job.name, "finished" if ended else "interrupted", record=ended)
+        outcomes.setdefault(worker.job.name, outcome)

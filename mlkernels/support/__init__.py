@@ -1,0 +1,1 @@
+"""What every folder may use: files, argument checks, memory, intervals, words, provenance."""

@@ -1,0 +1,88 @@
+"""Where a result comes from: versions, device, and the fingerprint that says whether it is still current.
+
+Imports nothing heavy: the runner asks it without starting JAX, and a notebook's kernel asks it for its device.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import sys
+from importlib import metadata
+
+import mlkernels
+
+PACKAGES = ("jax", "jaxlib", "neural-tangents", "numpy")
+
+
+def version(package: str) -> str:
+    """The installed version of a package.
+
+    Args:
+        package: its distribution name.
+
+    Returns:
+        The version, or "not installed".
+
+    Example:
+        >>> version("no-such-package")
+        'not installed'
+    """
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+def versions() -> dict[str, str]:
+    """The versions that a result depends on.
+
+    Returns:
+        python, jax, jaxlib, neural-tangents, numpy and mlkernels, each as text.
+
+    Example:
+        >>> sorted(versions())
+        ['jax', 'jaxlib', 'mlkernels', 'neural-tangents', 'numpy', 'python']
+    """
+    return {
+        "python": platform.python_version(),
+        **{package: version(package) for package in PACKAGES},
+        "mlkernels": mlkernels.__version__,
+    }
+
+
+def device() -> dict:
+    """The devices that this process computes on, without starting JAX for the answer.
+
+    Returns:
+        `platform`, `kind`, `count`, `x64` and `cores`; platform "none" where JAX has not been imported.
+
+    Example:
+        >>> device()["cores"] >= 1
+        True
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    jax = sys.modules.get("jax")
+    if jax is None:
+        return {"platform": "none", "kind": "JAX not used", "count": 0, "x64": False, "cores": cores}
+    devices = jax.devices()
+    return {
+        "platform": str(devices[0].platform),
+        "kind": str(devices[0].device_kind),
+        "count": len(devices),
+        "x64": bool(jax.config.jax_enable_x64),
+        "cores": cores,
+    }
+
+
+def here() -> dict:
+    """Versions and device of this process, as plain Python values.
+
+    Returns:
+        `{"versions": ..., "device": ...}`.
+
+    Example:
+        >>> here()["versions"] == versions()
+        True
+    """
+    return {"versions": versions(), "device": device()}

@@ -1,0 +1,30 @@
+"""Times and sizes as people say them."""
+
+from __future__ import annotations
+
+
+def seconds(value: float) -> str:
+    """A time as people say it.
+
+    Example:
+        >>> seconds(4.26), seconds(75), seconds(7300)
+        ('4.3 s', '1 min 15 s', '2 h 1 min')
+    """
+    if value < 59.5:
+        return f"{value:.1f} s" if value < 9.95 else f"{value:.0f} s"
+    minutes, rest = divmod(round(value), 60)
+    return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
+
+
+def readable(count: float) -> str:
+    """A count of bytes for people.
+
+    Example:
+        >>> readable(3 * 2**30)
+        '3.0 GiB'
+    """
+    for unit in ("B", "KiB", "MiB"):
+        if count < 1024:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1024
+    return f"{count:.1f} GiB"

@@ -1,0 +1,269 @@
+"""Tasks made of formulas: sinusoids and a teacher to regress, random labels to check kernels with."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mlkernels.errors import bad_input
+from mlkernels.support.array_arguments import float_type, one_key, sizes
+from mlkernels.tasks.batch import TaskBatch
+
+
+@dataclass(frozen=True, eq=False)
+class SinusoidTasks:
+    """Sinusoid tasks with the truth behind them.
+
+    Args:
+        batch: the `TaskBatch`.
+        amplitude: float `[B]`.
+        phase: float `[B]`.
+        direction: float `[d]`, of unit length, shared by all tasks.
+    """
+
+    batch: TaskBatch
+    amplitude: Array
+    phase: Array
+    direction: Array
+
+    def value(self, x: Array) -> Array:
+        """The true functions, without noise, at `x` `[B, n, d]` or, the same for all tasks, `[n, d]`: `[B, n, 1]`."""
+        return sinusoid_value(x, self.amplitude, self.phase, self.direction)
+
+
+def sinusoid_value(x: Array, amplitude: Array, phase: Array, direction: Array | None = None) -> Array:
+    """Evaluate sinusoid tasks.
+
+    y = amplitude * sin(direction . x + phase)
+
+    Args:
+        x: float `[B, n, d]`, or `[n, d]` for the same points in every task.
+        amplitude: float `[B]`.
+        phase: float `[B]`.
+        direction: float `[d]`; None is the first axis.
+
+    Returns:
+        float `[B, n, 1]`.
+
+    Raises:
+        InputError: shapes that do not fit together.
+
+    Example:
+        >>> sinusoid_value(jnp.zeros((2, 1)), jnp.array([1.0, 2.0]), jnp.full(2, math.pi / 2)).tolist()
+        [[[1.0], [1.0]], [[2.0], [2.0]]]
+    """
+    x, amplitude, phase = jnp.asarray(x), jnp.asarray(amplitude), jnp.asarray(phase)
+    if x.ndim not in (2, 3) or amplitude.ndim != 1 or amplitude.shape != phase.shape:
+        got = f"{list(x.shape)}, {list(amplitude.shape)}, {list(phase.shape)}"
+        raise bad_input("sinusoid_value", "x [B, n, d] or [n, d], amplitude [B], phase [B]", got, "add or drop axes")
+    if x.ndim == 3 and x.shape[0] != len(amplitude):
+        got = f"{x.shape[0]} and {len(amplitude)}"
+        raise bad_input("sinusoid_value", "x and amplitude for the same B tasks", got, "give one amplitude a task")
+    along = x[..., 0] if direction is None else x @ direction
+    along = along if x.ndim == 3 else along[None]
+    return (amplitude[:, None] * jnp.sin(along + phase[:, None]))[..., None]
+
+
+def sinusoid(
+    *,
+    tasks: int,
+    support: int,
+    queries: int,
+    key: Array,
+    amplitude: tuple[float, float] = (0.1, 5.0),
+    phase: tuple[float, float] = (0.0, math.pi),
+    x_range: tuple[float, float] = (-5.0, 5.0),
+    noise: float = 0.0,
+    dimension: int = 1,
+    dtype=None,
+) -> TaskBatch:
+    """Regression tasks: sinusoids of random amplitude and phase.
+
+    y = amplitude * sin(direction . x + phase) + noise * standard normal
+
+    Args:
+        tasks: B, at least 1.
+        support: m, points to adapt on, at least 1.
+        queries: n, points to judge on, at least 1.
+        key: JAX key.
+        amplitude: range of the uniform amplitude.
+        phase: range of the uniform phase.
+        x_range: range of each coordinate of x, uniform.
+        noise: standard deviation of the noise on support and query labels, at least 0.
+        dimension: d. Above 1, x fills a cube and only its component along one direction of unit length, random and
+            the same for all tasks, matters: it varies as much as x does for d = 1.
+        dtype: of the arrays; None is JAX's default float (float64 if x64 is on).
+
+    Returns:
+        A `TaskBatch`: x `[B, m or n, d]`, y `[B, m or n, 1]`.
+
+    Raises:
+        InputError: a number out of its range.
+
+    Example:
+        >>> sinusoid(tasks=2, support=5, queries=10, key=jax.random.key(0), dimension=3).query_x.shape
+        (2, 10, 3)
+
+    Source: Finn, Abbeel and Levine 2017, section 5.1; `sinusoid_with_parameters` keeps amplitude and phase.
+    """
+    return sinusoid_with_parameters(
+        tasks=tasks,
+        support=support,
+        queries=queries,
+        key=key,
+        amplitude=amplitude,
+        phase=phase,
+        x_range=x_range,
+        noise=noise,
+        dimension=dimension,
+        dtype=dtype,
+    ).batch
+
+
+def sinusoid_with_parameters(
+    *,
+    tasks: int,
+    support: int,
+    queries: int,
+    key: Array,
+    amplitude: tuple[float, float] = (0.1, 5.0),
+    phase: tuple[float, float] = (0.0, math.pi),
+    x_range: tuple[float, float] = (-5.0, 5.0),
+    noise: float = 0.0,
+    dimension: int = 1,
+    dtype=None,
+) -> SinusoidTasks:
+    """The tasks of `sinusoid` (same arguments, same numbers) with their amplitudes, phases and true functions.
+
+    Returns:
+        `SinusoidTasks`: `batch`, `amplitude` `[B]`, `phase` `[B]`, `direction` `[d]`, and `value(x)`.
+
+    Example:
+        >>> truth = sinusoid_with_parameters(tasks=2, support=5, queries=10, key=jax.random.key(0))
+        >>> bool((truth.value(truth.batch.query_x) == truth.batch.query_y).all())
+        True
+    """
+    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
+    for name, (low, high) in (("amplitude", amplitude), ("phase", phase), ("x_range", x_range)):
+        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+            raise bad_input(name, "two finite numbers, the smaller first", (low, high), "order them")
+    if not 0 <= noise < math.inf:
+        raise bad_input("noise", "a standard deviation of at least 0", noise, "choose such a number")
+    one_key(key)
+    dtype = float_type(dtype)
+    keys = jax.random.split(key, 5)
+    uniform = jax.random.uniform
+    amplitudes = uniform(keys[0], (tasks,), dtype, *amplitude)
+    phases = uniform(keys[1], (tasks,), dtype, *phase)
+    x = uniform(keys[2], (tasks, support + queries, dimension), dtype, *x_range)
+    direction = jnp.ones(1, dtype)
+    if dimension > 1:
+        direction = jax.random.normal(keys[3], (dimension,), dtype)
+        direction = direction / jnp.linalg.norm(direction)
+    y = sinusoid_value(x, amplitudes, phases, direction)
+    if noise:
+        y = y + noise * jax.random.normal(keys[4], y.shape, dtype)
+    batch = TaskBatch(x[:, :support], y[:, :support], x[:, support:], y[:, support:])
+    return SinusoidTasks(batch, amplitudes, phases, direction)
+
+
+def random_labels(
+    *, tasks: int, support: int, queries: int, key: Array, dimension: int = 6, label_scale: float = 1.0, dtype=None
+) -> TaskBatch:
+    """Tasks without structure, for checking kernels: points on a sphere, labels by coin toss.
+
+    ||x||^2 = d, y = +- label_scale
+
+    Args:
+        tasks: B, at least 1.
+        support: m, at least 1.
+        queries: n, at least 1.
+        key: JAX key.
+        dimension: d, at least 1.
+        label_scale: the size of the labels, finite.
+        dtype: of the arrays; None is JAX's default float.
+
+    Returns:
+        A `TaskBatch`: x `[B, m or n, d]`, y `[B, m or n, 1]`.
+
+    Raises:
+        InputError: a number out of its range.
+
+    Example:
+        >>> batch = random_labels(tasks=3, support=4, queries=4, key=jax.random.key(0))
+        >>> bool(jnp.allclose((batch.support_x**2).sum(axis=-1), 6.0))
+        True
+    """
+    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
+    if not math.isfinite(label_scale):
+        raise bad_input("label_scale", "a finite number", label_scale, "choose such a number")
+    one_key(key)
+    dtype = float_type(dtype)
+    points, coin = jax.random.split(key)
+    x = jax.random.normal(points, (tasks, support + queries, dimension), dtype)
+    x = x * (math.sqrt(dimension) / jnp.linalg.norm(x, axis=-1, keepdims=True))
+    y = label_scale * jax.random.rademacher(coin, (tasks, support + queries, 1), dtype)
+    return TaskBatch(x[:, :support], y[:, :support], x[:, support:], y[:, support:])
+
+
+def teacher_student(
+    *,
+    tasks: int,
+    support: int,
+    queries: int,
+    key: Array,
+    teacher_key: Array | None = None,
+    dimension: int = 10,
+    features: int = 16,
+    noise: float = 0.0,
+    dtype=None,
+) -> TaskBatch:
+    r"""Regression tasks that share a teacher's features and differ in its head: what ANIL assumes, made exact.
+
+    .. math:: y = \tanh(2\, x^\top A)\, h + \text{noise}, \qquad x \sim N(0, I), \quad A_{ij} \sim N(0, 1/d), \quad
+              h \sim N(0, \tfrac14 I)
+
+    A is the same for all tasks, h is each task's own.
+
+    Args:
+        tasks: B, at least 1.
+        support: m, at least 1.
+        queries: n, at least 1.
+        key: JAX key of the points, the heads and the noise.
+        teacher_key: JAX key of A: batches of other keys share it; None is `jax.random.key(0)`.
+        dimension: d, at least 1.
+        features: units of the teacher, at least 1.
+        noise: standard deviation of the noise on support and query labels, at least 0.
+        dtype: of the arrays; None is JAX's default float.
+
+    Returns:
+        A `TaskBatch`: x `[B, m or n, d]`, y `[B, m or n, 1]`.
+
+    Raises:
+        InputError: a number out of its range.
+
+    Example:
+        >>> teacher_student(tasks=2, support=20, queries=20, key=jax.random.key(0))
+        TaskBatch(2 tasks: 20 support and 20 query points of shape (10,), 1 outputs)
+
+    Source: notebooks/03_anil_inner_loop_geometry.
+    """
+    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension, features=features)
+    if not 0 <= noise < math.inf:
+        raise bad_input("noise", "a standard deviation of at least 0", noise, "choose such a number")
+    one_key(key)
+    teacher_key = jax.random.key(0) if teacher_key is None else teacher_key
+    one_key(teacher_key)
+    dtype = float_type(dtype)
+    normal, keys = jax.random.normal, jax.random.split(key, 3)
+    teacher = normal(teacher_key, (dimension, features), dtype) / math.sqrt(dimension)
+    heads = normal(keys[0], (tasks, features, 1), dtype) / 2
+    x = normal(keys[1], (tasks, support + queries, dimension), dtype)
+    y = jnp.tanh(2 * x @ teacher) @ heads
+    if noise:
+        y = y + noise * normal(keys[2], y.shape, dtype)
+    return TaskBatch(x[:, :support], y[:, :support], x[:, support:], y[:, support:])
