@@ -37,9 +37,10 @@ test: $(STAMP) ## all tests on all cores, then lint: make test ARGS="-m 'not slo
 bench: $(STAMP) ## the benchmarks, results in data/results
 	.venv/bin/python -m benchmarks.run $(ARGS)
 
-lint: $(STAMP) ## ruff on code and notebooks
+lint: $(STAMP) ## ruff on code and notebooks, and which folder may import which
 	.venv/bin/python -m ruff check .
 	.venv/bin/python -m ruff format --check .
+	.venv/bin/python -c 'from importlinter import cli; cli.lint_imports_command()' --no-logo --no-cache
 
 gpu: $(STAMP) ## add JAX's CUDA 13 libraries (several GB, Linux) to .venv; for older drivers: make gpu CUDA=cuda12
 	.venv/bin/python -m pip install --disable-pip-version-check \

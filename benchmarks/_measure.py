@@ -17,6 +17,7 @@ from typing import Any
 import jax
 import psutil
 
+from mlkernels.runner import fingerprint
 from mlkernels.support import provenance
 from mlkernels.support.files import write_text
 from mlkernels.support.strict_json import dumps
@@ -130,7 +131,7 @@ def origin(name: str, seed: int, command: str) -> dict[str, Any]:
         "command": command,
         "commit": _git("rev-parse", "HEAD"),
         "changed_since_commit": None if changed is None else bool(changed),
-        "package_sha256": provenance.package_hash(),
+        "package_sha256": fingerprint.package_hash(),
         "seed": seed,
         **provenance.here(),
         "machine": {"cpu": platform.processor() or platform.machine(), "memory_bytes": psutil.virtual_memory().total},

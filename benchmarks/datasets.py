@@ -21,8 +21,9 @@ from PIL import Image
 from benchmarks._measure import ROOT, alternate, peak_rss, ratios, summary, table
 from mlkernels import datasets, tasks
 from mlkernels.datasets.folders import VARIABLE
-from mlkernels.datasets.importing.recipe import CHUNK, Part
+from mlkernels.datasets.importing.recipe import Part
 from mlkernels.datasets.importing.write import write_prepared
+from mlkernels.datasets.mapped import CHUNK
 
 NAME = "miniimagenet"
 CLASSES = {"train": 64, "val": 16, "test": 20}

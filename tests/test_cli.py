@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -20,9 +21,9 @@ from mlkernels.commands import main
 from mlkernels.commands.typed_path import TypedPath
 from mlkernels.course import installation
 from mlkernels.errors import InputError
-from mlkernels.runner import parameters, pool
+from mlkernels.runner import fingerprint, notebooks, parameters, pool
+from mlkernels.runner import jobs as job_plans
 from mlkernels.runner.parameters import Parameter
-from mlkernels.support import provenance
 
 RANGED = """from typing import Optional
 
@@ -122,7 +123,7 @@ def test_a_value_outside_the_range_that_the_notebook_says_is_refused_at_once(ran
 
 def test_a_range_that_is_computed_is_left_to_the_notebook(tmp_path):
     write(tmp_path, "03_computed", CHOOSE.replace("0.5", "limit"), parameters=RANGED)
-    (job,), _ = pool.plan(tmp_path, [], tmp_path / "out", "quick", ["seeds=1"])
+    (job,), _ = job_plans.plan(tmp_path, [], tmp_path / "out", "quick", ["seeds=1"])
     assert job.parameters == {"seeds": 1}
 
 
@@ -131,9 +132,9 @@ def test_a_folder_for_a_notebook_is_the_callers(ranged, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "here")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     for text, path in (("ck", "here/ck"), ("~/ck", "home/ck"), ("../ck", "ck"), (str(tmp_path / "x"), "x")):
-        (job,), _ = pool.plan(ranged, [], None, "quick", [f"checkpoints={text}"])
+        (job,), _ = job_plans.plan(ranged, [], None, "quick", [f"checkpoints={text}"])
         assert os.path.normpath(job.parameters["checkpoints"]) == str(tmp_path / path)
-    assert pool.plan(ranged, [], None, "quick", ["checkpoints=none"])[0][0].parameters == {"checkpoints": None}
+    assert job_plans.plan(ranged, [], None, "quick", ["checkpoints=none"])[0][0].parameters == {"checkpoints": None}
 
 
 def commands(group=main.cli, name="mlkernels"):
@@ -176,9 +177,9 @@ def test_a_notebooks_path_means_that_file(folder, tmp_path, monkeypatch, capsys)
     monkeypatch.chdir(tmp_path)
     assert status_of("run", "copies/01_derive.ipynb", "--notebooks", folder) == 2
     assert "add --notebooks copies" in capsys.readouterr().err
-    (job,), _ = pool.plan(tmp_path / "copies", ["copies/01_derive.ipynb"], None, "quick", [])
+    (job,), _ = job_plans.plan(tmp_path / "copies", ["copies/01_derive.ipynb"], None, "quick", [])
     assert job.source == tmp_path / "copies" / "01_derive.ipynb"
-    (job,), _ = pool.plan(folder, ["notebooks/01_derive.ipynb"], None, "quick", [])
+    (job,), _ = job_plans.plan(folder, ["notebooks/01_derive.ipynb"], None, "quick", [])
     assert job.source == folder / "01_derive.ipynb"
 
 
@@ -254,7 +255,7 @@ def test_executed_notebooks_may_not_replace_the_sources(folder, capsys):
 
 
 def test_parameters_are_read_with_types_defaults_and_help(folder):
-    known = parameters.parameters_of(parameters.read_notebook(folder / "00_start.ipynb"))
+    known = parameters.parameters_of(notebooks.read_notebook(folder / "00_start.ipynb"))
     assert list(known) == ["preset", "seed", "width", "rate", "flow", "name", "steps", "limit"]
     assert known["width"] == Parameter("width", ("int", "None"), "None", "units in a layer; a == b")
     assert known["name"].types == ("str",)
@@ -291,7 +292,7 @@ def test_a_type_that_no_text_has_is_refused():
 
 
 def test_settings_go_to_the_notebooks_that_have_them(folder):
-    jobs, out = pool.plan(folder, [], None, "class", ["tasks=4", "seed=2"])
+    jobs, out = job_plans.plan(folder, [], None, "class", ["tasks=4", "seed=2"])
     assert out == folder.parent / "build" / "class"
     assert [job.parameters for job in jobs] == [
         {"preset": "class", "seed": 2},
@@ -302,19 +303,19 @@ def test_settings_go_to_the_notebooks_that_have_them(folder):
 
 
 def test_names_are_prefixes_or_paths_in_the_courses_order(folder):
-    found = parameters.find_notebooks(folder)
-    assert list(parameters.choose_notebooks(found, ["01", "00_st"])) == ["00_start", "01_derive"]
-    assert list(parameters.choose_notebooks(found, ["notebooks/02_plain.ipynb", "02"])) == ["02_plain"]
+    found = notebooks.find_notebooks(folder)
+    assert list(notebooks.choose_notebooks(found, ["01", "00_st"])) == ["00_start", "01_derive"]
+    assert list(notebooks.choose_notebooks(found, ["notebooks/02_plain.ipynb", "02"])) == ["02_plain"]
 
 
 def test_the_fingerprint_follows_all_that_a_result_depends_on(folder, tmp_path, monkeypatch):
-    notebook = parameters.read_notebook(folder / "00_start.ipynb")
+    notebook = notebooks.read_notebook(folder / "00_start.ipynb")
     package = tmp_path / "package"
     package.mkdir()
     (package / "a.py").write_text("x = 1")
 
     def now(**values):
-        return provenance.fingerprint(notebook, values, provenance.package_hash(package))
+        return fingerprint.fingerprint(notebook, values, fingerprint.package_hash(package))
 
     marks = [now(), now(seed=1), now(seed=2), now(seed=2.0)]
     (package / "a.py").write_text("x = 2")
@@ -323,9 +324,9 @@ def test_the_fingerprint_follows_all_that_a_result_depends_on(folder, tmp_path, 
     marks.append(now())
     notebook["cells"][0]["source"] += "\n"
     marks.append(now())
-    monkeypatch.setattr(provenance, "versions", lambda: {"jax": "9"})
+    monkeypatch.setattr(fingerprint, "versions", lambda: {"jax": "9"})
     marks.append(now())
-    marks.append(provenance.fingerprint(notebook, {}, provenance.package_hash(package), {"omniglot": "1"}))
+    marks.append(fingerprint.fingerprint(notebook, {}, fingerprint.package_hash(package), {"omniglot": "1"}))
     assert len(set(marks)) == len(marks)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     notebook["cells"][0]["outputs"] = ["new"]
@@ -338,7 +339,7 @@ def test_a_notebook_that_ran_on_other_data_is_not_kept(folder, tmp_path, monkeyp
     monkeypatch.setenv("MLKERNELS_DATA", str(data))
 
     def marks():
-        return [job.fingerprint for job in pool.plan(folder, [], None, "quick", [])[0]]
+        return [job.fingerprint for job in job_plans.plan(folder, [], None, "quick", [])[0]]
 
     (data / "omniglot_28.npz").write_bytes(b"one")
     before = marks()
@@ -421,6 +422,19 @@ def test_version_and_help(capsys):
     assert all(command in shown for command in ("run", "lab", "check", "readme"))
     assert "..." not in shown.split("Commands:")[1]
     assert status_of() == 2
+
+
+def test_the_tree_is_told_alike_by_the_package_the_readme_and_the_command(capsys):
+    tree = [line.strip() for line in mlkernels.__doc__.splitlines() if line.startswith("    ")]
+    folders = sorted(path.parent.name for path in Path(mlkernels.__file__).parent.glob("*/__init__.py"))
+    assert sorted(re.findall(r"(\w+)/ ", " ".join(tree))) == folders
+    assert len(tree) <= 10
+    status_of()
+    shown = capsys.readouterr()
+    readme = (Path(mlkernels.__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    for line in tree:
+        assert line in shown.out + shown.err
+        assert line in readme
 
 
 def test_the_command_line_starts_without_anything_heavy():

@@ -13,7 +13,7 @@ import pytest
 from _cli import status_of
 from scipy.stats import bootstrap, kendalltau
 
-from mlkernels import datasets
+from mlkernels import datasets, nas
 from mlkernels.commands import main
 from mlkernels.errors import InputError, bad_input
 from mlkernels.nas import SPACES, Layout, Space, TrainSettings, parameter_count
@@ -38,19 +38,19 @@ def test_architectures_are_counted_and_drawn_all_different(key):
     cells = [(a, sources, b) for a in pairs for sources in itertools.combinations(range(3), 2) for b in pairs]
     assert two.architectures == len(cells) ** 2
     assert SPACES["darts_fewshot"].architectures == (3 * 6 * 7**6) ** 2
-    drawn = compare.random_genotypes(SPACE, 8, key=key)
+    drawn = nas.random_genotypes(SPACE, 8, key=key)
     assert len(set(drawn)) == 8 == SPACE.architectures / 2
-    assert drawn == compare.random_genotypes(SPACE, 8, key=key)
-    for genotype in compare.random_genotypes(SPACES["darts_fewshot"], 20, key=key):
+    assert drawn == nas.random_genotypes(SPACE, 8, key=key)
+    for genotype in nas.random_genotypes(SPACES["darts_fewshot"], 20, key=key):
         gates = SPACES["darts_fewshot"].gates_of(genotype)  # which checks it
         assert SPACES["darts_fewshot"].genotype_of(gates) == genotype
     with pytest.raises(InputError, match="count: expected at most half of the 16 there are, got 9"):
-        compare.random_genotypes(SPACE, 9, key=key)
+        nas.random_genotypes(SPACE, 9, key=key)
 
 
 def test_scores_are_those_of_the_single_functions(key):
     layout = Layout(SPACE, cells=3, channels=2, pixels=4, ways=2, colours=1)
-    genotypes = compare.random_genotypes(SPACE, 3, key=key)
+    genotypes = nas.random_genotypes(SPACE, 3, key=key)
     seen = []
     settings = ScoreSettings(layout, tasks=2, repeats=2, region_images=20)
     found = training_free_scores(genotypes, GLYPHS, settings, key=key, progress=lambda *at: seen.append(at))
@@ -69,7 +69,7 @@ def test_scores_are_those_of_the_single_functions(key):
 @pytest.mark.parametrize(("name", "other"), [("algorithm", "anil"), ("inner_time", 2.0), ("ridge", 0.1)])
 def test_architectures_are_scored_as_they_are_searched(key, name, other):
     layout = Layout(SPACE, cells=3, channels=2, pixels=4, ways=2, colours=1)
-    genotypes, settings = compare.random_genotypes(SPACE, 1, key=key), ScoreSettings(layout, 2, 1, region_images=20)
+    genotypes, settings = nas.random_genotypes(SPACE, 1, key=key), ScoreSettings(layout, 2, 1, region_images=20)
     assert getattr(settings, name) == getattr(SearchSettings(), name)
     weights, looks, *_ = jax.random.split(jax.random.fold_in(key, 0), 5)
     params, tasks = init(layout, key=weights), search_tasks(GLYPHS, key=looks, pixels=4, way=2, tasks=2)
@@ -123,7 +123,7 @@ def test_the_interval_is_that_of_kendalls_tau_resample_by_resample(ties):
 
 
 def test_trainings_are_kept_and_not_done_twice(key, tmp_path, monkeypatch):
-    genotypes, out = compare.random_genotypes(SPACE, 2, key=key), tmp_path / "kept.json"
+    genotypes, out = nas.random_genotypes(SPACE, 2, key=key), tmp_path / "kept.json"
     first = compare.trained_accuracies(genotypes[:1], GLYPHS, STACK, BUDGET, out=out, **TESTED)
     both = compare.trained_accuracies(genotypes, GLYPHS, STACK, BUDGET, out=out, **TESTED)
     assert first.shape == (1, 1)
@@ -158,7 +158,7 @@ def but_for_one_class(dataset):
 )
 def test_rows_of_data_that_differ_a_little_are_refused(key, tmp_path, monkeypatch, change):
     layout = Layout(SPACE, cells=3, channels=2, pixels=4, ways=2, colours=1)
-    genotypes, out = compare.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
+    genotypes, out = nas.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
     settings = ScoreSettings(layout, tasks=1, repeats=1, region_images=20)
     monkeypatch.setattr(training_free, "_scorer", lambda *_, **__: lambda *_: dict.fromkeys(SCORES, 1.0))
     training_free_scores(genotypes, GLYPHS, settings, key=key, out=out)
@@ -167,7 +167,7 @@ def test_rows_of_data_that_differ_a_little_are_refused(key, tmp_path, monkeypatc
 
 
 def test_scores_of_a_space_of_the_same_name_are_refused(key, tmp_path, monkeypatch):
-    genotypes, out = compare.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
+    genotypes, out = nas.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
     monkeypatch.setattr(training_free, "_scorer", lambda *_, **__: lambda *_: dict.fromkeys(SCORES, 1.0))
 
     def score(space):
@@ -192,7 +192,7 @@ def test_rows_of_another_version_are_refused_and_kept(tmp_path):
 
 @pytest.mark.parametrize("other", [{"drawings": 7}, {"seed": 1}])
 def test_results_of_other_data_are_refused(key, tmp_path, monkeypatch, other):
-    genotypes, out = compare.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
+    genotypes, out = nas.random_genotypes(SPACE, 1, key=key), tmp_path / "kept.json"
     monkeypatch.setattr(compare, "train", lambda *_, **__: None)
     monkeypatch.setattr(compare, "evaluate", lambda *_, **__: _Found(0.5))
     compare.trained_accuracies(genotypes, GLYPHS, STACK, BUDGET, out=out, **TESTED)
@@ -205,7 +205,7 @@ def test_results_of_other_data_are_refused(key, tmp_path, monkeypatch, other):
 
 @pytest.mark.parametrize("fault", ["loss", "parameters and statistics", "features"])
 def test_a_training_that_diverges_is_the_worst_and_stops_nothing(key, tmp_path, monkeypatch, fault):
-    genotypes, out, calls = compare.random_genotypes(SPACE, 3, key=key), tmp_path / "kept.json", []
+    genotypes, out, calls = nas.random_genotypes(SPACE, 3, key=key), tmp_path / "kept.json", []
 
     def train(network, *_, **__):
         calls.append(network.genotype)
@@ -228,14 +228,14 @@ def test_a_training_that_diverges_is_the_worst_and_stops_nothing(key, tmp_path, 
 
 
 def test_a_rate_that_is_far_too_large_counts_as_chance(key):
-    genotypes = compare.random_genotypes(SPACE, 1, key=key)
+    genotypes = nas.random_genotypes(SPACE, 1, key=key)
     settings = replace(BUDGET, rate=1e30, epochs=2)
     assert compare.trained_accuracies(genotypes, GLYPHS, STACK, settings, **TESTED) == 1 / 5
 
 
 def test_scores_are_kept_and_not_computed_twice(key, tmp_path, monkeypatch):
     layout = Layout(SPACE, cells=3, channels=2, pixels=4, ways=2, colours=1)
-    genotypes, out, seen = compare.random_genotypes(SPACE, 3, key=key), tmp_path / "kept.json", []
+    genotypes, out, seen = nas.random_genotypes(SPACE, 3, key=key), tmp_path / "kept.json", []
     settings = ScoreSettings(layout, tasks=1, repeats=2, region_images=20)
     norms = iter([1.0, np.nan, np.inf, 4.0])
     monkeypatch.setattr(training_free, "gradient_norm", lambda *_: next(norms))

@@ -9,7 +9,7 @@ import pytest
 from test_nas_cli import status_of
 
 from mlkernels import datasets, nas
-from mlkernels.commands import nas_train
+from mlkernels.commands import nas_evaluate, nas_train
 from mlkernels.errors import InputError
 from mlkernels.nas import Layout, TrainProgress, TrainSettings
 
@@ -157,7 +157,7 @@ def test_the_defaults_are_the_published_ones():
         assert defaults[name] == getattr(told, name), name
     assert (defaults["cells"], defaults["channels"], defaults["pixels"]) == (Layout().cells, Layout().channels, 84)
     evaluation = {name: each.default for name, each in inspect.signature(nas.evaluate).parameters.items()}
-    for option in nas_train.evaluate.params:
+    for option in nas_evaluate.evaluate.params:
         if option.name in evaluation and option.name != "pixels":
             assert option.default == evaluation[option.name], option.name
 

@@ -26,7 +26,7 @@ from mlkernels.course.claim_records import CLAIM_MIME, VERDICTS, broken, claims_
 from mlkernels.course.exercises import OPEN, RIGHT
 from mlkernels.course.ranges import ranges_of
 from mlkernels.errors import InputError
-from mlkernels.runner import parameters, pool
+from mlkernels.runner import jobs, notebooks, parameters
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
@@ -105,7 +105,7 @@ def test_papermill_lists_every_parameter(path):
     """papermill --help-notebook reads lines, not Python: no `|`, no second `=`."""
     from papermill.inspection import inspect_notebook
 
-    own, listed = parameters.parameters_of(parameters.read_notebook(path)), inspect_notebook(path)
+    own, listed = parameters.parameters_of(notebooks.read_notebook(path)), inspect_notebook(path)
     assert list(listed) == list(own)
     assert {name: one["help"] for name, one in listed.items()} == {name: one.help for name, one in own.items()}
     assert all(
@@ -115,14 +115,14 @@ def test_papermill_lists_every_parameter(path):
 
 @each_notebook
 def test_every_parameter_has_its_range_and_is_handed_to_choose(path):
-    own = parameters.parameters_of(parameters.read_notebook(path))
+    own = parameters.parameters_of(notebooks.read_notebook(path))
     assert [name for name, one in own.items() if one.allowed is None] == ["preset"]
     nodes = [node for cell in code_cells(read(path)) for node in ast.walk(ast.parse(cell.source))]
     (call,) = [node for node in nodes if isinstance(node, ast.Call) and ast.unparse(node.func) == "presets.choose"]
     handed = {word.arg for word in call.keywords if ast.unparse(word.value) == word.arg}
     assert set(own) - {"preset"} <= handed
     assert ast.unparse(call.args[0]) == "preset"
-    assert set(ranges_of(parameters.read_notebook(path))) == set(own) - {"preset", "seed"}
+    assert set(ranges_of(notebooks.read_notebook(path))) == set(own) - {"preset", "seed"}
 
 
 def ends_and_beyond(allowed, tmp_path):
@@ -140,10 +140,10 @@ def ends_and_beyond(allowed, tmp_path):
 
 @each_notebook
 def test_the_runner_takes_both_ends_of_each_range_and_refuses_what_is_beyond(path, tmp_path):
-    own = parameters.parameters_of(parameters.read_notebook(path))
+    own = parameters.parameters_of(notebooks.read_notebook(path))
 
     def planned(name, text):
-        (job,), _ = pool.plan(path.parent, [path.stem], tmp_path / "out", "quick", [f"{name}={text}"])
+        (job,), _ = jobs.plan(path.parent, [path.stem], tmp_path / "out", "quick", [f"{name}={text}"])
         return job.parameters[name]
 
     for name, one in own.items():
@@ -160,7 +160,7 @@ def test_the_runner_takes_both_ends_of_each_range_and_refuses_what_is_beyond(pat
 
 
 def test_a_datasets_name_is_one_that_there_is():
-    data = ranges_of(parameters.read_notebook(next(path for path in NOTEBOOKS if path.stem.startswith("04"))))["data"]
+    data = ranges_of(notebooks.read_notebook(next(path for path in NOTEBOOKS if path.stem.startswith("04"))))["data"]
     assert sorted(data) == sorted(datasets.names())
 
 

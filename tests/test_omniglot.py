@@ -163,8 +163,8 @@ def test_prepared_file_of_mlkernels_data_comes_first(small_official, cache, tmp_
     path = make_prepared(tmp_path / "mine", small_official)
     make_prepared(cache, small_official)
     (tmp_path / "empty").mkdir()
-    folders = [str(tmp_path / "empty"), str(small_official), str(path.parent)]
-    monkeypatch.setenv(folders.VARIABLE, os.pathsep.join(folders))
+    places = [str(tmp_path / "empty"), str(small_official), str(path.parent)]
+    monkeypatch.setenv(folders.VARIABLE, os.pathsep.join(places))
     assert datasets.available("omniglot") == str(path)
     assert datasets.load("omniglot").source == str(path)
 

@@ -253,7 +253,7 @@ def test_text_that_stands_for_bytes_and_is_damaged(tmp_path, change):
 
 def test_reading_a_large_array_takes_no_memory(tmp_path):
     code = (
-        "import resource, sys, pathlib\nfrom mlkernels.datasets import _pickles\n"
+        "import resource, sys, pathlib\nfrom mlkernels.datasets.safe_pickle import reader\n"
         "before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss\n"
         "images = reader.load(pathlib.Path(sys.argv[1]), lazy=True)['data']\n"
         "total = sum(int(chunk[:, 0, 0, 0].sum()) for chunk in images.chunks(256))\n"

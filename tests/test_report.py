@@ -12,9 +12,9 @@ import pytest
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
-from mlkernels.course import claims
+from mlkernels.course import claim_records, claims
 from mlkernels.errors import InputError
-from mlkernels.runner import pages, report
+from mlkernels.runner import pages, readme, report
 from mlkernels.support.files import write_text
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n picture").decode()
@@ -64,7 +64,7 @@ RICH = [
     new_markdown_cell("$$\\Phi = \\Theta$$ and $\\tau$"),
     code("slider()", shown({pages.WIDGET: {"model_id": "abc"}, "text/plain": "IntSlider()"}), tags=["widget"]),
     code("secret = 1", tags=["solution"]),
-    code("claim()", shown({report.CLAIM_MIME: a_claim(), "text/html": "<p>holds</p>", "text/plain": "holds"})),
+    code("claim()", shown({claim_records.CLAIM_MIME: a_claim(), "text/html": "<p>holds</p>", "text/plain": "holds"})),
 ]
 
 
@@ -85,13 +85,15 @@ def assert_offline(soup):
 
 
 def test_the_mime_type_is_the_one_that_claims_emit():
-    assert report.CLAIM_MIME == claims.CLAIM_MIME
+    assert claim_records.CLAIM_MIME == claims.CLAIM_MIME
     assert set(report.VERDICTS) == {claims.HOLDS, claims.FAILS, claims.UNTESTED}
 
 
 def test_claims_of_takes_the_last_of_an_id():
     first, last = a_claim(measured="1"), a_claim(measured="2")
-    notebook = new_notebook(cells=[code("", shown({report.CLAIM_MIME: first}), shown({report.CLAIM_MIME: last}))])
+    notebook = new_notebook(
+        cells=[code("", shown({claim_records.CLAIM_MIME: first}), shown({claim_records.CLAIM_MIME: last}))]
+    )
     assert report.claims_of(notebook) == [last]
 
 
@@ -196,7 +198,7 @@ def out(tmp_path):
     """A folder with a good and a failed executed notebook, reported."""
     fails = a_claim("meta.fails", "does not hold", statement="x < y", measured="3")
     untested = a_claim("meta.later", "not tested here", why="class only")
-    cell = code("c", shown({report.CLAIM_MIME: fails}), shown({report.CLAIM_MIME: untested}))
+    cell = code("c", shown({claim_records.CLAIM_MIME: fails}), shown({claim_records.CLAIM_MIME: untested}))
     nbformat.write(a_notebook(*RICH), tmp_path / "00_good.ipynb")
     failure = {"cell": 3, "shown": 2, "id": "abcd", "line": "1 / 0", "error": "ZeroDivisionError: <division>"}
     record = {"preset": "class", "status": "failed", "failure": failure, "device": {"platform": "unknown"}}
@@ -263,7 +265,7 @@ def test_index_of_nothing(tmp_path):
 
 
 def test_claims_table_is_markdown_that_survives_bars_and_line_ends():
-    table = report.claims_table(
+    table = claim_records.claims_table(
         [
             {**a_claim(statement="a | b\nc"), "notebook": "01_derive"},
             {**a_claim("a.b", "not tested here", why="class only"), "notebook": "01_derive"},
@@ -278,18 +280,18 @@ def test_claims_table_is_markdown_that_survives_bars_and_line_ends():
 
 def test_readme_block_is_replaced_and_stays_when_nothing_changed():
     result = {"claims": [], "preset": "class", "created": "2025-01-02T00:00:00", "device": DEVICE, "versions": VERSIONS}
-    old = f"# T\n\n{report.BEGIN}\nold\n{report.END}\nend\n"
-    new = report.readme_with(old, result)
+    old = f"# T\n\n{readme.BEGIN}\nold\n{readme.END}\nend\n"
+    new = readme.readme_with(old, result)
     assert "old" not in new
-    assert new.endswith(f"{report.END}\nend\n")
+    assert new.endswith(f"{readme.END}\nend\n")
     assert "`mlkernels run --preset class`: CPU, 2 cores, float64, Python 1.0, JAX 1.0, 2025-01-02." in new
-    assert report.readme_with(new, result) == new
+    assert readme.readme_with(new, result) == new
 
 
-@pytest.mark.parametrize("text", ["", report.BEGIN, report.END, f"{report.END} {report.BEGIN}"])
+@pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END, f"{readme.END} {readme.BEGIN}"])
 def test_readme_without_the_marks_is_refused(text):
     with pytest.raises(InputError, match="claims:begin"):
-        report.readme_with(text, {"claims": []})
+        readme.readme_with(text, {"claims": []})
 
 
 def test_write_text_keeps_the_old_file_when_it_fails(tmp_path):

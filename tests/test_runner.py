@@ -22,6 +22,7 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 from mlkernels.course.claim_records import CLAIM_MIME
 from mlkernels.course.presets import CONFIG_MIME
 from mlkernels.runner import display as displays
+from mlkernels.runner import jobs as job_plans
 from mlkernels.runner import pool, report
 
 PARAMETERS = 'preset: str = "quick"\nseed: int = 3\nrate: float = 0.1\n'
@@ -345,7 +346,7 @@ def test_a_run_that_was_killed_leaves_no_lock(slow):
 def test_unfinished_files_of_two_processes_are_apart(slow):
     """Two runs of one notebook from Python, where nothing locks the folder: both end well, with a page and a record."""
     script = "import sys; from pathlib import Path; from mlkernels.runner import pool\n"
-    script += "jobs, out = pool.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
+    script += "jobs, out = job_plans.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
     script += "sys.exit([outcome.status for outcome in pool.run(jobs)] != ['finished'])"
     both = [subprocess.Popen([sys.executable, "-c", script, str(slow)], stderr=subprocess.PIPE) for _ in range(2)]
     places = slow.parent / "build/quick"
@@ -357,7 +358,7 @@ def test_unfinished_files_of_two_processes_are_apart(slow):
 
 def test_a_failed_start_destroys_nothing(tmp_path, monkeypatch):
     write(tmp_path / "notebooks", "00_a", "x = 1", parameters="")
-    jobs, out = pool.plan(tmp_path / "notebooks", [], None, "quick", [])
+    jobs, out = job_plans.plan(tmp_path / "notebooks", [], None, "quick", [])
     out.mkdir(parents=True)
     jobs[0].target.write_text('{"metadata": {"mlkernels": {"status": "finished"}}}')
     monkeypatch.setattr(sys, "executable", "/bin/false")

@@ -41,33 +41,6 @@ COURSE = {
     "06_function_space_adaptation",
 }
 
-# Who may import whom: a module imports its own floor and those below. What is not named here is on the top floor.
-FLOORS = (
-    {
-        "__init__",
-        "errors",
-        "checks",
-        "files",
-        "_conv3x3",
-        "_tracing",
-        "_neural_tangents",
-        "networks",
-        "presets",
-        "ranges",
-        "strict_json",
-        "memory",
-        "intervals",
-        "provenance",
-    },
-    {"kernels", "tasks", "datasets"},
-    {"metantk", "learners", "nas"},
-    {"claims", "plots", "looks", "panels", "exercises", "drawings"},
-    {"demos"},
-)
-TOP = len(FLOORS)
-DRAWING = {"matplotlib", "pandas"}  # not on the first three floors: they run on a bare GPU machine
-NOTEBOOK_TOOLS = {"ipywidgets", "papermill", "nbconvert", "nbclient", "jupyterlab"}  # on the top floor only
-
 
 def sources() -> list[Path]:
     return sorted((ROOT / "mlkernels").rglob("*.py"))
@@ -319,7 +292,10 @@ def test_make_sets_up_once(checkout):
     assert "install --no-deps --no-build-isolation -e ." in (folder / "diary").read_text()
     second = make("lint")
     assert second.returncode == 0
-    assert (folder / "diary").read_text().splitlines() == ["-m ruff check .", "-m ruff format --check ."]
+    ran = (folder / "diary").read_text().splitlines()
+    assert ran[:2] == ["-m ruff check .", "-m ruff format --check ."]
+    assert "lint_imports_command" in ran[2]
+    assert len(ran) == 3
 
 
 def test_a_new_lock_brings_the_environment_up_to_date(checkout):
@@ -426,33 +402,45 @@ def test_importing_the_package_imports_nothing_heavy():
     assert done.stdout.strip() == "[]"
 
 
-def imports(path: Path) -> set[str]:
-    """The modules that a file of the package imports anywhere, own ones in full: mlkernels.kernels."""
-    package = ("mlkernels", *path.relative_to(ROOT / "mlkernels").parent.parts)
-    names = set()
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
-            base = ".".join(filter(None, [base, node.module]))
-            names |= {f"{base}.{alias.name}" for alias in node.names} if base == "mlkernels" else {base}
-    return names
+def private_imports(root: Path) -> list[str]:
+    """Imports of what begins with an underscore, a module or a name in it, from outside its folder."""
+    found = []
+    for path in (*root.glob("mlkernels/**/*.py"), *root.glob("benchmarks/*.py")):
+        here = path.relative_to(root).parent.parts
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("mlkernels"):
+                continue
+            for name in node.names:
+                parts = [*node.module.split("."), name.name]
+                place = next((i for i, part in enumerate(parts) if part.startswith("_")), None)
+                if place is None or parts[place] == "__version__":
+                    continue
+                folder = parts[:place]
+                if root.joinpath(*folder).with_suffix(".py").is_file():  # a name in a module
+                    folder = folder[:-1]
+                if list(here[: len(folder)]) != folder:
+                    found.append(f"{path.relative_to(root)}:{node.lineno}: {'.'.join(parts)}")
+    return found
 
 
-def floor(module: str) -> int:
-    return next((number for number, names in enumerate(FLOORS) if module in names), TOP)
+def test_what_begins_with_an_underscore_is_imported_in_its_own_folder_alone(tmp_path):
+    assert private_imports(ROOT) == []
+    (tmp_path / "mlkernels" / "a").mkdir(parents=True)
+    wrong = "from mlkernels.a._c import d\nfrom mlkernels.a.e import _f\n"
+    for name, text in (("a/b", wrong), ("a/e", "_f = 1\n"), ("g", wrong)):
+        (tmp_path / "mlkernels" / f"{name}.py").write_text(text)
+    found = private_imports(tmp_path)
+    assert [text.split(": ")[1] for text in found] == ["mlkernels.a._c.d", "mlkernels.a.e._f"]
+    assert all(text.startswith(str(Path("mlkernels") / "g.py")) for text in found)
 
 
-@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT / "mlkernels")))
-def test_lower_floors_do_not_import_upper_ones(path):
-    module = path.relative_to(ROOT / "mlkernels").with_suffix("").parts[0]
-    own = floor(module)
-    forbidden = set() if own == TOP else NOTEBOOK_TOOLS | (DRAWING if own < 3 else set())
-    modules = {source.relative_to(ROOT / "mlkernels").with_suffix("").parts[0] for source in sources()}
-    for name in imports(path):
-        outer, inner = [*name.split("."), ""][:2]
-        assert outer not in forbidden, f"floor {own + 1} must not know {outer}"
-        assert outer != "neural_tangents" or module == "_neural_tangents", "only the bridge imports neural_tangents"
-        if outer == "mlkernels" and inner in modules:
-            assert floor(inner) <= own, f"floor {own + 1} must not import {inner} (floor {floor(inner) + 1})"
+def test_only_the_bridge_imports_neural_tangents():
+    found = {
+        path.stem
+        for path in sources()
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Import | ast.ImportFrom)
+        for name in [getattr(node, "module", None) or "", *(alias.name for alias in node.names)]
+        if name.split(".")[0] == "neural_tangents"
+    }
+    assert found <= {"neural_tangents_bridge"}

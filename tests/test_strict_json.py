@@ -11,10 +11,10 @@ import pytest
 
 from benchmarks._measure import write
 from mlkernels.learners.outer_loop import history
-from mlkernels.nas.evaluation.compare import Kept
 from mlkernels.nas.searching import record
 from mlkernels.nas.searching.scorer import Scores
 from mlkernels.nas.training import trained
+from mlkernels.support.kept_rows import Kept
 from mlkernels.support.strict_json import dumps
 
 ROOT = Path(__file__).parents[1]

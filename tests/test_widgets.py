@@ -18,7 +18,7 @@ from PIL import Image, ImageFont
 
 from mlkernels.course import plots, widgets
 from mlkernels.course.demos.demo import Control, Demo, Progress, Stage, choice, steps
-from mlkernels.course.widgets import explorer
+from mlkernels.course.widgets import explorer, static_twin
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
 
@@ -261,7 +261,7 @@ def test_warm_is_called_before_the_first_picture():
 
 def test_twin_stacks_the_demos_own_pictures(demo, monkeypatch):
     shown = []
-    monkeypatch.setattr(widgets, "show_png", lambda png, alt, width: shown.append((png, alt, width)))
+    monkeypatch.setattr(static_twin, "show_png", lambda png, alt, width: shown.append((png, alt, width)))
     widgets.twin(demo)
     ((png, alt, width),) = shown
     sheet = np.asarray(Image.open(io.BytesIO(png)))
@@ -279,10 +279,10 @@ def test_a_long_caption_is_broken_between_settings():
     image = Image.new("RGB", (640, 80), "#ff0000")
     parts = [f"edge {number} sep_conv_3x3" for number in range(6)]
     font = ImageFont.truetype(findfont("DejaVu Sans:bold"), 24)
-    lines = widgets._lines(", ".join(parts), font, 600)
+    lines = static_twin._lines(", ".join(parts), font, 600)
     assert " ".join(lines) == ", ".join(parts)
     assert all(font.getlength(line) <= 610 for line in lines)
-    assert widgets._lines("one", font, 1) == ["one"]
+    assert static_twin._lines("one", font, 1) == ["one"]
     once, often = (widgets.compose([(text, image)], 1) for text in ("short", ", ".join(parts)))
     assert often.height - once.height == round(0.2 * plots.DPI) * (len(lines) - 1)
     assert often.crop((0, often.height - 80, 640, often.height)).tobytes() == image.tobytes()
@@ -535,7 +535,7 @@ def test_a_loop_that_is_gone_ends_the_run():
 
 def test_a_twin_may_show_the_runs(monkeypatch):
     shown = []
-    monkeypatch.setattr(widgets, "show_png", lambda png, alt, width: shown.append((png, alt)))
+    monkeypatch.setattr(static_twin, "show_png", lambda png, alt, width: shown.append((png, alt)))
     run = Steered(last=3)
     run.go.release(100)
     widgets.twin(running_demo(run))

@@ -21,7 +21,10 @@ _FOLDER = TypedPath(file_okay=False)
 _notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Folder of the notebooks [the checkout's].")
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+_TREE = "\b\nThe package, from the ground up:\n" + mlkernels.__doc__.partition(":\n\n")[2]
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_TREE)
 @click.version_option(mlkernels.__version__, prog_name="mlkernels")
 def cli() -> None:
     """A course on the theory of few-shot meta-learning: run its notebooks, read them, get data, check the set-up."""
@@ -54,9 +57,10 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     """
     from mlkernels.runner import pool, report
     from mlkernels.runner.display import progress
+    from mlkernels.runner.jobs import plan
     from mlkernels.support.files import alone
 
-    work, out = pool.plan(notebooks, names, out, preset, settings)
+    work, out = plan(notebooks, names, out, preset, settings)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = shlex.join(["mlkernels", *sys.argv[1:]])

@@ -52,7 +52,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     jax.config.update("jax_enable_x64", True)
     from mlkernels.commands.counter import Counter
     from mlkernels.nas import Layout, TrainSettings
-    from mlkernels.nas.evaluation.compare import agreement, plain, trained_accuracies
+    from mlkernels.nas.evaluation.compare import agreement, trained_accuracies
     from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
     from mlkernels.nas.space.random_genotypes import random_genotypes
     from mlkernels.support import provenance
@@ -93,7 +93,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
         "genotypes": [str(genotype) for genotype in genotypes],
         "accuracy": accuracy.round(6).tolist(),
         "diverged": diverged,
-        "scores": {name: [[plain(value) for value in row] for row in values] for name, values in scores.items()},
+        "scores": {name: [list(map(float, row)) for row in values] for name, values in scores.items()},
     }  # fmt: skip
 
     def write():

@@ -13,7 +13,8 @@ import numpy as np
 from mlkernels.datasets import folders
 from mlkernels.datasets.cifar_classes import CLASSES, SPLITS, SUPERCLASS_OF, SUPERCLASSES, split_classes
 from mlkernels.datasets.dataset import Dataset, pixel_statistics
-from mlkernels.datasets.importing.recipe import CHUNK, Download, Expected, Part, Recipe
+from mlkernels.datasets.importing.recipe import Download, Expected, Part, Recipe
+from mlkernels.datasets.mapped import CHUNK
 from mlkernels.datasets.safe_pickle import reader
 from mlkernels.datasets.safe_pickle.allowed import text
 from mlkernels.datasets.safe_pickle.stored import StoredArray

@@ -12,6 +12,8 @@ import numpy as np
 
 from mlkernels.errors import bad_input
 
+CHUNK = 256  # images that are held at a time
+
 
 class Mapped:
     """A memory-mapped .npy file: `array` is read-only and costs no memory; `read` copies rows out of it.

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.datasets.importing.images import FLIPPED, check_array, decode, is_blue_first, labelled, numbered
-from mlkernels.datasets.importing.recipe import CHUNK, Expected, Part, Recipe
+from mlkernels.datasets.importing.recipe import Expected, Part, Recipe
+from mlkernels.datasets.mapped import CHUNK
 from mlkernels.datasets.miniimagenet.classes import SPLITS
 from mlkernels.datasets.miniimagenet.recipe import LICENCE
 from mlkernels.datasets.safe_pickle import reader

@@ -1,4 +1,4 @@
-"""The meta-gradient of a wide multilayer perceptron, by the thin products of `metantk.thin`."""
+"""The meta-gradient of a wide multilayer perceptron, by the thin products of `inner_loop.wide_mlp`."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 
+from mlkernels.inner_loop import wide_mlp
 from mlkernels.inner_loop.losses import loss_of
 from mlkernels.inner_loop.settings import InnerLoop
-from mlkernels.metantk import wide
 from mlkernels.networks import Apply
 from mlkernels.tasks import TaskBatch
 
@@ -30,11 +30,11 @@ def fits(apply, params, rates, tasks: TaskBatch, inner: InnerLoop, with_rates: b
     plain = inner.adapt == "all" and not inner.first_order and not inner.l2 and not with_rates
     if not (plain and jax.tree_util.all_leaves([rates]) and jnp.ndim(rates) == 0):  # one rate for all layers
         return False
-    return wide.network_of(apply, params, tasks, 4 * inner.steps * tasks.support_y.shape[-2]) is not None
+    return wide_mlp.network_of(apply, params, tasks, 4 * inner.steps * tasks.support_y.shape[-2]) is not None
 
 
 def value_and_gradient(apply: Apply, params, rate, tasks: TaskBatch, inner: InnerLoop, outer_loss: str):
-    """The outer loss, summed over tasks, and its gradient: what `_meta.value_and_gradient` gives, for what `fits`.
+    """The outer loss, summed over tasks, and its gradient, as `meta_gradient.value_and_gradient`, for what `fits`.
 
     Args:
         apply, params: of an `MLP`.
@@ -47,18 +47,18 @@ def value_and_gradient(apply: Apply, params, rate, tasks: TaskBatch, inner: Inne
         `(loss, gradient)`, the gradient like `params`.
     """
     network = apply.network
-    weights, rest = wide.split(network, params)
-    taps = jax.vmap(lambda task: wide.zero_taps(network, weights, task, inner.steps))(tasks)
+    weights, rest = wide_mlp.split(network, params)
+    taps = jax.vmap(lambda task: wide_mlp.zero_taps(network, weights, task, inner.steps))(tasks)
 
     def total(rest, taps):
         def one(task, taps):
             loss = partial(loss_of, inner.loss)
-            outputs, uses = wide.adapted_outputs(network, weights, rest, rate, task, taps, inner.steps, loss)
+            outputs, uses = wide_mlp.adapted_outputs(network, weights, rest, rate, task, taps, inner.steps, loss)
             return loss_of(outer_loss, outputs, task.query_y), uses
 
         losses, uses = jax.vmap(one)(tasks, taps)
         return losses.sum(), uses
 
     (loss, uses), (by_rest, by_taps) = jax.value_and_grad(total, (0, 1), has_aux=True)(rest, taps)
-    flat = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), wide.factors(uses, by_taps))
+    flat = jax.tree.map(lambda a: a.reshape(-1, a.shape[-1]), wide_mlp.factors(uses, by_taps))
     return loss, {name: {"w": left.T @ right, **by_rest[name]} for name, (left, right) in flat.items()}

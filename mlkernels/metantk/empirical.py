@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop import wide_mlp
 from mlkernels.inner_loop.descent import descend
 from mlkernels.inner_loop.parts import moving_part
 from mlkernels.kernels import check_outputs, gram
@@ -127,7 +128,7 @@ def empirical_metantk(
         )
     check_loop(inner_rate, inner_steps, 0.0, False, "inner")
     if adapt == "all" and outputs != "trace":
-        network = wide.network_of(apply, params, tasks, 2 * wide.rows(tasks, inner_steps, outputs))
+        network = wide_mlp.network_of(apply, params, tasks, 2 * wide.rows(tasks, inner_steps, outputs))
         if network is not None:
             return wide.metantk(network, params, tasks, inner_rate, inner_steps, outputs)
     B, n = tasks.query_x.shape[:2]

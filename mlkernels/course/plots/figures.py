@@ -40,6 +40,7 @@ def figure(
         The figure, and its axes as `Figure.subplots` gives them; with `boxes` a list of axes.
 
     Example:
+        >>> from mlkernels.course.plots.style import look
         >>> fig, (left, right) = figure(8, 3, columns=2)
         >>> _ = left.plot([1, 2], [1, 2], **look("ANIL"))
     """

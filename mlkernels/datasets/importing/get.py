@@ -10,14 +10,15 @@ from importlib import import_module
 from pathlib import Path
 
 from mlkernels.datasets import RECIPE_MODULES, folders
+from mlkernels.datasets.equal import in_words
 from mlkernels.datasets.importing.archives import is_archive, unpack
-from mlkernels.datasets.importing.equal import in_words
 from mlkernels.datasets.importing.expectations import check_classes, check_means, check_parts
 from mlkernels.datasets.importing.fetch import fetch
 from mlkernels.datasets.importing.recipe import Download, Recipe
 from mlkernels.datasets.importing.write import write_prepared
 from mlkernels.datasets.prepared import open_prepared, read_manifest
 from mlkernels.errors import InputError, bad_input
+from mlkernels.support import file_faults
 from mlkernels.support.files import scratch_folder
 
 
@@ -156,7 +157,7 @@ def _downloaded(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> Pat
 
 def _check_download(path: Path, download: Download) -> None:
     """A file of a download that is there already is whole, or it is kept aside and said."""
-    if fault := folders.fault_of(path, download.sha256, folders.kind_of(path.name)):
+    if fault := folders.fault_of(path, download.sha256, file_faults.kind_of(path.name)):
         raise folders.reject(path, f"the file of {download.url}", fault)
 
 
@@ -171,7 +172,7 @@ def _check_known(recipe: Recipe, source: Path) -> None:
         archives = [file.name for file in sorted(source.iterdir()) if is_archive(file)]
         do = f"give one of its archives: --from {source / archives[0]}" if archives else "give the folder of such files"
         raise bad_input(str(source), known, "a folder with none of these", do)
-    fault = folders.fault_of(source, kind=folders.kind_of(source.name))
+    fault = folders.fault_of(source, kind=file_faults.kind_of(source.name))
     raise bad_input(str(source), known, fault or "a file of another kind", "nothing was imported; give such a copy")
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.datasets.importing.modes import OtherPixels, as_rgb
-from mlkernels.datasets.importing.recipe import CHUNK
+from mlkernels.datasets.mapped import CHUNK
 from mlkernels.errors import bad_input
 
 FLIPPED = "its channels were blue, green, red; they were turned round"

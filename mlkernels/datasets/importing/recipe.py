@@ -18,8 +18,6 @@ from pathlib import Path
 
 import numpy as np
 
-CHUNK = 256  # images that are held at a time
-
 
 @dataclass(frozen=True)
 class Part:

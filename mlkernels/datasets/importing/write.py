@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 
 import mlkernels
+from mlkernels.datasets.equal import counted, sets_of_equal
 from mlkernels.datasets.folders import MANIFEST
-from mlkernels.datasets.importing.equal import counted, sets_of_equal
 from mlkernels.datasets.importing.recipe import Part
 from mlkernels.datasets.importing.same_classes import same_classes
 from mlkernels.datasets.prepared import FORMAT, file_names, opened

@@ -10,7 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.datasets.importing.images import FLIPPED, check_array, is_blue_first, labelled, numbered
-from mlkernels.datasets.importing.recipe import CHUNK, Part
+from mlkernels.datasets.importing.recipe import Part
+from mlkernels.datasets.mapped import CHUNK
 from mlkernels.datasets.miniimagenet.classes import classes
 from mlkernels.datasets.safe_pickle import reader
 from mlkernels.datasets.safe_pickle.stored import as_array, pieces_of

@@ -17,9 +17,10 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.kernels import check_outputs
+from mlkernels.nas.engine.devices import placed
 from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.operations import added, backward, forward, no_gradient, scaled, split
-from mlkernels.nas.engine.supernet import Record, check_images, placed, run_cells, weightless
+from mlkernels.nas.engine.supernet import Record, check_images, run_cells, weightless
 from mlkernels.nas.space.blocks import Block
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.memory import require

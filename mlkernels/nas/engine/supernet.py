@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from jax.sharding import SingleDeviceSharding
 
 from mlkernels.errors import bad_input
+from mlkernels.nas.engine.devices import placed
 from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.operations import added, forward, joined, nothing, scaled
 from mlkernels.nas.space.layout import Cell, Layout
@@ -74,17 +73,6 @@ class Factors:
             column = column.reshape(-1, *[1] * (self.images.ndim - 1))
             self.made[key] = placed(column, None if traced() else self.images.sharding)
         return self.made[key]
-
-
-def placed(array: np.ndarray, sharding) -> Array:
-    """An array of the host on devices, those of other processes too (which hold the same array).
-
-    On a single device it is not tied to it: blocks would be compiled anew for each mix of what is tied and what is not.
-    Without a sharding, of images that are traced, it goes where they will be.
-    """
-    if sharding is None or isinstance(sharding, SingleDeviceSharding):
-        return jnp.asarray(array)
-    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
 def run_cells(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
@@ -20,14 +18,11 @@ from mlkernels.nas.evaluation.evaluate import evaluate
 from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.space.search_space import Genotype
 from mlkernels.nas.training.train import TrainSettings, train
-from mlkernels.support import provenance
-from mlkernels.support.files import write_atomically
 from mlkernels.support.intervals import Interval
-from mlkernels.support.strict_json import dumps
+from mlkernels.support.kept_rows import Kept
 
 _WAY = 5  # of the episodes that trained architectures are tested on
 _AT_ONCE = 2**20  # pairs of architectures, all resamples of a batch together: about 50 bytes each
-_FORMAT = 2  # of a file of rows; 1 looked at 16 images of a split
 # as `train` and `evaluate` say it:
 _DIVERGED = re.compile(r"(loss|parameters|statistics|features)\b.*: expected (a )?finite number")
 
@@ -99,64 +94,6 @@ def trained_accuracies(
             if progress is not None:
                 progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds)
     return np.array([[kept.rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
-
-
-class Kept:
-    """Rows of results in a JSON file, written whole with each new one, so that a stopped call goes on from there.
-
-    Args:
-        path: the file; None keeps nothing.
-        kind: "accuracy" or "scores": what rows are called in the file.
-        about: the settings, as plain values.
-
-    Attributes:
-        rows: name -> value, for JSON.
-        diverged: name -> why its value is the worst there is.
-
-    Raises:
-        InputError: a file of other settings, or of something else.
-    """
-
-    def __init__(self, path: Path | str | None, kind: str, about: dict):
-        self.path, self.kind = None if path is None else Path(path), kind
-        self.about = json.loads(json.dumps(about))
-        self.rows, self.diverged = self._read()
-
-    def add(self, name: str, value) -> None:
-        """One more row."""
-        self.rows[name] = value
-        if self.path is not None:
-            content = {"format": _FORMAT, **provenance.here(), "settings": self.about, self.kind: self.rows}
-            text = dumps(content | ({"diverged": self.diverged} if self.diverged else {}), indent=1) + "\n"
-            write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
-
-    def _read(self) -> tuple[dict, dict]:
-        if self.path is None:
-            return {}, {}
-        try:
-            found = json.loads(self.path.read_text(encoding="utf-8"))
-            settings, rows = dict(found["settings"]), dict(found[self.kind])
-            diverged, format_ = dict(found.get("diverged", {})), found.get("format", 1)
-        except FileNotFoundError:
-            return {}, {}
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
-            do = "move it away, or choose another file"
-            raise bad_input(str(self.path), f"{self.kind} of architectures", "something else", do) from None
-        if format_ != _FORMAT:
-            do = "move it away to begin anew, or choose another file"
-            expected = f"{self.kind} of architectures with a checksum of the data"
-            raise bad_input(str(self.path), expected, "those of another version, which looked at fewer images", do)
-        if settings != self.about:
-            differ = ", ".join(name for name in self.about | settings if settings.get(name) != self.about.get(name))
-            do = "choose another file, or the same settings and data"
-            expected = f"{self.kind} of architectures under these settings"
-            raise bad_input(str(self.path), expected, f"others: {differ} differ", do)
-        return rows, diverged
-
-
-def plain(value) -> float | str:
-    """A number for JSON, which has neither infinity nor NaN: as text, from which `float` makes them again."""
-    return float(value) if math.isfinite(value) else str(float(value))
 
 
 def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interval:

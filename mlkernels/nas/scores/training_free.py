@@ -15,7 +15,6 @@ from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
 from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.weights import init
-from mlkernels.nas.evaluation.compare import Kept, plain
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import ALGORITHMS, gradient_norm, random_score, score_of, task_images
 from mlkernels.nas.scores.regions import linear_regions, thin
@@ -23,6 +22,7 @@ from mlkernels.nas.space.cost import flop_count, parameter_count
 from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.space.search_space import Genotype
 from mlkernels.support.arguments import one_of
+from mlkernels.support.kept_rows import Kept
 
 SCORES = ("metantk", "ntk", "regions", "gradient norm", "parameters", "FLOPs", "random")
 
@@ -99,7 +99,7 @@ def training_free_scores(
         for number, each in enumerate(gates):
             if (name := names[number][repeat]) not in kept.rows:
                 score = score or _scorer(settings, dataset, key=jax.random.fold_in(key, repeat))
-                kept.add(name, {kind: plain(value) for kind, value in score(number, each).items()})
+                kept.add(name, {kind: float(value) for kind, value in score(number, each).items()})
             if progress is not None:
                 progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats)
     table = [[kept.rows[name] for name in row] for row in names]

@@ -7,10 +7,9 @@ import math
 from pathlib import Path
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from mlkernels.errors import InputError, bad_input
+from mlkernels.nas.engine.devices import told
 from mlkernels.nas.searching.scorer import Scores
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import dumps
@@ -115,14 +114,3 @@ def _row(scores: Scores) -> list:
 def _scores(row: list) -> Scores:
     condition, regions, note = row
     return Scores(None if condition is None else float(condition), regions, note)
-
-
-def told(content):
-    """What the first process says, in all of them."""
-    if jax.process_count() == 1:
-        return content
-    data = np.frombuffer(json.dumps(content).encode(), np.uint8)
-    length = int(multihost_utils.broadcast_one_to_all(np.int64(len(data))))
-    padded = np.zeros(length, np.uint8)
-    padded[: len(data[:length])] = data[:length]
-    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode())

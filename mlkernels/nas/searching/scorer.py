@@ -13,18 +13,16 @@ from dataclasses import dataclass
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding, PartitionSpec
 
 from mlkernels.datasets import Dataset
-from mlkernels.errors import bad_input
+from mlkernels.nas.engine.devices import gathered, mesh_of, placed
 from mlkernels.nas.engine.gram import Kernels, bytes_needed, sample_kernels
-from mlkernels.nas.engine.supernet import placed
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import score_of, task_images
 from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.searching.settings import SearchSettings
-from mlkernels.support.arguments import whole
 from mlkernels.support.memory import available_bytes, require
 
 MOST_AT_ONCE = 8  # candidates a device; beyond it an accelerator is busy, and memory is better left free
@@ -46,19 +44,6 @@ class Scores:
     condition: float | None
     regions: int | None
     note: str = ""
-
-
-def mesh_of(devices: int | None, axis: str = "candidates") -> Mesh:
-    """A mesh of one axis over so many devices, or over all there are.
-
-    Raises:
-        InputError: more devices than there are, or some of several processes' devices.
-    """
-    there = jax.devices()
-    count = len(there) if devices is None else whole("devices", devices, 1, len(there), do="leave it out to take all")
-    if jax.process_count() > 1 and count != len(there):
-        raise bad_input("devices", f"all {len(there)} of {jax.process_count()} processes", count, "leave it out")
-    return Mesh(np.array(there[:count]), (axis,))
 
 
 class Scorer:
@@ -175,13 +160,6 @@ def candidate_bytes(settings: SearchSettings) -> int:
     images = settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
     ways = 1 if settings.outputs == "sum" else settings.layout.ways
     return bytes_needed(settings.layout, images, ways, np.dtype(settings.dtype).itemsize)
-
-
-def gathered(array) -> np.ndarray:
-    """An array of all processes' devices on this host."""
-    if array.is_fully_addressable:
-        return np.asarray(array)
-    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
 
 
 def blind(kernels: Kernels, smallest: float, largest: float) -> float:

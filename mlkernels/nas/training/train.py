@@ -19,12 +19,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import fingerprint
 from mlkernels.errors import bad_input
+from mlkernels.nas.engine.devices import mesh_of, placed
 from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.network import Network, Variables, drop_masks, init
-from mlkernels.nas.engine.supernet import placed
 from mlkernels.nas.pictures.augment import augment
 from mlkernels.nas.pictures.resized import Pictures
-from mlkernels.nas.searching.scorer import mesh_of
 from mlkernels.nas.training import trained
 from mlkernels.nas.training.gradients import compiled_as, gradients
 from mlkernels.nas.training.settings import TrainSettings

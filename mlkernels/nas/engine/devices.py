@@ -1,0 +1,57 @@
+"""Arrays and words over devices, those of other processes too."""
+
+from __future__ import annotations
+
+import json
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+from jax.experimental import multihost_utils
+from jax.sharding import Mesh, SingleDeviceSharding
+
+from mlkernels.errors import bad_input
+from mlkernels.support.arguments import whole
+
+
+def placed(array: np.ndarray, sharding) -> Array:
+    """An array of the host on devices, those of other processes too (which hold the same array).
+
+    On a single device it is not tied to it: blocks would be compiled anew for each mix of what is tied and what is not.
+    Without a sharding, of images that are traced, it goes where they will be.
+    """
+    if sharding is None or isinstance(sharding, SingleDeviceSharding):
+        return jnp.asarray(array)
+    return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
+
+
+def mesh_of(devices: int | None, axis: str = "candidates") -> Mesh:
+    """A mesh of one axis over so many devices, or over all there are.
+
+    Raises:
+        InputError: more devices than there are, or some of several processes' devices.
+    """
+    there = jax.devices()
+    count = len(there) if devices is None else whole("devices", devices, 1, len(there), do="leave it out to take all")
+    if jax.process_count() > 1 and count != len(there):
+        raise bad_input("devices", f"all {len(there)} of {jax.process_count()} processes", count, "leave it out")
+    return Mesh(np.array(there[:count]), (axis,))
+
+
+def gathered(array) -> np.ndarray:
+    """An array of all processes' devices on this host."""
+    if array.is_fully_addressable:
+        return np.asarray(array)
+    return np.asarray(multihost_utils.process_allgather(array, tiled=True))
+
+
+def told(content):
+    """What the first process says, in all of them."""
+    if jax.process_count() == 1:
+        return content
+    data = np.frombuffer(json.dumps(content).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int64(len(data))))
+    padded = np.zeros(length, np.uint8)
+    padded[: len(data[:length])] = data[:length]
+    return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(padded))).decode())

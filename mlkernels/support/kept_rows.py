@@ -1,0 +1,66 @@
+"""Rows of results kept in a file, so that a stopped run goes on from them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from mlkernels.errors import bad_input
+from mlkernels.support import provenance
+from mlkernels.support.files import write_atomically
+from mlkernels.support.strict_json import dumps
+
+_FORMAT = 2  # of a file of rows; 1 looked at 16 images of a split
+
+
+class Kept:
+    """Rows of results in a JSON file, written whole with each new one, so that a stopped call goes on from there.
+
+    Args:
+        path: the file; None keeps nothing.
+        kind: "accuracy" or "scores": what rows are called in the file.
+        about: the settings, as plain values.
+
+    Attributes:
+        rows: name -> value, for JSON.
+        diverged: name -> why its value is the worst there is.
+
+    Raises:
+        InputError: a file of other settings, or of something else.
+    """
+
+    def __init__(self, path: Path | str | None, kind: str, about: dict):
+        self.path, self.kind = None if path is None else Path(path), kind
+        self.about = json.loads(json.dumps(about))
+        self.rows, self.diverged = self._read()
+
+    def add(self, name: str, value) -> None:
+        """One more row."""
+        self.rows[name] = value
+        if self.path is not None:
+            content = {"format": _FORMAT, **provenance.here(), "settings": self.about, self.kind: self.rows}
+            text = dumps(content | ({"diverged": self.diverged} if self.diverged else {}), indent=1) + "\n"
+            write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+    def _read(self) -> tuple[dict, dict]:
+        if self.path is None:
+            return {}, {}
+        try:
+            found = json.loads(self.path.read_text(encoding="utf-8"))
+            settings, rows = dict(found["settings"]), dict(found[self.kind])
+            diverged, format_ = dict(found.get("diverged", {})), found.get("format", 1)
+        except FileNotFoundError:
+            return {}, {}
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            do = "move it away, or choose another file"
+            raise bad_input(str(self.path), f"{self.kind} of architectures", "something else", do) from None
+        if format_ != _FORMAT:
+            do = "move it away to begin anew, or choose another file"
+            expected = f"{self.kind} of architectures with a checksum of the data"
+            raise bad_input(str(self.path), expected, "those of another version, which looked at fewer images", do)
+        if settings != self.about:
+            differ = ", ".join(name for name in self.about | settings if settings.get(name) != self.about.get(name))
+            do = "choose another file, or the same settings and data"
+            expected = f"{self.kind} of architectures under these settings"
+            raise bad_input(str(self.path), expected, f"others: {differ} differ", do)
+        return rows, diverged
