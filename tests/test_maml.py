@@ -17,8 +17,9 @@ import numpy as np
 import optax
 import pytest
 
-from mlkernels import datasets, kernels, metantk
+from mlkernels import datasets, kernels
 from mlkernels.errors import InputError
+from mlkernels.inner_loop.losses import loss_of
 from mlkernels.learners import maml, meta_gradient
 from mlkernels.learners.maml import InnerLoop
 from mlkernels.learners.outer_loop import checkpoint, probe
@@ -256,11 +257,55 @@ def test_adapt_with_a_dynamic_number_of_steps_is_the_same_and_never_recompiles()
         )
 
 
-def test_adapt_is_that_of_the_metantk():
+def test_adapt_is_gradient_descent_written_down():
     x, y = BATCH.support_x[0], BATCH.support_y[0]
-    for adapt in ("all", "head"):
-        expected = metantk.adapt_parameters(apply, PARAMS, x, y, inner_rate=0.2, inner_steps=4, adapt=adapt)
-        close(maml.adapt(apply, PARAMS, x, y, InnerLoop(0.2, 4, adapt=adapt)), expected, 1e-13)
+    for layers in (PARAMS, {"head"}):
+        expected = PARAMS
+        for _ in range(4):
+            gradient = jax.grad(lambda params: 0.5 * jnp.sum((apply(params, x) - y) ** 2))(expected)
+            moved = jax.tree.map(lambda p, g: p - 0.2 * g, expected, gradient)
+            expected = {name: (moved if name in layers else expected)[name] for name in expected}
+        close(maml.adapt(apply, PARAMS, x, y, InnerLoop(0.2, 4, adapt=tuple(layers))), expected, 1e-13)
+
+
+def absolute(outputs, labels):
+    return jnp.sum(jnp.sqrt(1 + (outputs - labels) ** 2) - 1)
+
+
+def test_a_loss_may_be_a_function():
+    """The same numbers as the named one; any other as its own gradient descent."""
+    x, y = BATCH.support_x[0], BATCH.support_y[0]
+    for name in LOSSES:
+        function = partial(loss_of, name)
+        labels = jax.nn.softmax(y) if name == "cross_entropy" else y
+        named = maml.adapt(apply, PARAMS, x, labels, InnerLoop(0.2, 3, loss=name))
+        close(maml.adapt(apply, PARAMS, x, labels, InnerLoop(0.2, 3, loss=function)), named, 1e-13)
+    expected = PARAMS
+    for _ in range(3):
+        gradient = jax.grad(lambda params: absolute(apply(params, x), y))(expected)
+        expected = jax.tree.map(lambda p, g: p - 0.2 * g, expected, gradient)
+    close(maml.adapt(apply, PARAMS, x, y, InnerLoop(0.2, 3, loss=absolute)), expected, 1e-13)
+    assert InnerLoop(0.2, 3, loss=absolute) == InnerLoop(0.2, 3, loss=absolute)
+
+
+class Unhashable:
+    __hash__ = None
+
+    def __call__(self, outputs, labels):
+        return absolute(outputs, labels)
+
+
+@pytest.mark.parametrize(
+    ("loss", "said"),
+    [
+        ("absolute", "half_sum_squares, mean_squares or cross_entropy, got 'absolute'"),
+        (lambda outputs, labels: outputs - labels, "a function that gives a scalar"),
+        (Unhashable(), "a loss that can be hashed"),
+    ],
+)
+def test_what_is_no_loss_is_refused(loss, said):
+    with pytest.raises(InputError, match=said):
+        maml.adapt(apply, PARAMS, BATCH.support_x[0], BATCH.support_y[0], InnerLoop(0.2, 1, loss=loss))
 
 
 def test_any_pytree_of_parameters_and_a_rate_for_each_parameter():

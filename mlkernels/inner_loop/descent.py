@@ -10,10 +10,30 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mlkernels.inner_loop.losses import check_labels, loss_of
-from mlkernels.inner_loop.parts import moving_part, spread
+from mlkernels.inner_loop.losses import check_labels, support_loss
+from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.support.arguments import whole
+
+
+def gradient_step(w, rates, gradient):
+    r"""One step of gradient descent.
+
+    .. math:: w \leftarrow w - \lambda \odot g
+
+    Args:
+        w: any pytree.
+        rates: lambda, a scalar or a tree that is a prefix of w's (a rate a layer, say); may be traced.
+        gradient: g, a pytree like w.
+
+    Returns:
+        The next w.
+
+    Example:
+        >>> gradient_step({"head": jnp.ones(2)}, 0.5, {"head": jnp.ones(2)})["head"].tolist()
+        [0.5, 0.5]
+    """
+    return jax.tree.map(lambda p, rate, g: p - rate * g, w, spread(rates, w), gradient)
 
 
 def descend(loss: Callable, start, rates, steps, *, first_order: bool = False, remat: bool = True):
@@ -36,13 +56,10 @@ def descend(loss: Callable, start, rates, steps, *, first_order: bool = False, r
         >>> float(descend(lambda x: x**2 / 2, jnp.asarray(1.0), 0.5, 3))
         0.125
     """
-    rates = spread(rates, start)
 
     def step(theta, _):
         gradient = jax.grad(loss)(theta)
-        if first_order:
-            gradient = jax.lax.stop_gradient(gradient)
-        return jax.tree.map(lambda p, rate, g: p - rate * g, theta, rates, gradient), None
+        return gradient_step(theta, rates, jax.lax.stop_gradient(gradient) if first_order else gradient), None
 
     if not isinstance(steps, int):
         return jax.lax.fori_loop(0, steps, lambda _, theta: step(theta, None)[0], start)
@@ -52,16 +69,11 @@ def descend(loss: Callable, start, rates, steps, *, first_order: bool = False, r
 
 def adapted(apply, params, rates, support_x, support_y, inner: InnerLoop, steps=None):
     """The inner loop without checks: what `adapt` and the losses of the outer loop share."""
-    moving, merge = moving_part(params, inner.layers)
-
-    def loss(moving):
-        fit = loss_of(inner.loss, apply(merge(moving), support_x), support_y)
-        if not inner.l2:
-            return fit
-        return fit + inner.l2 / 2 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(moving))
-
+    w, phi = split(params, inner.layers)
+    loss = support_loss(apply, inner.loss, inner.l2, support_x, support_y)
     steps = inner.steps if steps is None else steps
-    return merge(descend(loss, moving, rates, steps, first_order=inner.first_order, remat=inner.remat))
+    how = {"first_order": inner.first_order, "remat": inner.remat}
+    return joined(descend(lambda w: loss(w, phi), w, rates, steps, **how), phi)
 
 
 _adapted = partial(jax.jit, static_argnums=(0, 5))(adapted)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 
 import jax
 import jax.numpy as jnp
@@ -13,26 +13,32 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.parts import joined
 from mlkernels.support.arguments import one_of
 
+Loss = str | Callable[[Array, Array], Array]
 LOSSES = ("half_sum_squares", "mean_squares", "cross_entropy")
 
 
-def check_loss(name: str, which: str) -> None:
-    """Raise an `InputError` unless this is the name of a loss; `which` says whose it is.
+def check_loss(loss: Loss, which: str) -> None:
+    """Raise an `InputError` unless this is the name of a loss, or a function; `which` says whose it is.
 
     Example:
         >>> check_loss("mean_squares", "outer_loss")
     """
-    one_of(which, name, LOSSES)
+    if not callable(loss):
+        one_of(which, loss, LOSSES, do="name one of them, or give a function of outputs and labels")
+    elif not isinstance(loss, Hashable):
+        do = "use a function, a partial of one or a method of a frozen dataclass: JAX compiles once for each loss"
+        raise bad_input(which, "a loss that can be hashed", type(loss).__name__, do)
 
 
-def loss_of(name: str, outputs: Array, labels: Array) -> Array:
+def loss_of(loss: Loss, outputs: Array, labels: Array) -> Array:
     r"""The loss of one task's points.
 
     .. math:: \tfrac12\|f - Y\|^2, \qquad \frac{1}{Nk}\|f - Y\|^2, \qquad
               -\frac1N \sum_{ic} Y_{ic} \log\mathrm{softmax}(f_i)_c
 
     Args:
-        name: "half_sum_squares", "mean_squares" or "cross_entropy", in the order above.
+        loss: "half_sum_squares", "mean_squares" or "cross_entropy", in the order above; or a function
+            `loss(outputs, labels) -> scalar`.
         outputs: f `[N, k]`.
         labels: Y `[N, k]`; for "cross_entropy" each row a distribution over the classes.
 
@@ -40,32 +46,47 @@ def loss_of(name: str, outputs: Array, labels: Array) -> Array:
         A scalar.
 
     Raises:
-        InputError: labels of another shape than the outputs.
+        InputError: labels of another shape than the outputs; a function that gives no scalar.
 
     Example:
         >>> float(loss_of("mean_squares", jnp.ones((2, 2)), jnp.zeros((2, 2))))
         1.0
+        >>> float(loss_of(lambda f, y: jnp.abs(f - y).sum(), jnp.ones((2, 2)), jnp.zeros((2, 2))))
+        4.0
     """
     if outputs.shape != labels.shape:
         do = "give the network as many outputs as the labels have, and labels two axes"
         raise bad_input("labels", f"the shape of the network's outputs {list(outputs.shape)}", list(labels.shape), do)
-    if name == "cross_entropy":
+    if callable(loss):
+        value = jnp.asarray(loss(outputs, labels))
+        if value.shape:
+            raise bad_input("loss", "a function that gives a scalar", list(value.shape), "sum or average in it")
+        return value
+    if loss == "cross_entropy":
         return -jnp.sum(labels * jax.nn.log_softmax(outputs)) / len(outputs)
     squares = jnp.sum((outputs - labels) ** 2)
-    return squares / outputs.size if name == "mean_squares" else 0.5 * squares
+    return squares / outputs.size if loss == "mean_squares" else 0.5 * squares
 
 
-def curvature(name: str, points: int, outputs: int) -> float:
+def curvature(loss: Loss, points: int, outputs: int) -> float:
     """The largest second derivative of a loss by the outputs; for "cross_entropy" a bound on it.
+
+    Of a function, it is that at outputs of zero against labels of equal parts: a guess where that is not quadratic.
 
     Example:
         >>> curvature("mean_squares", points=10, outputs=1)
         0.2
+        >>> round(curvature(lambda f, y: ((f - y) ** 2).mean(), points=10, outputs=1), 6)
+        0.2
     """
-    return {"half_sum_squares": 1.0, "mean_squares": 2 / (points * outputs), "cross_entropy": 0.5 / points}[name]
+    if callable(loss):
+        zeros, labels = jnp.zeros((points, outputs)), jnp.full((points, outputs), 1 / outputs)
+        second = jax.hessian(loss)(zeros, labels).reshape(zeros.size, zeros.size)
+        return float(jnp.linalg.eigvalsh(second)[-1])
+    return {"half_sum_squares": 1.0, "mean_squares": 2 / (points * outputs), "cross_entropy": 0.5 / points}[loss]
 
 
-def check_labels(labels, loss: str, what: str) -> None:
+def check_labels(labels, loss: Loss, what: str) -> None:
     """Raise an `InputError` if labels for the cross-entropy are no distributions; traced ones pass.
 
     Args:
@@ -86,7 +107,7 @@ def check_labels(labels, loss: str, what: str) -> None:
         raise bad_input(what, expected, got, 'sample with one_hot="plain", or choose a loss of squares')
 
 
-def support_loss(apply: Callable, loss: str, l2, x: Array, y: Array) -> Callable:
+def support_loss(apply: Callable, loss: Loss, l2, x: Array, y: Array) -> Callable:
     r"""The loss that the inner loop descends, as `f(w, phi)`; unlike `InnerLoop.l2`, `l2` may be traced.
 
     .. math:: L_S(w, \varphi) = \ell\big(f(X'; w, \varphi), Y'\big) + \tfrac{\beta}{2}\|w\|^2
@@ -98,7 +119,9 @@ def support_loss(apply: Callable, loss: str, l2, x: Array, y: Array) -> Callable
     """
 
     def value(w, phi):
-        penalty = sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(w))
-        return loss_of(loss, apply(joined(w, phi), x), y) + l2 / 2 * penalty
+        fit = loss_of(loss, apply(joined(w, phi), x), y)
+        if isinstance(l2, float) and l2 == 0:
+            return fit
+        return fit + l2 / 2 * sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(w))
 
     return value

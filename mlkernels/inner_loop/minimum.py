@@ -10,6 +10,7 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop.losses import LOSSES
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.support.arguments import one_of
 
@@ -77,7 +78,7 @@ def minimum(value: Callable, start, solver: str):
 
 
 def check_strongly_convex(inner: InnerLoop) -> None:
-    """Raise an `InputError` unless the inner problem is strongly convex by its form: a linear head and an L2 term.
+    """Raise an `InputError` unless the inner problem is strongly convex by its form: linear head, named loss, L2 term.
 
     Example:
         >>> check_strongly_convex(InnerLoop(0.1, 5, l2=0.1, adapt=("head",)))
@@ -85,6 +86,9 @@ def check_strongly_convex(inner: InnerLoop) -> None:
     if inner.layers != ("head",):
         do = 'set adapt=("head",): all losses are convex in a linear layer that comes last, and in no other'
         raise bad_input("adapt", '("head",) for a strongly convex inner problem', inner.adapt, do)
+    if callable(inner.loss):
+        do = "name the loss: of a function nobody knows whether it is convex"
+        raise bad_input("loss", " or ".join(LOSSES), "a function", do)
     if not inner.l2:
         do = "set l2, say to 0.05: it is the least curvature that the problem has"
         raise bad_input("l2", "a positive number for a strongly convex inner problem", inner.l2, do)

@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.inner_loop.losses import check_loss
-from mlkernels.inner_loop.parts import moving_part
+from mlkernels.inner_loop.losses import Loss, check_loss
+from mlkernels.inner_loop.parts import split
 from mlkernels.support.arguments import number, whole
 
 
@@ -29,7 +29,8 @@ class InnerLoop:
     Args:
         rate: lambda, a finite number of at least 0; or a dictionary with one for each adapted layer.
         steps: a whole number of at least 0.
-        loss: "half_sum_squares", "mean_squares" (over points and outputs) or "cross_entropy" (mean over points).
+        loss: "half_sum_squares", "mean_squares" (over points and outputs) or "cross_entropy" (mean over points); or a
+            function `loss(outputs, labels) -> scalar` of one task's points, hashable.
         l2: beta, at least 0.
         adapt: "all", or the names of top-level layers: ("head",) is ANIL.
         first_order: treat the inner gradients as constants (first-order MAML).
@@ -48,7 +49,7 @@ class InnerLoop:
 
     rate: float | Mapping[str, float] | tuple[tuple[str, float], ...]
     steps: int
-    loss: str = "half_sum_squares"
+    loss: Loss = "half_sum_squares"
     l2: float = 0.0
     adapt: str | tuple[str, ...] = "all"
     first_order: bool = False
@@ -97,7 +98,7 @@ def per_layer(params, inner: InnerLoop) -> dict | Array:
         {'body': 0.5, 'head': 0.5}
     """
     rates = rates_for(params, inner, None)
-    moving = moving_part(params, inner.layers)[0]
+    moving = split(params, inner.layers)[0]
     dtype = jnp.result_type(*jax.tree.leaves(moving))
     if not isinstance(rates, dict) and isinstance(moving, dict):
         rates = dict.fromkeys(moving, rates)
@@ -118,7 +119,7 @@ def rates_for(params, inner: InnerLoop, rates):
                 got = f"{name!r} beside {names}" if names else f"{name!r} for a {type(params).__name__}"
                 raise bad_input("adapt", "layers of the network", got, "name layers of params, or 'all'")
     rates = inner.start_rates() if rates is None else rates
-    moving = moving_part(params, inner.layers)[0]
+    moving = split(params, inner.layers)[0]
     if isinstance(rates, Mapping):
         names = sorted(moving) if isinstance(moving, dict) else "one number: params has no layers"
         if not isinstance(moving, dict) or sorted(rates) != names:

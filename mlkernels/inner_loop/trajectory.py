@@ -10,8 +10,9 @@ from typing import NamedTuple
 import jax
 from jax import Array
 
+from mlkernels.inner_loop.descent import gradient_step
 from mlkernels.inner_loop.losses import check_labels, support_loss
-from mlkernels.inner_loop.parts import parts, spread
+from mlkernels.inner_loop.parts import split
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.support.arguments import whole
 
@@ -30,13 +31,12 @@ class Trajectory(NamedTuple):
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _trajectory(apply, inner, params, rates, l2, x, y) -> Trajectory:
-    w, phi = parts(params, inner)
-    rates = spread(rates, w)
+    w, phi = split(params, inner.layers)
     value = jax.value_and_grad(support_loss(apply, inner.loss, l2, x, y))
 
     def step(w, _):
         loss, gradient = value(w, phi)
-        return jax.tree.map(lambda p, a, g: p - a * g, w, rates, gradient), (w, loss)
+        return gradient_step(w, rates, gradient), (w, loss)
 
     _, (path, losses) = jax.lax.scan(step, w, length=inner.steps + 1)
     return Trajectory(path, losses)

@@ -13,9 +13,10 @@ from jax import Array
 from jax.flatten_util import ravel_pytree
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop.descent import gradient_step
 from mlkernels.inner_loop.losses import loss_of, support_loss
 from mlkernels.inner_loop.minimum import check_solver, check_strongly_convex, minimum, solve
-from mlkernels.inner_loop.parts import joined, parts, spread
+from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.learners.meta_gradient import add_up, check_batch, check_reduce, in_sequence
 from mlkernels.support.arguments import whole
@@ -52,7 +53,7 @@ def _reduced(one, params, tasks, reduce) -> TwoPart:
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _two_part(apply, inner, outer_loss, reduce, params, rates, l2, tasks, steps) -> TwoPart:
-    w0, phi = parts(params, inner)
+    w0, phi = split(params, inner.layers)
     rates = spread(rates, w0)
 
     def one(task):
@@ -61,7 +62,7 @@ def _two_part(apply, inner, outer_loss, reduce, params, rates, l2, tasks, steps)
         def forward(m, carry):
             w, path = carry
             path = jax.tree.map(lambda kept, leaf: kept.at[m].set(leaf), path, w)
-            return jax.tree.map(lambda p, a, g: p - a * g, w, rates, jax.grad(support)(w, phi)), path
+            return gradient_step(w, rates, jax.grad(support)(w, phi)), path
 
         kept = max(inner.steps, 1)  # JAX refuses to look into an array without entries, even in a loop of no steps
         path = jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), w0)
@@ -150,7 +151,7 @@ def _without_numbers(inner: InnerLoop) -> tuple[InnerLoop, float]:
 
 @partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
 def _implicit(apply, inner, outer_loss, reduce, solver, params, l2, tasks) -> TwoPart:
-    w0, phi = parts(params, inner)
+    w0, phi = split(params, inner.layers)
 
     def one(task):
         support = support_loss(apply, inner.loss, l2, task.support_x, task.support_y)

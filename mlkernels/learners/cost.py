@@ -11,8 +11,9 @@ from typing import NamedTuple
 import jax
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop.descent import gradient_step
 from mlkernels.inner_loop.losses import loss_of, support_loss
-from mlkernels.inner_loop.parts import joined, parts, spread
+from mlkernels.inner_loop.parts import joined, split
 from mlkernels.inner_loop.settings import InnerLoop, rates_for
 from mlkernels.learners.maml import meta_gradient
 from mlkernels.learners.meta_gradient import check_batch
@@ -133,7 +134,7 @@ def cost_formula(network, params, tasks: TaskBatch, inner: InnerLoop) -> Cost:
         hvp += c * factors.count("w")
         mixed += c * factors.count("phi")
 
-    w, phi = parts(params, inner)
+    w, phi = split(params, inner.layers)
     dim_w, dim_phi = (sum(leaf.size for leaf in jax.tree.leaves(part)) for part in (w, phi))
     loops = tasks.tasks * inner.steps
     second = 0 if inner.first_order else loops
@@ -196,16 +197,15 @@ def counted_flops(
 
 def _unrolled(apply, inner, outer_loss, params, task):
     """The outer loss of one task and its gradient, the inner loop written out."""
-    rates = spread(inner.start_rates(), parts(params, inner)[0])
 
     def value(params):
-        w, phi = parts(params, inner)
+        w, phi = split(params, inner.layers)
         support = support_loss(apply, inner.loss, inner.l2, task.support_x, task.support_y)
         for _ in range(inner.steps):
             gradient = jax.grad(support)(w, phi)
             if inner.first_order:
                 gradient = jax.lax.stop_gradient(gradient)
-            w = jax.tree.map(lambda p, a, g: p - a * g, w, rates, gradient)
+            w = gradient_step(w, inner.start_rates(), gradient)
         return loss_of(outer_loss, apply(joined(w, phi), task.query_x), task.query_y)
 
     return jax.value_and_grad(value)(params)

@@ -16,7 +16,7 @@ from scipy.sparse.linalg import LinearOperator
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import check_labels, support_loss
 from mlkernels.inner_loop.minimum import check_strongly_convex, minimum
-from mlkernels.inner_loop.parts import parts
+from mlkernels.inner_loop.parts import split
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.inner_loop.trajectory import Trajectory, trajectory
 from mlkernels.learners.eigenvalues import doubled, extremes, hessian, lanczos
@@ -65,7 +65,7 @@ def inner_hessian(apply: Callable, params, support_x: Array, support_y: Array, i
     check_labels(support_y, inner.loss, "support_y")
     with jax.enable_x64(True):
         params, x, y = doubled((params, support_x, support_y))
-        H = np.asarray(hessian(apply, inner.loss, *parts(params, inner), jnp.asarray(inner.l2), x, y))
+        H = np.asarray(hessian(apply, inner.loss, *split(params, inner.layers), jnp.asarray(inner.l2), x, y))
     return (H + H.T) / 2
 
 
@@ -194,7 +194,7 @@ def contraction_per_step(
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _minimum(apply, inner, params, l2, x, y):
-    w, phi = parts(params, inner)
+    w, phi = split(params, inner.layers)
     value = support_loss(apply, inner.loss, l2, x, y)
     return minimum(lambda w: value(w, phi), w, "eigh")
 

@@ -12,7 +12,7 @@ from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import support_loss
-from mlkernels.inner_loop.parts import parts, spread
+from mlkernels.inner_loop.parts import split, spread
 from mlkernels.inner_loop.trajectory import trajectory
 
 DENSE = 200  # parameters up to which all eigenvalues are computed
@@ -91,7 +91,7 @@ def extremes(apply, params, tasks, inner, rates, along) -> tuple[np.ndarray, np.
     """The outermost eigenvalues of each task's Hessian, scaled by the rates if there are any: `[B]`, `[B]`, p."""
     with jax.enable_x64(True):
         params, tasks = doubled((params, tasks))
-        w, phi = parts(params, inner)
+        w, phi = split(params, inner.layers)
         p = sum(leaf.size for leaf in jax.tree.leaves(w))
         roots = np.ones(p)
         if rates is not None:

@@ -5,14 +5,13 @@ over m points is the same with the rate divided by m.
 """
 
 from mlkernels.metantk.analytic import adapted_outputs, analytic_metantk
-from mlkernels.metantk.empirical import adapt_parameters, empirical_metantk
+from mlkernels.metantk.empirical import empirical_metantk
 from mlkernels.metantk.operator import adaptation_operator
 from mlkernels.metantk.prediction import function_space_step, mode_losses, predict
 from mlkernels.metantk.spectrum import Condition, condition_number
 
 __all__ = [
     "Condition",
-    "adapt_parameters",
     "adaptation_operator",
     "adapted_outputs",
     "analytic_metantk",

@@ -11,8 +11,8 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop import wide_mlp
-from mlkernels.inner_loop.descent import descend
-from mlkernels.inner_loop.parts import moving_part
+from mlkernels.inner_loop.descent import adapted
+from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.kernels import check_outputs, gram
 from mlkernels.metantk import wide
 from mlkernels.metantk.analytic import check_tasks
@@ -21,50 +21,13 @@ from mlkernels.support.memory import require
 from mlkernels.tasks import TaskBatch
 
 
-def adapt_parameters(apply, params, support_x, support_y, *, inner_rate, inner_steps: int, adapt: str = "all"):
-    r"""The inner loop in parameter space: gradient descent from `params` on one task's support set.
-
-    .. math:: \theta \leftarrow \theta - \lambda\, \nabla_\theta \tfrac12 \|f(X'; \theta) - Y'\|^2
-
-    Args:
-        apply, params: as in `kernels.empirical_ntk`.
-        support_x: `[m, ...]`.
-        support_y: `[m, k]`.
-        inner_rate: step size; may be traced.
-        inner_steps: a whole number of at least 0. Differentiable in reverse, holding one step at a time.
-        adapt: "all" (MAML) or "head" (ANIL: only `params["head"]` moves).
-
-    Returns:
-        The adapted parameters, a pytree like `params`.
-
-    Example:
-        >>> import jax
-        >>> from mlkernels import networks
-        >>> network = networks.MLP(width=8)
-        >>> params = network.init(jax.random.key(0), (1,))
-        >>> x, y = jax.numpy.ones((2, 1)), jax.numpy.zeros((2, 1))
-        >>> adapted = adapt_parameters(network.apply, params, x, y, inner_rate=0.1, inner_steps=200)
-        >>> bool(abs(network.apply(adapted, x)).max() < 1e-3)
-        True
-
-    Source: Finn et al. 2017 (MAML), Raghu et al. 2020 (ANIL); notebooks/01_derive_metantk.
-    """
-    moving, merge = moving_part(params, None if adapt == "all" else (adapt,))
-
-    def loss(moving):
-        return 0.5 * jnp.sum((apply(merge(moving), support_x) - support_y) ** 2)
-
-    return merge(descend(loss, moving, inner_rate, inner_steps))
-
-
 @partial(jax.jit, static_argnums=(0, 4, 5, 6))
 def _meta_jacobian(apply, params, task: TaskBatch, rate, steps: int, adapt: str, outputs: str):
     """d F / d theta of one task (a batch of one), row by row so that one backward pass is held: leaves `[n, k, p]`."""
 
     def meta_output(params):
-        support = task.support_x[0], task.support_y[0]
-        adapted = adapt_parameters(apply, params, *support, inner_rate=rate, inner_steps=steps, adapt=adapt)
-        y = apply(adapted, task.query_x[0])
+        inner = InnerLoop(0.0, steps, adapt=adapt)
+        y = apply(adapted(apply, params, rate, task.support_x[0], task.support_y[0], inner), task.query_x[0])
         return y.sum(-1, keepdims=True) if outputs == "sum" else y
 
     y, pullback = jax.vjp(meta_output, params)

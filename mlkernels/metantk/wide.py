@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from mlkernels.inner_loop.losses import loss_of
 from mlkernels.inner_loop.wide_mlp import adapted_outputs, factors, split, zero_taps
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch
@@ -22,7 +23,9 @@ def metantk(network: MLP, params, tasks: TaskBatch, rate, steps: int, outputs: s
         taps = zero_taps(network, weights, task, steps)
 
         def meta_output(rest, taps):
-            y, uses = adapted_outputs(network, weights, rest, rate, task, taps, steps, _half_sum_squares)
+            y, uses = adapted_outputs(
+                network, weights, rest, rate, task, taps, steps, partial(loss_of, "half_sum_squares")
+            )
             return (y.sum(-1) if outputs == "sum" else y).reshape(-1), uses
 
         y, pullback, uses = jax.vjp(meta_output, rest, taps, has_aux=True)
@@ -51,7 +54,3 @@ def rows(tasks: TaskBatch, steps: int, outputs: str) -> int:
     """
     B, n, k = tasks.query_y.shape
     return B * n * (1 if outputs == "sum" else k) * (2 * steps * tasks.support_x.shape[1] + n)
-
-
-def _half_sum_squares(outputs: Array, labels: Array) -> Array:
-    return 0.5 * jnp.sum((outputs - labels) ** 2)

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from mlkernels.errors import InputError
 from mlkernels.inner_loop.losses import curvature
-from mlkernels.inner_loop.parts import moving_part, spread
+from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.kernels import empirical_ntk
 from mlkernels.tasks import TaskBatch
@@ -77,11 +77,11 @@ def inner_limit(apply: Callable, params, rates, tasks: TaskBatch, inner: InnerLo
         >>> inner_limit(network.apply, params, 1e-6, batch, InnerLoop(1e-6, 3)) > 1
         True
     """
-    moving, _ = moving_part(params, inner.layers)
-    rates = jax.tree.map(jnp.abs, spread(rates, moving))
+    w, phi = split(params, inner.layers)
+    rates = jax.tree.map(jnp.abs, spread(rates, w))
     roots = jax.tree.map(jnp.sqrt, rates)
-    whole = {"moving": moving, "roots": roots, "params": params, "z": jax.tree.map(jnp.zeros_like, moving)}
-    scaled = _Scaled(apply, inner.layers)  # its NTK by z is J Lambda J'
+    whole = {"w": w, "phi": phi, "roots": roots, "z": jax.tree.map(jnp.zeros_like, w)}
+    scaled = _Scaled(apply)  # its NTK by z is J Lambda J'
     largest = max(
         float(jnp.linalg.eigvalsh(empirical_ntk(scaled, whole, task.support_x[0], outputs="full", part="z"))[-1])
         for task in tasks
@@ -96,12 +96,10 @@ class _Scaled:
     """The network as a function of z, where the parameters are theta + sqrt(rates) z."""
 
     apply: Callable
-    layers: tuple[str, ...] | None
 
     def __call__(self, whole, x):
-        _, merge = moving_part(whole["params"], self.layers)
-        moved = jax.tree.map(lambda p, root, z: p + root * z, whole["moving"], whole["roots"], whole["z"])
-        return self.apply(merge(moved), x)
+        w = jax.tree.map(lambda p, root, z: p + root * z, whole["w"], whole["roots"], whole["z"])
+        return self.apply(joined(w, whole["phi"]), x)
 
 
 def explain(apply, start, last, tasks: TaskBatch, inner: InnerLoop, step: int, loss: float) -> Divergence:
