@@ -298,7 +298,7 @@ class Unhashable:
 @pytest.mark.parametrize(
     ("loss", "said"),
     [
-        ("absolute", "half_sum_squares, mean_squares or cross_entropy, got 'absolute'"),
+        ("absolute", "mean_squares or cross_entropy, got 'absolute'; name one of them, or give a function"),
         (lambda outputs, labels: outputs - labels, "a function that gives a scalar"),
         (Unhashable(), "a loss that can be hashed"),
     ],
