@@ -51,36 +51,53 @@ def _reduced(one, params, tasks, reduce) -> TwoPart:
     return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
 
 
+def room(w, steps: int):
+    """Room for the points of an inner loop of up to `steps` steps: zeros, leaves `[steps, ...]` (one at least)."""
+    kept = max(steps, 1)  # JAX refuses to look into an array without entries, even in a loop of no steps
+    return jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), w)
+
+
+def two_part_of_task(apply, inner: InnerLoop, outer_loss, params, rates, l2, task: TaskBatch, steps, path):
+    """`two_part_gradient` of one task, without its first axis, unchecked and not compiled.
+
+    Args:
+        steps: may be traced; at most as many as there is room for.
+        path: `room(w, ...)`, whatever is in it: who takes many gradients one after the other makes it once.
+
+    Returns:
+        `TwoPart`, and the path.
+    """
+    w0, phi = split(params, inner.layers)
+    support = support_loss(apply, inner.loss, l2, task.support_x, task.support_y)
+
+    def forward(m, carry):
+        w, path = carry
+        path = jax.tree.map(lambda kept, leaf: kept.at[m].set(leaf), path, w)
+        return gradient_step(w, rates, jax.grad(support)(w, phi)), path
+
+    w, path = jax.lax.fori_loop(0, steps, forward, (w0, path))
+    loss, (v, dphi) = jax.value_and_grad(_query_loss(apply, outer_loss, task), (0, 1))(w, phi)
+
+    def backward(i, carry):
+        v, dphi = carry
+        w = jax.tree.map(lambda kept: kept[steps - 1 - i], path)
+        av = jax.tree.map(jnp.multiply, spread(rates, v), v)
+        # The derivative of both gradients of L_S in the direction a v of w: the Hessian's product with it, and the
+        # mixed derivatives', which are symmetric too.
+        _, (hessian, mixed) = jax.jvp(lambda w: jax.grad(support, (0, 1))(w, phi), (w,), (av,))
+        return jax.tree.map(jnp.subtract, (v, dphi), (hessian, mixed))
+
+    if not inner.first_order:
+        v, dphi = jax.lax.fori_loop(0, steps, backward, (v, dphi))
+    return TwoPart(loss, v, dphi), path
+
+
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _two_part(apply, inner, outer_loss, reduce, params, rates, l2, tasks, steps) -> TwoPart:
-    w0, phi = split(params, inner.layers)
-    rates = spread(rates, w0)
+    path = room(split(params, inner.layers)[0], inner.steps)
 
     def one(task):
-        support = support_loss(apply, inner.loss, l2, task.support_x, task.support_y)
-
-        def forward(m, carry):
-            w, path = carry
-            path = jax.tree.map(lambda kept, leaf: kept.at[m].set(leaf), path, w)
-            return gradient_step(w, rates, jax.grad(support)(w, phi)), path
-
-        kept = max(inner.steps, 1)  # JAX refuses to look into an array without entries, even in a loop of no steps
-        path = jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), w0)
-        w, path = jax.lax.fori_loop(0, steps, forward, (w0, path))
-        loss, (v, dphi) = jax.value_and_grad(_query_loss(apply, outer_loss, task), (0, 1))(w, phi)
-
-        def backward(i, carry):
-            v, dphi = carry
-            w = jax.tree.map(lambda kept: kept[steps - 1 - i], path)
-            av = jax.tree.map(lambda a, leaf: a * leaf, rates, v)
-            # The derivative of both gradients of L_S in the direction a v of w: the Hessian's product with it, and the
-            # mixed derivatives', which are symmetric too.
-            _, (hessian, mixed) = jax.jvp(lambda w: jax.grad(support, (0, 1))(w, phi), (w,), (av,))
-            return jax.tree.map(jnp.subtract, (v, dphi), (hessian, mixed))
-
-        if not inner.first_order:
-            v, dphi = jax.lax.fori_loop(0, steps, backward, (v, dphi))
-        return TwoPart(loss, v, dphi)
+        return two_part_of_task(apply, inner, outer_loss, params, rates, l2, task, steps, path)[0]
 
     return _reduced(one, params, tasks, reduce)
 

@@ -1,7 +1,7 @@
 """Full-batch MAML for a demo: inner steps, tasks, rates and labels are traced, so that one compilation a width serves.
 
-`metantk.adapt_parameters` needs the number of inner steps when it is compiled, as JAX can reverse no loop of unknown
-length. Here the loop's path is kept in a buffer for the most steps there can be, and walked back by hand.
+JAX can reverse no loop of unknown length: the gradient in two parts of `learners.anil` keeps its points
+and walks back. The room for them is made once.
 """
 
 from __future__ import annotations
@@ -14,11 +14,13 @@ from functools import lru_cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 
+from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.learners.anil import room, two_part_of_task
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch
 
+MAML = InnerLoop(0.0, 0)  # its rate and steps are handed over beside it
 WIDEST = 1024  # trained in place of infinity, and the width from which training is in float32
 
 
@@ -31,51 +33,6 @@ def network(width: float) -> MLP:
 def start(width: float, dimension: int) -> dict:
     """The parameters of `network(width)` at the start, in JAX's default float; always the same ones."""
     return network(width).init(jax.random.key(0), (dimension,))
-
-
-def _half_squares(apply, theta, x: Array, y: Array) -> Array:
-    return 0.5 * jnp.sum((apply(theta, x) - y) ** 2)
-
-
-def task_gradient(apply, theta, path, task: TaskBatch, rate, count):
-    r"""One task's meta-loss and its gradient, through all inner steps.
-
-    .. math:: v_\tau = \nabla_\theta \tfrac12 \|f(X; \theta_\tau) - Y\|^2, \qquad
-              v_k = (I - \lambda \nabla^2 \ell(\theta_k))\, v_{k+1}
-
-    Args:
-        apply: `(theta, x) -> [N, k]`.
-        theta: the parameters, a pytree.
-        path: leaves `[at least count, ...]`: room for the inner loop's parameters. What is in it does not matter.
-        task: a batch of one task without its first axis: `[m, ...]` and `[n, ...]`.
-        rate, count: inner rate and inner steps, both may be traced.
-
-    Returns:
-        The loss, the gradient as theta, and the path.
-
-    Example:
-        >>> task = TaskBatch(*(jnp.ones((1, 1, 1)) for _ in range(4)))
-        >>> task = jax.tree.map(lambda leaf: leaf[0], task)
-        >>> loss, v, _ = task_gradient(lambda w, x: w * x, jnp.asarray(0.0), jnp.zeros(5), task, 0.5, 2)
-        >>> float(loss), float(v)  # w: 0, 0.5, 0.75, and (1 - 0.5)^2 (0.75 - 1)
-        (0.03125, -0.0625)
-    """
-
-    def step(theta):
-        gradient = jax.grad(_half_squares, argnums=1)(apply, theta, task.support_x, task.support_y)
-        return jax.tree.map(lambda p, g: p - rate * g, theta, gradient)
-
-    def forth(k, carry):
-        theta, path = carry
-        return step(theta), jax.tree.map(lambda kept, p: kept.at[k].set(p), path, theta)
-
-    def back(k, v):
-        there = jax.tree.map(lambda kept: kept[count - 1 - k], path)
-        return jax.vjp(step, there)[1](v)[0]
-
-    adapted, path = jax.lax.fori_loop(0, count, forth, (theta, path))
-    loss, v = jax.value_and_grad(_half_squares, argnums=1)(apply, adapted, task.query_x, task.query_y)
-    return loss, jax.lax.fori_loop(0, count, back, v), path
 
 
 @partial(jax.jit, static_argnames="network", donate_argnames="state")
@@ -97,12 +54,12 @@ def _advance(network: MLP, start, state, batch: TaskBatch, settings: dict, first
     def part(u, state):
         moved, gradient, losses, path = state
         t, i = u // settings["tasks"], u % settings["tasks"]
-        task = jax.tree.map(lambda leaf: leaf[i], targets)
-        loss, v, path = task_gradient(apply, moved, path, task, rate, settings["inner_steps"])
-        gradient = jax.tree.map(jnp.add, gradient, v)
+        task, steps = jax.tree.map(lambda leaf: leaf[i], targets), settings["inner_steps"]
+        part, path = two_part_of_task(apply, MAML, "half_sum_squares", moved, rate, 0.0, task, steps, path)
+        gradient = jax.tree.map(jnp.add, gradient, part.gradient)
         whole = i == settings["tasks"] - 1
         moved, gradient = jax.lax.cond(whole, step, lambda *same: same, moved, gradient)
-        return moved, gradient, losses.at[t].add(loss), path
+        return moved, gradient, losses.at[t].add(part.loss), path
 
     return jax.lax.fori_loop(first, last, part, state)
 
@@ -134,9 +91,8 @@ def losses(
     start, batch = jax.tree.map(lambda leaf: leaf.astype(dtype), (start, batch))
     settings = {"tasks": tasks, "inner_steps": inner_steps, "inner_rate": inner_rate, "outer_rate": outer_rate}
     settings = jax.tree.map(jnp.asarray, settings)
-    path = jax.tree.map(lambda p: jnp.zeros((most_inner_steps, *p.shape), dtype), start)
     moved, gradient = (jax.tree.map(jnp.zeros_like, start) for _ in range(2))
-    state = moved, gradient, jnp.zeros(outer_steps + 1, dtype), path
+    state = moved, gradient, jnp.zeros(outer_steps + 1, dtype), room(start, most_inner_steps)
     first, last, chunk = 0, 0, 1
     while True:
         began = time.perf_counter()
