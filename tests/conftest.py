@@ -12,12 +12,14 @@ from pathlib import Path
 from _compilation import compile_quickly
 
 compile_quickly()
+os.environ["MLKERNELS_CHECK_SHAPES"] = "1"  # before the package is imported
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")  # others test so: every function's example runs under it
+jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
 LONGEST = (  # the browser after the notebooks: it reads what they have compiled

@@ -8,12 +8,13 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import ArrayLike, Num
 
 from mlkernels.inner_loop.losses import check_labels, support_loss
 from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.support.arguments import whole
+from mlkernels.support.typed import typed
 
 
 def gradient_step(w, rates, gradient):
@@ -79,7 +80,11 @@ def adapted(apply, params, rates, support_x, support_y, inner: InnerLoop, steps=
 _adapted = partial(jax.jit, static_argnums=(0, 5))(adapted)
 
 
-def adapt(apply: Callable, params, support_x: Array, support_y: Array, inner: InnerLoop, *, rates=None, steps=None):
+@typed
+def adapt(
+    apply: Callable, params, support_x: Num[ArrayLike, "m ..."], support_y: Num[ArrayLike, "m k"], inner: InnerLoop, *,
+    rates=None, steps=None,
+):  # fmt: skip
     r"""One task's parameters after the inner loop.
 
     .. math:: \theta' = \theta_\tau, \qquad \theta_{s+1} = \theta_s - \lambda\,\nabla\mathcal{L}'(\theta_s)

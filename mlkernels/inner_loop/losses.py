@@ -7,11 +7,12 @@ from collections.abc import Callable, Hashable
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.parts import joined
 from mlkernels.support.arguments import one_of
+from mlkernels.support.typed import typed
 
 Loss = str | Callable[[Array, Array], Array]
 LOSSES = ("half_sum_squares", "mean_squares", "cross_entropy")
@@ -30,7 +31,8 @@ def check_loss(loss: Loss, which: str) -> None:
         raise bad_input(which, "a loss that can be hashed", type(loss).__name__, do)
 
 
-def loss_of(loss: Loss, outputs: Array, labels: Array) -> Array:
+@typed
+def loss_of(loss: Loss, outputs: Float[Array, "N k"], labels: Num[ArrayLike, "N k"]) -> Float[Array, ""]:
     r"""The loss of one task's points.
 
     .. math:: \tfrac12\|f - Y\|^2, \qquad \frac{1}{Nk}\|f - Y\|^2, \qquad

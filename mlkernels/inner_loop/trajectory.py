@@ -8,13 +8,14 @@ from functools import partial
 from typing import NamedTuple
 
 import jax
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.inner_loop.descent import gradient_step
 from mlkernels.inner_loop.losses import check_labels, support_loss
 from mlkernels.inner_loop.parts import split
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.support.arguments import whole
+from mlkernels.support.typed import typed
 
 
 class Trajectory(NamedTuple):
@@ -26,7 +27,7 @@ class Trajectory(NamedTuple):
     """
 
     w: dict
-    loss: Array
+    loss: Float[Array, " steps+1"]
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -42,9 +43,11 @@ def _trajectory(apply, inner, params, rates, l2, x, y) -> Trajectory:
     return Trajectory(path, losses)
 
 
+@typed
 def trajectory(
-    apply: Callable, params, support_x: Array, support_y: Array, inner: InnerLoop, *, rates=None, steps=None
-):
+    apply: Callable, params, support_x: Num[ArrayLike, "m ..."], support_y: Num[ArrayLike, "m k"], inner: InnerLoop, *,
+    rates=None, steps=None,
+) -> Trajectory:  # fmt: skip
     r"""The points that the inner loop goes through on one task, and its loss there.
 
     .. math:: w^{m+1} = w^m - \alpha\, \nabla_w L_S(w^m, \varphi)

@@ -141,5 +141,5 @@ def mode_losses(phi: Array, residual: Array, *, outer_rate, outer_steps: int) ->
     phi, residual = float64(phi, "phi"), float64(residual, "residual")
     values, vectors = jnp.linalg.eigh((phi + phi.T) / 2)
     amplitudes = vectors.T @ residual.reshape(len(phi), -1)
-    left = jnp.power((1 - outer_rate * values[None]) ** 2, jnp.arange(outer_steps + 1)[:, None])
+    left = jnp.power((1 - outer_rate * values[None]) ** 2, jnp.arange(outer_steps + 1, dtype=values.dtype)[:, None])
     return 0.5 * left * (amplitudes**2).sum(1)[None]

@@ -13,12 +13,18 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array, lax
+from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
+from jaxtyping import Array, Float
+
+from mlkernels.support.typed import typed
 
 
-def conv3x3(x: Array, w: Array) -> Array:
+@typed
+def conv3x3(
+    x: Float[Array, "N height width channels"], w: Float[Array, "3 3 channels outputs"]
+) -> Float[Array, "N height width outputs"]:
     """The convolution of images `[n, height, width, inputs]` with weights `[3, 3, inputs, outputs]`.
 
     Example:

@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.networks.conv3x3 import conv3x3
 from mlkernels.networks.layers import Apply, Params, affine, check, flat, init_layer
+from mlkernels.support.typed import typed
 
 
 @dataclass(frozen=True)
@@ -83,7 +84,8 @@ class Conv4:
         """`apply(params, x)`, hashable and equal for equal networks: a static argument."""
         return Apply(self)
 
-    def features(self, params: Params, x: Array) -> dict[str, Array]:
+    @typed
+    def features(self, params: Params, x: Num[Array, "N height width channels"]) -> dict[str, Float[Array, "N ..."]]:
         """What each layer puts out, `[N, height, width, channels]` after pooling; the head's are the outputs."""
         found = {}
         for name in self.layers[:-1]:
@@ -93,7 +95,8 @@ class Conv4:
         last = self.last_w_std, self.b_std, self.parametrization
         return found | {"head": affine(jnp.matmul, params["head"], x, x.shape[-1], *last)}
 
-    def forward(self, params: Params, x: Array) -> Array:
+    @typed
+    def forward(self, params: Params, x: Num[Array, "N height width channels"]) -> Float[Array, "N k"]:
         """Outputs `[N, k]` for images `[N, height, width, channels]`."""
         return self.features(params, x)["head"]
 

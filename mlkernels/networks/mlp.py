@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.networks.layers import ACTIVATIONS, Apply, Params, affine, check, flat, init_layer, scales
 from mlkernels.support.arguments import one_of
+from mlkernels.support.typed import typed
 
 
 @dataclass(frozen=True)
@@ -82,7 +83,8 @@ class MLP:
         """`apply(params, x)`, hashable and equal for equal networks: a static argument."""
         return Apply(self)
 
-    def features(self, params: Params, x: Array) -> dict[str, Array]:
+    @typed
+    def features(self, params: Params, x: Num[Array, "N ..."]) -> dict[str, Float[Array, "N _"]]:
         """What each layer puts out, `[N, units]`, first to last; the head's are the network's outputs."""
         h, found = flat(x), {}
         for name in self.layers[:-1]:
@@ -99,6 +101,7 @@ class MLP:
         """The activation function."""
         return {"relu": jax.nn.relu, "tanh": jnp.tanh}[self.activation](y)
 
-    def forward(self, params: Params, x: Array) -> Array:
+    @typed
+    def forward(self, params: Params, x: Num[Array, "N ..."]) -> Float[Array, "N k"]:
         """Outputs `[N, k]` for inputs `[N, ...]`, which are flattened."""
         return self.features(params, x)["head"]

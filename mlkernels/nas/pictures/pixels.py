@@ -141,7 +141,7 @@ def _jitter_one(image: Array, factors: Array, order: Array) -> Array:
     for place in range(3):
         operation = order[place]
         grey = (image * weights).sum(axis=-1, keepdims=True) if image.shape[-1] == 3 else image
-        other = jnp.where(operation == 1, grey.mean(), grey) * (operation > 0)
+        other = jnp.where(operation == 1, grey.mean(), grey) * (operation > 0).astype(grey.dtype)
         image = jnp.clip(factors[operation] * image + (1 - factors[operation]) * other, 0, 1)
     return image
 

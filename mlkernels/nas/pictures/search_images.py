@@ -70,7 +70,7 @@ def _looked_at(images: Array, key: Array, mean: Array, std: Array, pixels: int) 
     where, side = jax.random.split(key)
     small = apply_flip(small, jax.random.bernoulli(side, 0.5, (len(small),)))
     small = apply_crop(small, jax.random.randint(where, (len(small), 2), 0, 2 * PADDING + 1), PADDING)
-    return (small - mean[None, None, None]) / std[None, None, None]
+    return (small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]
 
 
 def search_patches(dataset: Dataset, *, key: Array, batches: int = 3, images: int = 1000, pixels: int = 32) -> Array:

@@ -1,0 +1,55 @@
+"""Shapes in annotations, held against what comes and goes: in tests alone, for it takes time."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+import os
+import typing
+from collections.abc import Callable
+
+VARIABLE = "MLKERNELS_CHECK_SHAPES"  # set by tests/conftest.py
+
+
+def typed(function: Callable) -> Callable:
+    """A function whose jaxtyping annotations are checked where MLKERNELS_CHECK_SHAPES is set; else the function itself.
+
+    Arguments are checked after the call: what it refuses, it refuses in its own words. Sizes of one name are one size,
+    in arguments and in what is returned.
+
+    Args:
+        function: annotated.
+
+    Returns:
+        A function of the same signature; it raises `beartype.roar.BeartypeDoorHintViolation` where a shape or a type is
+        not as stated.
+
+    Example:
+        >>> @typed
+        ... def double(x):
+        ...     return 2 * x
+        >>> double(2)
+        4
+    """
+    if not os.environ.get(VARIABLE):
+        return function
+    from beartype.door import die_if_unbearable
+    from jaxtyping import jaxtyped
+
+    signature = inspect.signature(function)
+    shapes = None
+
+    @functools.wraps(function)
+    def checked(*given, **named):
+        nonlocal shapes
+        result = function(*given, **named)
+        if shapes is None:  # now, when every module is there
+            hints = typing.get_type_hints(function, include_extras=True)
+            shapes = {name: hint for name, hint in hints.items() if "jaxtyping" in repr(hint)}
+        values = signature.bind(*given, **named).arguments | {"return": result}
+        with jaxtyped("context"):
+            for name in shapes.keys() & values.keys():
+                die_if_unbearable(values[name], shapes[name])
+        return result
+
+    return checked
