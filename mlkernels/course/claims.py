@@ -36,12 +36,14 @@ class Claim:
     expected_to_hold: bool = True
     values: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def judged(self) -> str:
+        """The verdict with its sign and reason."""
+        return f"{VERDICTS[self.verdict]} {self.verdict}" + (f" ({self.why})" if self.why else "")
+
     def __str__(self) -> str:
-        why = f" ({self.why})" if self.why else ""
-        return (
-            f"{VERDICTS[self.verdict]} {self.verdict}{why}: {self.statement} "
-            f"Measured {self.measured}; expected {self.expected}. [{self.id}; {self.source}]"
-        )
+        found = f"Measured {self.measured}; expected {self.expected}."
+        return f"{self.judged}: {self.statement} {found} [{self.id}; {self.source}]"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         e = {name: html.escape(str(value)) for name, value in asdict(self).items()}
@@ -121,11 +123,7 @@ class _Table:
     heads = ("claim", "source", "expected", "measured", "verdict")
 
     def rows(self) -> list[tuple[str, ...]]:
-        out = []
-        for c in self.claims:
-            why = f" ({c.why})" if c.why else ""
-            out.append((c.statement, c.source, c.expected, c.measured, f"{VERDICTS[c.verdict]} {c.verdict}{why}"))
-        return out
+        return [(c.statement, c.source, c.expected, c.measured, c.judged) for c in self.claims]
 
     def __str__(self) -> str:
         return "\n".join(str(c) for c in self.claims)
