@@ -8,6 +8,7 @@ import math
 import jax
 import numpy as np
 import pytest
+from _demos import ends_of
 
 from mlkernels.course.demos import (
     _maml_training,
@@ -21,7 +22,7 @@ from mlkernels.course.demos.demo import Progress
 from mlkernels.learners import maml
 
 DEMOS = [start_here.DEMO, derive_metantk.DEMO, maml_linear_rate.DEMO, cell_editor.DEMO, search_replay.DEMO]
-ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(demo.ends())]
+ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(ends_of(demo))]
 
 
 @pytest.mark.parametrize(("demo", "values"), ENDS)
@@ -31,7 +32,7 @@ def test_every_end_of_every_control_gives_finite_numbers_and_an_alt_text(demo, v
         value = getattr(numbers, field.name)
         if isinstance(value, np.ndarray):
             assert np.isfinite(value).all(), field.name
-    assert len(demo.alt(**values)) > 40
+    assert len(demo.describe(numbers)) > 40
 
 
 @pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.name)

@@ -181,6 +181,20 @@ def test_meta_loss_is_differentiable_by_jax_and_is_the_sum_of_task_losses():
     close(sum(maml.task_loss(apply, PARAMS, task, inner) for task in BATCH), loss)
 
 
+@pytest.mark.parametrize("adapt", ADAPT.values(), ids=ADAPT)
+def test_meta_outputs_are_those_of_the_adapted_parameters(adapt):
+    inner = InnerLoop(0.1, 3, loss="mean_squares", adapt=adapt)
+    found = maml.meta_outputs(apply, PARAMS, BATCH, inner)
+    each = [apply(maml.adapt(apply, PARAMS, t.support_x[0], t.support_y[0], inner), t.query_x[0]) for t in BATCH]
+    np.testing.assert_allclose(found, np.array(each), rtol=1e-12)
+    half = maml.meta_loss(apply, PARAMS, BATCH, inner)
+    np.testing.assert_allclose(0.5 * jnp.sum((found - BATCH.query_y) ** 2), half, rtol=1e-12)
+    rates = maml.meta_outputs(apply, PARAMS, BATCH, inner, rates=0.0)
+    np.testing.assert_allclose(rates, apply(PARAMS, BATCH.query_x), rtol=1e-12)
+    with pytest.raises(InputError, match="tasks: expected a TaskBatch, got list"):
+        maml.meta_outputs(apply, PARAMS, [BATCH], inner)
+
+
 def test_first_order_maml_is_its_definition():
     """The gradient of the query loss at the adapted parameters."""
     inner, rates = InnerLoop({"body": 0.2, "head": 0.3}, 3, first_order=True), rates_of("all")

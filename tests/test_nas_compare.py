@@ -122,6 +122,47 @@ def test_the_interval_is_that_of_kendalls_tau_resample_by_resample(ties):
     np.testing.assert_allclose((tau.low, tau.high), one, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("ties", [False, True])
+def test_a_gain_is_the_difference_of_two_taus_on_the_same_resamples(ties):
+    score, other, accuracy = np.random.default_rng(0).normal(size=(3, 12))
+    accuracy = np.round(accuracy) if ties else accuracy
+    picks = np.random.default_rng(3).integers(12, size=(1000, 12))
+    each = np.nan_to_num([[kendalltau(one[p], accuracy[p]).statistic for p in picks] for one in (score, other)])
+    gain = compare.agreement_gain(score, other, accuracy, seed=3)
+    assert gain.mean == compare.agreement(score, accuracy).mean - compare.agreement(other, accuracy).mean
+    np.testing.assert_allclose((gain.low, gain.high), np.percentile(np.subtract(*each), (2.5, 97.5)), atol=1e-12)
+    assert gain.n == 12
+    assert compare.agreement_gain(score, score, accuracy).high == 0
+    with pytest.raises(InputError, match="score and accuracy: expected one number each"):
+        compare.agreement_gain(score, other[1:], accuracy)
+
+
+def test_a_spread_is_that_of_the_draws_and_that_of_the_architectures():
+    rng = np.random.default_rng(0)
+    scores = 3 * rng.normal(size=(4000, 1)) + 2 * rng.normal(size=(4000, 5))
+    found = compare.score_spread(scores)
+    np.testing.assert_allclose(found, (4, 9), rtol=0.05)
+    assert found.share == found.between / (found.between + found.within)
+    np.testing.assert_allclose(found.within, scores.var(1, ddof=1).mean())
+    noise = compare.score_spread([[1.0, 9.0], [9.0, 1.0]])
+    assert (noise.between, noise.share) == (0, 0)  # and not below
+    for bad in (np.ones(3), np.ones((1, 3)), np.ones((3, 1))):
+        with pytest.raises(InputError, match=r"scores: expected \[architectures, draws\], two of each at least"):
+            compare.score_spread(bad)
+
+
+def test_repeatability_is_tau_between_all_disjoint_sets_of_draws():
+    scores = np.random.default_rng(0).normal(size=(8, 6))
+    ones = [kendalltau(scores[:, a], scores[:, b]).statistic for a, b in itertools.combinations(range(6), 2)]
+    np.testing.assert_allclose(compare.repeatability(scores), ones)
+    halves = [(a, sorted({*range(6)} - {*a})) for a in itertools.combinations(range(6), 3) if 0 in a]
+    expected = [kendalltau(scores[:, list(a)].mean(1), scores[:, b].mean(1)).statistic for a, b in halves]
+    np.testing.assert_allclose(compare.repeatability(scores, 3), expected)
+    assert len(compare.repeatability(scores, 2)) == 15 * 6 / 2
+    with pytest.raises(InputError, match="size: expected a whole number from 1 to 3, got 4"):
+        compare.repeatability(scores, 4)
+
+
 def test_trainings_are_kept_and_not_done_twice(key, tmp_path, monkeypatch):
     genotypes, out = nas.random_genotypes(SPACE, 2, key=key), tmp_path / "kept.json"
     first = compare.trained_accuracies(genotypes[:1], GLYPHS, STACK, BUDGET, out=out, **TESTED)

@@ -93,6 +93,11 @@ def test_text_that_is_no_genotype(text, said):
         Genotype.parse(text)
 
 
+def test_a_genotypes_file_name_is_safe_and_its_own():
+    published = [Genotype.parse(text) for text in ("N: s3<0 s3<1 R: sk<0 s3<1", "N: s3<0 s3<1 R: sk<0 d3<1")]
+    assert [genotype.file_name for genotype in published] == ["N__s3_0_s3_1_R__sk_0_s3_1", "N__s3_0_s3_1_R__sk_0_d3_1"]
+
+
 def test_gates_that_are_no_architecture():
     gates = FEWSHOT.open_gates()
     with pytest.raises(InputError, match="at most one operation an edge, got 7"):

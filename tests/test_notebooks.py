@@ -31,6 +31,7 @@ from mlkernels.runner import jobs, notebooks, parameters
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 LINES = 25  # of a code cell
+COLUMNS = 100  # of a line of code, as notebooks/ruff.toml has it
 ALT = 20  # characters that say what a picture shows
 NOWHERE = "http://127.0.0.1:9"  # a proxy that refuses: whoever asks for the network fails at once
 SECTIONS = ("In practice", "Claims of this notebook", "References")
@@ -172,6 +173,54 @@ def test_code_cells_are_short(path):
         if cell.cell_type == "code" and (lines := len(cell.source.splitlines())) > LINES
     }
     assert not long
+
+
+@each_notebook
+def test_lines_of_code_are_short(path):
+    cells = enumerate(read(path).cells, 1)
+    lines = [(index, line) for index, cell in cells if cell.cell_type == "code" for line in cell.source.splitlines()]
+    assert not [(index, line) for index, line in lines if len(line) > COLUMNS]
+
+
+def private_names(source):
+    """What this code takes from mlkernels and is not meant to: modules, imported names and attributes with a `_`."""
+    found, ours = [], set()
+    nodes = list(ast.walk(ast.parse(source)))
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "mlkernels":
+            found += [node.module, *(alias.name for alias in node.names)]
+            ours |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.Import):
+            ours_too = [alias for alias in node.names if alias.name.partition(".")[0] == "mlkernels"]
+            found += [alias.name for alias in ours_too]
+            ours |= {alias.asname or "mlkernels" for alias in ours_too}
+    found += [
+        ast.unparse(node)
+        for node in nodes
+        if isinstance(node, ast.Attribute) and ast.unparse(node).partition(".")[0] in ours
+    ]
+    return [name for name in found if any(part.startswith("_") for part in name.split("."))]
+
+
+@each_notebook
+def test_notebooks_use_public_names_alone(path):
+    source = "\n".join(cell.source for cell in code_cells(read(path)))
+    assert not private_names(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from mlkernels.course.demos import _anil_problem",
+        "from mlkernels.course.demos._anil_problem import plane",
+        "import mlkernels.course.demos._anil_problem as problem",
+        "from mlkernels import nas\nnas._plan",
+        "import mlkernels\nmlkernels.nas._plan.draw()",
+    ],
+)
+def test_a_private_name_is_seen(source):
+    assert private_names(source)
+    assert not private_names(source.replace("_", ""))
 
 
 @each_notebook

@@ -174,11 +174,3 @@ def test_loglog_width_draws_the_theoretical_slope_from_the_first_mean():
     np.testing.assert_allclose(theory.get_ydata(), line.get_ydata())
     assert [text.get_text() for text in ax.get_xticklabels()] == ["64", "256", "1024"]
     plots.to_png(fig)
-
-
-def test_label_line_writes_beside_the_line_in_its_colour():
-    _, ax = plots.figure()
-    (line,) = ax.plot([1, 2], [3, 4], color="red", label="rises")
-    text = plots.label_line(ax, line)
-    assert (text.get_text(), text.get_color(), text.xy) == ("rises", "red", (2, 4))
-    assert plots.label_line(ax, line, "start", at=0, offset=(-6, 0)).get_ha() == "right"

@@ -115,6 +115,22 @@ def test_concatenate_undoes_slicing():
 # Sinusoids
 
 
+def test_centred_tasks_have_the_residual_of_the_centred_network(key):
+    batch = tasks.sinusoid(tasks=2, support=3, queries=4, key=key)
+
+    def apply(params, x):
+        return jnp.tanh(params * x)
+
+    shifted = tasks.centred(batch, apply, 2.0)
+    for now in (2.0, 3.0):
+        for part in ("support", "query"):
+            x, y, centred = (
+                getattr(one, f"{part}_{which}") for one, which in ((batch, "x"), (batch, "y"), (shifted, "y"))
+            )
+            np.testing.assert_allclose(apply(now, x) - centred, apply(now, x) - apply(2.0, x) - y, atol=1e-6)
+    assert shifted.query_x is batch.query_x
+
+
 @pytest.mark.parametrize("dimension", [1, 4])
 def test_sinusoids_are_the_formula(key, dimension):
     truth = tasks.sinusoid_with_parameters(tasks=50, support=5, queries=7, key=key, dimension=dimension)

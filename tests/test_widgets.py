@@ -13,6 +13,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from _demos import ends_of
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageFont
 
@@ -101,9 +102,9 @@ def test_same_settings_same_pixels_on_a_new_and_on_a_used_stage(demo):
 
 
 def test_stage_and_savefig_draw_the_same_picture(demo):
-    figure = demo.draw(width=64)
-    saved = np.asarray(Image.open(io.BytesIO(plots.to_png(figure, figure.dpi))).convert("RGB"))
-    staged = np.asarray(Image.open(io.BytesIO(demo.frame(demo.build(), width=64).png)))
+    stage = demo.build()
+    staged = np.asarray(Image.open(io.BytesIO(demo.frame(stage, width=64).png)))
+    saved = np.asarray(Image.open(io.BytesIO(plots.to_png(stage.figure, stage.figure.dpi))).convert("RGB"))
     np.testing.assert_array_equal(saved, staged)
 
 
@@ -135,18 +136,18 @@ def test_the_frame_is_kept_while_only_moving_artists_change(demo):
 
 
 def test_ends_visit_both_ends_of_every_slider(demo):
-    ends = list(demo.ends())
+    ends = list(ends_of(demo))
     for control in demo.controls:
         seen = {values[control.name] for values in ends}
         assert {control.values[0], control.values[-1], control.default} <= seen
     assert all(set(values) == {"width", "inner_steps", "ridge", "adapt"} for values in ends)
 
 
-def test_alt_caption_and_draw(demo):
-    assert demo.alt(width=64).startswith("Largest eigenvalue")
+def test_alt_and_caption(demo):
+    assert demo.frame(demo.build(), width=64).alt.startswith("Largest eigenvalue")
     assert demo.caption(inner_steps=math.inf) == "width 256, inner steps τ ∞, ridge 0.001, adapts MAML"
     with pytest.raises(InputError, match="settings width, inner_steps, ridge, adapt"):
-        demo.draw(depth=3)
+        demo.frame(demo.build(), depth=3)
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 CLAIM_MIME = "application/vnd.mlkernels.claim+json"
 
-
+# the sign and the words carry the verdict; no colour does
 VERDICTS = {"holds": "✓", "does not hold": "✗", "not tested here": "○"}
 
 

@@ -10,15 +10,14 @@ from typing import Any
 
 import numpy as np
 
+from mlkernels.course.claim_records import CLAIM_MIME, VERDICTS
 from mlkernels.errors import bad_input
 from mlkernels.support.intervals import Interval, Slope, interval, power_law, slope
 from mlkernels.support.strict_json import to_json
 
 __all__ = ["Claim", "Interval", "Slope", "claim", "interval", "power_law", "slope", "table"]
 
-CLAIM_MIME = "application/vnd.mlkernels.claim+json"
-HOLDS, FAILS, UNTESTED = "holds", "does not hold", "not tested here"
-_SIGNS = {HOLDS: "✓", FAILS: "✗", UNTESTED: "○"}  # the sign and the words carry the verdict; no colour does
+HOLDS, FAILS, UNTESTED = VERDICTS
 _ID = re.compile(r"[a-z][a-z0-9_]*\.[a-z][a-z0-9_]*")
 
 
@@ -37,19 +36,21 @@ class Claim:
     expected_to_hold: bool = True
     values: dict[str, Any] = field(default_factory=dict)
 
+    @property
+    def judged(self) -> str:
+        """The verdict with its sign and reason."""
+        return f"{VERDICTS[self.verdict]} {self.verdict}" + (f" ({self.why})" if self.why else "")
+
     def __str__(self) -> str:
-        why = f" ({self.why})" if self.why else ""
-        return (
-            f"{_SIGNS[self.verdict]} {self.verdict}{why}: {self.statement} "
-            f"Measured {self.measured}; expected {self.expected}. [{self.id}; {self.source}]"
-        )
+        found = f"Measured {self.measured}; expected {self.expected}."
+        return f"{self.judged}: {self.statement} {found} [{self.id}; {self.source}]"
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         e = {name: html.escape(str(value)) for name, value in asdict(self).items()}
         why = f" ({e['why']})" if self.why else ""
         line = (
             '<p style="border-left:4px solid #888;padding-left:.6em">'
-            f"<strong>{_SIGNS[self.verdict]} {self.verdict}</strong>{why}: {e['statement']} "
+            f"<strong>{VERDICTS[self.verdict]} {self.verdict}</strong>{why}: {e['statement']} "
             f"Measured <strong>{e['measured']}</strong>; expected {e['expected']}. "
             f"<small>[{e['id']}; {e['source']}]</small></p>"
         )
@@ -122,11 +123,7 @@ class _Table:
     heads = ("claim", "source", "expected", "measured", "verdict")
 
     def rows(self) -> list[tuple[str, ...]]:
-        out = []
-        for c in self.claims:
-            why = f" ({c.why})" if c.why else ""
-            out.append((c.statement, c.source, c.expected, c.measured, f"{_SIGNS[c.verdict]} {c.verdict}{why}"))
-        return out
+        return [(c.statement, c.source, c.expected, c.measured, c.judged) for c in self.claims]
 
     def __str__(self) -> str:
         return "\n".join(str(c) for c in self.claims)

@@ -116,22 +116,13 @@ def check_widgets(kernel: dict[str, str] | None, front: dict[str, str] | None) -
     if kernel is None or front is None:
         missing = "ipywidgets" if kernel is None else "jupyterlab_widgets"
         return Finding("widgets", f"{missing} not found", False, f"sliders need it; {INSTALL}")
-    said, wrong = [], []
-    for part, table in _SPEAKS.items():
-        needed = table.get(kernel[part].partition(".")[0])
-        has = front.get(part, "").lstrip("^~=v").partition(".")[0]
-        said.append(f"{part} {kernel[part]} with {front.get(part, 'none')}")
-        if needed != has:
-            wrong.append(part)
-    if not wrong:
-        return Finding("widgets", f"kernel and JupyterLab match ({', '.join(said)})")
-    return Finding(
-        "widgets",
-        f"kernel and JupyterLab differ ({', '.join(said)})",
-        False,
-        "install both from one lock: pip install 'ipywidgets>=8.1.5' 'jupyterlab-widgets>=3.0.13', "
-        "and remove older copies from the folders that `jupyter labextension list` shows",
-    )
+    said = ", ".join(f"{part} {kernel[part]} with {front.get(part, 'none')}" for part in _SPEAKS)
+    needed = [table.get(kernel[part].partition(".")[0]) for part, table in _SPEAKS.items()]
+    if needed == [front.get(part, "").lstrip("^~=v").partition(".")[0] for part in _SPEAKS]:
+        return Finding("widgets", f"kernel and JupyterLab match ({said})")
+    remedy = "install both from one lock: pip install 'ipywidgets>=8.1.5' 'jupyterlab-widgets>=3.0.13', and remove "
+    remedy += "older copies from the folders that `jupyter labextension list` shows"
+    return Finding("widgets", f"kernel and JupyterLab differ ({said})", False, remedy)
 
 
 def widget_versions() -> tuple[dict[str, str] | None, dict[str, str] | None]:
@@ -178,13 +169,8 @@ def check_memory(free: float) -> Finding:
         >>> check_memory(.2).ok
         False
     """
-    ok = free >= LEAST_MEMORY
-    return Finding(
-        "free memory",
-        f"{free:.1f} GiB",
-        ok,
-        "" if ok else f"close other programs: {LEAST_MEMORY:.0f} GiB or more is needed",
-    )
+    remedy = "" if free >= LEAST_MEMORY else f"close other programs: {LEAST_MEMORY:.0f} GiB or more is needed"
+    return Finding("free memory", f"{free:.1f} GiB", not remedy, remedy)
 
 
 def check() -> list[Finding]:
@@ -202,8 +188,7 @@ def check() -> list[Finding]:
 
         findings += check_device(device(), has_gpu=shutil.which("nvidia-smi") is not None)
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        findings.append(Finding("devices", f"JAX does not start: {reason}", False, INSTALL))
+        findings.append(Finding("devices", f"JAX does not start: {_reason(error)}", False, INSTALL))
     findings.append(check_widgets(*widget_versions()))
     try:
         from mlkernels import datasets
@@ -213,8 +198,7 @@ def check() -> list[Finding]:
         reason, _, remedy = str(error).rpartition("; ")
         findings.append(Finding("data", reason, False, remedy))
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        findings.append(Finding("data", reason, False, "see data/README.md for where each dataset goes"))
+        findings.append(Finding("data", _reason(error), False, "see data/README.md for where each dataset goes"))
     try:
         import psutil
 
@@ -223,3 +207,7 @@ def check() -> list[Finding]:
         findings.append(Finding("free memory", "psutil not found", False, INSTALL))
     findings.append(Finding("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"))
     return findings
+
+
+def _reason(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

@@ -5,5 +5,6 @@ step takes, `similarity` how much features change.
 """
 
 from mlkernels.learners import anil, cost, curvature, maml, similarity
+from mlkernels.learners.outer_loop.history import History, fit_and_measure
 
-__all__ = ["anil", "cost", "curvature", "maml", "similarity"]
+__all__ = ["History", "anil", "cost", "curvature", "fit_and_measure", "maml", "similarity"]

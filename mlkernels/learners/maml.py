@@ -13,7 +13,7 @@ import jax
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.inner_loop.descent import adapt
+from mlkernels.inner_loop.descent import adapt, adapted
 from mlkernels.inner_loop.losses import LOSSES, check_labels, check_loss
 from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
 from mlkernels.learners.meta_gradient import (
@@ -39,6 +39,7 @@ __all__ = [
     "fit",
     "meta_gradient",
     "meta_loss",
+    "meta_outputs",
     "per_layer",
     "reptile_direction",
     "task_loss",
@@ -134,6 +135,41 @@ def meta_loss(
     """
     rates, static, sequential = _ready(params, tasks, inner, rates, outer_loss, reduce, sequential)
     return _jit_meta_loss(apply, params, rates, tasks, static, outer_loss, reduce, sequential)
+
+
+@partial(jax.jit, static_argnums=(0, 4))
+def _jit_outputs(apply, params, rates, tasks: TaskBatch, inner: InnerLoop) -> Array:
+    def one(task):
+        return apply(adapted(apply, params, rates, task.support_x, task.support_y, inner), task.query_x)
+
+    return jax.lax.map(one, tasks)
+
+
+def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *, rates=None) -> Array:
+    r"""What each task's network says of its queries after the inner loop; tasks one by one, in the memory of one.
+
+    .. math:: F(\theta)_i = f\big(X_i; \theta_i'(\theta)\big)
+
+    Args:
+        apply, params, inner, rates: as in `adapt`.
+        tasks: B tasks.
+
+    Returns:
+        `[B, n, k]`.
+
+    Raises:
+        InputError: as `task_loss`.
+
+    Example:
+        >>> from mlkernels import networks, tasks
+        >>> network, batch = networks.MLP(16), tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
+        >>> meta_outputs(network.apply, network.init(jax.random.key(1), (1,)), batch, InnerLoop(0.01, 3)).shape
+        (3, 5, 1)
+
+    Source: Wang et al. 2022, whose MetaNTK is the kernel of these outputs; notebooks/02_maml_linear_rate.
+    """
+    check_batch(tasks, inner, "half_sum_squares")
+    return _jit_outputs(apply, params, rates_for(params, inner, rates), tasks, form(inner))
 
 
 def meta_gradient(

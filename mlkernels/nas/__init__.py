@@ -7,9 +7,20 @@ from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.network import Network
 from mlkernels.nas.engine.operations import run_block
 from mlkernels.nas.engine.weights import init
+from mlkernels.nas.evaluation.compare import (
+    Spread,
+    agreement,
+    agreement_gain,
+    repeatability,
+    score_spread,
+    trained_accuracies,
+)
 from mlkernels.nas.evaluation.evaluate import Evaluated, evaluate, pixels_of
 from mlkernels.nas.pictures.search_images import search_tasks
 from mlkernels.nas.scores.kernel_scores import condition_score, metantk_score, score_of, task_images
+from mlkernels.nas.scores.training_free import SCORES, ScoreSettings, training_free_scores
+from mlkernels.nas.searching.estimate import estimate, round_flops
+from mlkernels.nas.searching.ranking import dense_ranks
 from mlkernels.nas.searching.search import Found, Progress, replay, search
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.cost import flop_count, parameter_count
@@ -19,8 +30,10 @@ from mlkernels.nas.space.search_space import CELL_TYPES, SHORT, SPACES, Genotype
 from mlkernels.nas.training.train import Trained, TrainProgress, TrainSettings, load_trained, train
 
 __all__ = [
-    "CELL_TYPES", "SHORT", "SPACES", "Evaluated", "Found", "Genotype", "Layout", "Network", "Progress",
-    "SearchSettings", "Space", "TrainProgress", "TrainSettings", "Trained", "condition_score", "evaluate", "flop_count",
-    "init", "load_trained", "metantk_score", "parameter_count", "pixels_of", "random_genotypes", "replay", "run_block",
-    "sample_kernels", "score_of", "search", "search_tasks", "task_images", "train",
+    "CELL_TYPES", "SCORES", "SHORT", "SPACES", "Evaluated", "Found", "Genotype", "Layout", "Network", "Progress",
+    "ScoreSettings", "SearchSettings", "Space", "Spread", "TrainProgress", "TrainSettings", "Trained", "agreement",
+    "agreement_gain", "condition_score", "dense_ranks", "estimate", "evaluate", "flop_count", "init", "load_trained",
+    "metantk_score", "parameter_count", "pixels_of", "random_genotypes", "repeatability", "replay", "round_flops",
+    "run_block", "sample_kernels", "score_of", "score_spread", "search", "search_tasks", "task_images", "train",
+    "trained_accuracies", "training_free_scores",
 ]  # fmt: skip

@@ -1,6 +1,6 @@
 """Batches of few-shot tasks, and the samplers that make them."""
 
-from mlkernels.tasks.batch import TaskBatch, concatenate
+from mlkernels.tasks.batch import TaskBatch, centred, concatenate
 from mlkernels.tasks.image_episodes import episodes
 from mlkernels.tasks.synthetic import (
     SinusoidTasks,
@@ -14,6 +14,7 @@ from mlkernels.tasks.synthetic import (
 __all__ = [
     "SinusoidTasks",
     "TaskBatch",
+    "centred",
     "concatenate",
     "episodes",
     "random_labels",

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, fields, replace
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -155,3 +156,30 @@ def concatenate(batches: Sequence[TaskBatch]) -> TaskBatch:
             do = "make them with the same support, queries and inputs"
             raise bad_input("batches", f"arrays of {shapes[0]} a task", shape, do)
     return jax.tree.map(lambda *leaves: jnp.concatenate(leaves), *batches)
+
+
+def centred(batch: TaskBatch, apply: Callable, params) -> TaskBatch:
+    r"""The same tasks with a network's own outputs added to all labels: training f on them is training f - f_0.
+
+    .. math:: f - (y + f_0) = (f - f_0) - y
+
+    Args:
+        batch: the tasks.
+        apply: `(params, x) -> [N, k]`.
+        params: of f_0, the network at the start.
+
+    Returns:
+        A `TaskBatch` of the same inputs.
+
+    Example:
+        >>> from mlkernels.tasks import sinusoid
+        >>> batch = sinusoid(tasks=3, support=5, queries=10, key=jax.random.key(0))
+        >>> shifted = centred(batch, lambda slope, x: slope * x, 2.0)
+        >>> bool((shifted.query_y == batch.query_y + 2.0 * batch.query_x).all())
+        True
+
+    Source: Lee et al. 2019, whose networks start at zero; notebooks/02_maml_linear_rate.
+    """
+    start = jax.vmap(partial(apply, params))
+    labels = {"support_y": batch.support_y + start(batch.support_x), "query_y": batch.query_y + start(batch.query_x)}
+    return replace(batch, **labels)

@@ -37,12 +37,7 @@ def problem() -> tuple[dict, TaskBatch]:
 
 
 def rates(layers: str, rate: float) -> dict[str, float]:
-    """Each layer's rate.
-
-    Example:
-        >>> rates("head", 0.1)
-        {'layer1': 0.0, 'layer2': 0.0, 'head': 0.1}
-    """
+    """Each layer's rate: 0 for one that does not adapt."""
     return {name: rate if name in LAYERS[layers] else 0.0 for name in NETWORK.layers}
 
 
@@ -56,18 +51,12 @@ def moving(layers: str) -> np.ndarray:
 
 
 class Loop(NamedTuple):
-    """The inner loop of 20 steps.
+    """The inner loop of 20 steps."""
 
-    Args:
-        points: `[21, p]`, all parameters.
-        losses: `[21]`, the inner loss there, with the L2 term of what adapts.
-        by_w, by_phi: `[21]`, the norms of dL/dw and of dL/dphi after 0 to 20 steps; zeros by phi for MAML.
-    """
-
-    points: np.ndarray
-    losses: np.ndarray
-    by_w: np.ndarray
-    by_phi: np.ndarray
+    points: np.ndarray  # [21, p], all parameters
+    losses: np.ndarray  # [21], the inner loss there, with the L2 term of what adapts
+    by_w: np.ndarray  # [21], the norm of dL/dw after 0 to 20 steps
+    by_phi: np.ndarray  # [21], that of dL/dphi; zeros for MAML
 
 
 @jax.jit
@@ -112,13 +101,7 @@ def _descend(params, task: TaskBatch, rates, l2):
 
 
 def loop(layers: str, rate: float, l2: float) -> Loop:
-    """The inner loop, and the meta-gradient of every number of its steps: equation (2) of notebook 03, all at once.
-
-    Example:
-        >>> found = loop("head", 0.1, 0.1)
-        >>> found.points.shape, bool(found.losses[20] < found.losses[0]), bool(found.by_w[20] < found.by_w[0] / 2)
-        ((21, 897), True, True)
-    """
+    """The inner loop, and the meta-gradient of every number of its steps: equation (2) of notebook 03, all at once."""
     params, task = problem()
     path, losses, squares = _descend(params, task, rates(layers, float(rate)), float(l2))  # of one type, compiled once
     points = np.concatenate([np.asarray(leaf, float).reshape(STEPS + 1, -1) for leaf in jax.tree.leaves(path)], 1)
@@ -131,23 +114,14 @@ def loop(layers: str, rate: float, l2: float) -> Loop:
 
 @dataclass(frozen=True)
 class Plane:
-    """A plane through the paths of one choice of layers, and what the inner loss is on it.
+    """A plane through the paths of one choice of layers, and what the inner loss is on it."""
 
-    Args:
-        origin: `[p]`, its middle.
-        across: `[2, p]`, orthonormal.
-        sides: two `[61]`, the coordinates of the surface's points.
-        fit: `[61, 61]`, the loss there without its L2 term; the first coordinate along the columns.
-        squares: `[61, 61]`, the squared norm of the adapted parameters there.
-        eigenvalues: ascending, of the Hessian by the adapted parameters at the start, without the L2 term.
-    """
-
-    origin: np.ndarray
-    across: np.ndarray
-    sides: tuple[np.ndarray, np.ndarray]
-    fit: np.ndarray
-    squares: np.ndarray
-    eigenvalues: np.ndarray
+    origin: np.ndarray  # [p], its middle
+    across: np.ndarray  # [2, p], orthonormal
+    sides: tuple[np.ndarray, np.ndarray]  # two [61], the coordinates of the surface's points
+    fit: np.ndarray  # [61, 61], the loss there without its L2 term; the first coordinate along the columns
+    squares: np.ndarray  # [61, 61], the squared norm of the adapted parameters there
+    eigenvalues: np.ndarray  # ascending, of the Hessian by what adapts at the start, without the L2 term
 
     def project(self, points: np.ndarray) -> np.ndarray:
         """Coordinates `[n, 2]` of points `[n, p]`."""

@@ -19,26 +19,17 @@ RATIOS = 0.02, 50.0  # of scores without and with; what lies beyond is drawn the
 
 @dataclass(frozen=True)
 class Round:
-    """A search after one of its rounds.
+    """A search after one of its rounds."""
 
-    Args:
-        number, rounds: which round, 0 for the start, and how many there are.
-        space: the search space.
-        before, gates: what is open before and after it, bool `[cell type, edge, operation]`.
-        candidates: what was tried without, as (cell type, edge, operation or None for the whole edge).
-        gone: bool `[candidates]`, which of them went.
-        condition, regions: `[candidates]`, both scores without each over those with it; 1 for a score not used.
-    """
-
-    number: int
-    rounds: int
+    number: int  # 0 for the start
+    rounds: int  # how many there are
     space: Space
-    before: np.ndarray
-    gates: np.ndarray
-    candidates: tuple[Candidate, ...]
-    gone: np.ndarray
-    condition: np.ndarray
-    regions: np.ndarray
+    before: np.ndarray  # what is open before it, bool [cell type, edge, operation]
+    gates: np.ndarray  # and after it
+    candidates: tuple[Candidate, ...]  # what was tried without
+    gone: np.ndarray  # bool [candidates], which of them went
+    condition: np.ndarray  # [candidates], the condition number without each over that with it; 1 where not used
+    regions: np.ndarray  # [candidates], the same of the linear regions
 
     @property
     def pruned(self) -> tuple[Candidate, ...]:
@@ -51,25 +42,7 @@ class Round:
 
 
 def rounds_of(log: Sequence[dict], space: Space) -> tuple[Round, ...]:
-    """A search after each of its rounds, the open super-network first.
-
-    Args:
-        log: lines as `nas.search` logs them, of whole rounds.
-        space: the search space.
-
-    Returns:
-        One `Round` a round, and the start before them.
-
-    Raises:
-        InputError: no log of a search in this space.
-
-    Example:
-        >>> from mlkernels.course.demos.recorded_search import unpack
-        >>> [int(each.gates.sum()) for each in rounds_of(*unpack())]
-        [126, 108, 90, 72, 54, 36, 18, 12]
-
-    Source: Wang et al. 2022 (MetaNTK-NAS); notebooks/04_metantk_nas.
-    """
+    """A search after each of its rounds, the open super-network first; an InputError for what is no log of one."""
     try:
         states = replay(log, space)
         found = [_round(log, space, states, number) for number in range(len(states))]

@@ -132,8 +132,8 @@ class Demo:
         ...     compute=lambda p: x**p, stage=stage, move=lambda stage, y: stage["line"].set_data(x, y),
         ...     describe=lambda y: f"A power function, {y[25]:.2f} at one half.", twin=({"p": 1}, {}, {"p": 4}),
         ... )
-        >>> power.alt(p=2), power.draw(p=2).axes[0].get_xlim()[1].item()
-        ('A power function, 0.26 at one half.', 1.0)
+        >>> power.frame(power.build(), p=2).alt
+        'A power function, 0.26 at one half.'
     """
 
     name: str
@@ -170,16 +170,6 @@ class Demo:
             )
         return defaults | values
 
-    def ends(self) -> Iterator[dict[str, Any]]:
-        """Settings worth testing: the defaults, all first and all last stops, and each control at its ends (a choice
-        at all of its options) with the others at their defaults."""
-        yield self.settings()
-        yield {control.name: control.values[0] for control in self.controls}
-        yield {control.name: control.values[-1] for control in self.controls}
-        for control in self.controls:
-            stops = control.values if control.kind == "choice" else (control.values[0], control.values[-1])
-            yield from (self.settings(**{control.name: value}) for value in stops)
-
     def caption(self, **values: Any) -> str:
         """The settings in words, as in "width 64, inner steps ∞"."""
         values = self.settings(**values)
@@ -190,16 +180,13 @@ class Demo:
         with matplotlib.rc_context(STYLE):
             return self.stage()
 
-    def _set(self, stage: Stage, numbers: Any, item: Progress | None = None) -> None:
-        self.move(stage, numbers)
-        if self.overlay is not None:
-            self.overlay(stage, item)
-
     def frame(self, stage: Stage, item: Progress | None = None, /, **values: Any) -> Frame:
         """The answer to these settings, drawn on this stage; with an item of a run drawn over it."""
         numbers = self.compute(**self.settings(**values))
         with matplotlib.rc_context(STYLE):
-            self._set(stage, numbers, item)
+            self.move(stage, numbers)
+            if self.overlay is not None:
+                self.overlay(stage, item)
             png = stage.png()
         size = tuple(float(inches) for inches in stage.figure.get_size_inches())
         alt = self.describe(numbers) + ("" if item is None else f" Run: {item.text}.")
@@ -210,15 +197,3 @@ class Demo:
         if self.run is None:
             raise bad_input(f"demo {self.name}", "a demo with a run", "one without", "use frame")
         return deque(self.run(**self.settings(**values)), maxlen=1).pop()
-
-    def draw(self, **values: Any) -> Figure:
-        """The figure for these settings, on a stage of its own: for `plots.show` and for `savefig`."""
-        stage = self.build()
-        numbers = self.compute(**self.settings(**values))
-        with matplotlib.rc_context(STYLE):
-            self._set(stage, numbers)
-        return stage.figure
-
-    def alt(self, **values: Any) -> str:
-        """The alt text for these settings."""
-        return check_alt(self.describe(self.compute(**self.settings(**values))))

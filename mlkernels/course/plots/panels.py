@@ -10,7 +10,6 @@ from matplotlib.collections import LineCollection
 from matplotlib.colorbar import Colorbar
 from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
-from matplotlib.text import Annotation
 from matplotlib.ticker import NullLocator
 
 from mlkernels.course.plots.style import COLOURS, look
@@ -175,25 +174,3 @@ def loglog_width(
         line_of_theory = line.get_ydata()[0] * (widths / widths[0]) ** slope
         ax.plot(widths, line_of_theory, label=f"slope {slope:g}", linewidth=1.2, **look("theory"))
     return line
-
-
-def label_line(
-    ax: Axes, line: Line2D, text: str | None = None, *, at: int = -1, offset: tuple[float, float] = (6, 0)
-) -> Annotation:
-    """Write a line's name beside it, in its colour, instead of a legend.
-
-    Args:
-        ax: where.
-        line: which.
-        text: the line's own label where None.
-        at: index of the point to write beside.
-        offset: from that point, in points.
-
-    Returns:
-        The text, so that a demo can move it.
-    """
-    x, y = line.get_xdata()[at], line.get_ydata()[at]
-    return ax.annotate(
-        text or line.get_label(), (x, y), xytext=offset, textcoords="offset points", color=line.get_color(),
-        va="center", ha="left" if offset[0] >= 0 else "right", annotation_clip=False,
-    )  # fmt: skip

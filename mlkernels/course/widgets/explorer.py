@@ -96,7 +96,7 @@ class Explorer(ipywidgets.VBox):
         self._room = f"min-height:{high:.0f}px;max-width:{wide:.0f}px"
         self._quiet, self._said = False, []
         for widget in self.controls.values():
-            widget.observe(self._changed, "value")
+            widget.observe(lambda _: self._quiet or self._update(), "value")
         self.reset.on_click(lambda _: self.set())
         self.train.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
@@ -140,10 +140,6 @@ class Explorer(ipywidgets.VBox):
         finally:
             self._quiet = False
         self._update()
-
-    def _changed(self, change: Any) -> None:
-        if not self._quiet:
-            self._update()
 
     def _update(self) -> None:
         with self._lock:

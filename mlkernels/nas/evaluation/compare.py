@@ -5,7 +5,9 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
+from itertools import combinations
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from scipy.stats import bootstrap, kendalltau, rankdata
@@ -18,6 +20,7 @@ from mlkernels.nas.evaluation.evaluate import evaluate
 from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.space.search_space import Genotype
 from mlkernels.nas.training.train import TrainSettings, train
+from mlkernels.support.arguments import whole
 from mlkernels.support.intervals import Interval
 from mlkernels.support.kept_rows import Kept
 
@@ -119,6 +122,44 @@ def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interva
 
     Source: Kendall 1945; notebooks/04_metantk_nas.
     """
+    drawn = _resampled(_signs(score, accuracy), 2000, level, seed)
+    return Interval(_tau(score, accuracy), *drawn, len(score), level)
+
+
+def agreement_gain(score, other, accuracy, *, level: float = 0.95, seed: int = 0) -> Interval:
+    r"""How much better one score agrees with the accuracy than another: the difference of their `agreement`.
+
+    .. math:: \tau(s, a) - \tau(s', a)
+
+    Args:
+        score, other: `[A]`, larger is held to be better.
+        accuracy: `[A]`.
+        level: of the interval (percentiles over 1000 resamples of the architectures, the same for both scores).
+        seed: of the resampling.
+
+    Returns:
+        `Interval`; above 0 where `score` ranks better.
+
+    Raises:
+        InputError: as `agreement`.
+
+    Example:
+        >>> agreement_gain([1.0, 2.0, 3.0, 4.0], [4.0, 3.0, 2.0, 1.0], [0.1, 0.2, 0.3, 0.4]).mean
+        2.0
+
+    Source: notebooks/04_metantk_nas.
+    """
+    drawn = _resampled((*_signs(score, accuracy), *_signs(other, accuracy)), 1000, level, seed)
+    return Interval(_tau(score, accuracy) - _tau(other, accuracy), *drawn, len(score), level)
+
+
+def _tau(score, accuracy) -> float:
+    tau = kendalltau(score, accuracy).statistic
+    return 0.0 if np.isnan(tau) else float(tau)  # all ties: nothing is told apart
+
+
+def _signs(score, accuracy) -> tuple[np.ndarray, np.ndarray]:
+    """The order of each pair of architectures, -1, 0 or 1, by score and by accuracy, once both are checked."""
     score, accuracy = np.asarray(score, float), np.asarray(accuracy, float)
     if score.shape != accuracy.shape or score.ndim != 1 or len(score) < 3:
         got = f"{list(score.shape)} and {list(accuracy.shape)}"
@@ -127,20 +168,107 @@ def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interva
         if np.isnan(values).any():
             got = f"NaN for {int(np.isnan(values).sum())} of {len(values)} architectures"
             raise bad_input(name, "numbers or infinities", got, "leave these architectures out")
+    return tuple(np.sign(np.subtract.outer(ranks, ranks)) for ranks in map(rankdata, (score, accuracy)))
 
-    order = [np.sign(np.subtract.outer(ranks, ranks)) for ranks in map(rankdata, (score, accuracy))]  # of each pair
 
-    def resampled(rows, axis=-1):  # SciPy's kendalltau, for all resamples at once
-        pairs = rows[..., :, None], rows[..., None, :]
-        first, second = (signs[pairs].reshape(*rows.shape[:-1], -1) for signs in order)
+def _resampled(signs: Sequence[np.ndarray], resamples: int, level: float, seed: int) -> tuple[float, float]:
+    """The interval of a tau, with four `signs` of a difference of two: as SciPy's kendalltau, all resamples at once."""
+
+    def tau(pairs, first, second):
+        first, second = (signs[pairs].reshape(*pairs[0].shape[:-2], -1) for signs in (first, second))
         norm = np.sqrt((first**2).sum(-1) * (second**2).sum(-1))
-        return (first * second).sum(-1) / np.where(norm == 0, 1, norm)  # all ties: nothing is told apart
+        return (first * second).sum(-1) / np.where(norm == 0, 1, norm)
 
-    rows = np.arange(len(score))
+    def statistic(rows, axis=-1):
+        pairs = rows[..., :, None], rows[..., None, :]
+        return tau(pairs, *signs[:2]) - (tau(pairs, *signs[2:]) if signs[2:] else 0.0)
+
+    number = len(signs[0])
     drawn = bootstrap(
-        (rows,), resampled, vectorized=True, n_resamples=2000, confidence_level=level, method="percentile",
-        batch=max(1, _AT_ONCE // len(score) ** 2), rng=np.random.default_rng(seed),
+        (np.arange(number),), statistic, vectorized=True, n_resamples=resamples, confidence_level=level,
+        method="percentile", batch=max(1, _AT_ONCE // number**2), rng=np.random.default_rng(seed),
     )  # fmt: skip
-    low, high = map(float, drawn.confidence_interval)
-    tau = kendalltau(score, accuracy).statistic
-    return Interval(0.0 if np.isnan(tau) else float(tau), low, high, len(score), level)
+    return tuple(map(float, drawn.confidence_interval))
+
+
+class Spread(NamedTuple):
+    """How far a score scatters.
+
+    Attributes:
+        within: variance of one architecture's score over draws.
+        between: variance between architectures, without what the noise of draws adds to it; 0 at least.
+    """
+
+    within: float
+    between: float
+
+    @property
+    def share(self) -> float:
+        """The part of one draw's variance that lies between architectures."""
+        return self.between / (self.between + self.within)
+
+
+def score_spread(scores) -> Spread:
+    r"""The variance of a score, split into that over draws and that between architectures.
+
+    With R draws the mean of an architecture holds noise, too, so its share of the noise is taken off:
+
+    .. math:: \sigma^2_{within} = \frac1A \sum_a s^2_a, \qquad
+              \sigma^2_{between} = \max\Big(s^2(\bar x_1, \dots, \bar x_A) - \sigma^2_{within} / R,\ 0\Big)
+
+    Args:
+        scores: `[A, R]`, A architectures at R draws of weights and images.
+
+    Returns:
+        `Spread`.
+
+    Raises:
+        InputError: fewer than two architectures or draws, another rank.
+
+    Example:
+        >>> score_spread([[1.0, 3.0], [7.0, 9.0]])
+        Spread(within=2.0, between=17.0)
+
+    Source: the one-way analysis of variance with random effects (Searle, Casella, McCulloch 1992);
+    notebooks/04_metantk_nas.
+    """
+    scores = _draws(scores)
+    within = float(scores.var(1, ddof=1).mean())
+    return Spread(within, max(float(scores.mean(1).var(ddof=1)) - within / scores.shape[1], 0.0))
+
+
+def repeatability(scores, size: int = 1) -> np.ndarray:
+    r"""How far two measurements of a score agree on the ranking: Kendall's tau between means of draws.
+
+    Args:
+        scores: `[A, R]`, A architectures at R draws.
+        size: draws in each of the two means, at most R / 2.
+
+    Returns:
+        One tau for each way to take two sets of so many draws that share none.
+
+    Raises:
+        InputError: as `score_spread`; another size.
+
+    Example:
+        >>> repeatability([[1.0, 1.5, 3.0], [2.0, 2.5, 2.0], [3.0, 3.5, 1.0]]).tolist()
+        [1.0, -1.0, -1.0]
+
+    Source: notebooks/04_metantk_nas.
+    """
+    scores = _draws(scores)
+    size, draws = whole("size", size, 1, scores.shape[1] // 2), range(scores.shape[1])
+    pairs = (
+        (first, second)
+        for first in combinations(draws, size)
+        for second in combinations(sorted({*draws[first[0] :]} - {*first}), size)  # each pair once
+    )
+    return np.array([kendalltau(*(scores[:, list(one)].mean(1) for one in pair)).statistic for pair in pairs])
+
+
+def _draws(scores) -> np.ndarray:
+    scores = np.asarray(scores, float)
+    if scores.ndim != 2 or min(scores.shape) < 2:
+        got = f"shape {list(scores.shape)}"
+        raise bad_input("scores", "[architectures, draws], two of each at least", got, "draw weights and images again")
+    return scores

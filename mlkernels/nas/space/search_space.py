@@ -192,6 +192,11 @@ class Genotype:
         """Nodes of a cell."""
         return len(self.normal)
 
+    @property
+    def file_name(self) -> str:
+        """The short notation as a name that every file system takes: an underscore for all but letters and digits."""
+        return "".join(sign if sign.isalnum() else "_" for sign in str(self))
+
     @classmethod
     def parse(cls, text: str) -> Genotype:
         """Read either notation: the published one, as `repr` writes it, or the short one of `str`.

@@ -1,0 +1,68 @@
+"""What a cell shows while it works: the picture after each round of a search, the line of a training."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from mlkernels.course import live
+from mlkernels.course.demos.recorded_search import unpack
+from mlkernels.nas import TrainProgress
+
+
+class Handle:
+    """A cell's output that remembers what it showed."""
+
+    def __init__(self, shown):
+        self.shown = shown
+
+    def update(self, data, **options):
+        assert options["raw"]
+        self.shown.append((data, options["metadata"]))
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    outputs = []
+
+    def display(data, metadata, raw, display_id):
+        assert raw
+        assert display_id
+        assert not outputs, "one output, that changes"
+        outputs.append((data, metadata))
+        return Handle(outputs)
+
+    monkeypatch.setattr(live, "display", display)
+    return outputs
+
+
+def test_a_picture_for_each_round_of_the_search(shown, tmp_path):
+    log, space = unpack()
+    picture = live.SearchPicture(space, tmp_path)
+    for rounds in (0, 0, 1, 1, 3, 7):
+        lines = [line for line in log if line.get("round", 8) <= rounds]
+        if rounds:
+            (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+        picture("whatever a search says of its progress")
+        assert picture.rounds == rounds
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
+    picture()  # the line with the genotype is no round
+    texts = [data["text/plain"] for data, _ in shown]
+    assert [text.split()[4] for text in texts] == ["0:", "1:", "3:", "7:"]
+    assert texts[0] == "The super-network after round 0: 126 operations are open."
+    assert texts[-1] == "The super-network after round 7: 12 operations are open."
+    for data, metadata in shown:
+        assert data["image/png"].startswith(b"\x89PNG")
+        assert metadata["image/png"] == {"alt": data["text/plain"], "width": 816}
+
+
+def test_the_line_of_a_training(shown):
+    line = live.TrainingLine()
+    for left in (None, 75.0):
+        line(TrainProgress(2, 9, 1, 5, 0.7, 48.6, left))
+    assert [data["text/plain"] for data, _ in shown] == [
+        "training",
+        "epoch 2 of 9: 49 images a second",
+        "epoch 2 of 9: 49 images a second, 1 min 15 s left",
+    ]
