@@ -16,7 +16,12 @@ from mlkernels.networks import MLP, Conv4
 
 
 class Kernels(NamedTuple):
-    """The two infinite-width kernels between the same points, each `[N1, N2]`."""
+    """The two kernels of one network between the same points, each `[N1, N2]`.
+
+    Attributes:
+        nngp: of infinite networks the NNGP, of finite ones the last layer's part of the NTK, which tends to it.
+        ntk: the NTK.
+    """
 
     nngp: Array
     ntk: Array

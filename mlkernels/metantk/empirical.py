@@ -15,7 +15,7 @@ from mlkernels.inner_loop.descent import adapted
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.kernels import check_outputs, gram
 from mlkernels.metantk import wide
-from mlkernels.metantk.analytic import check_tasks
+from mlkernels.metantk.composite import check_tasks
 from mlkernels.metantk.operator import check_loop
 from mlkernels.support.memory import require
 from mlkernels.tasks import TaskBatch

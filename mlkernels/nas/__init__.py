@@ -9,7 +9,7 @@ from mlkernels.nas.engine.operations import run_block
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.evaluation.evaluate import Evaluated, evaluate, pixels_of
 from mlkernels.nas.pictures.search_images import search_tasks
-from mlkernels.nas.scores.kernel_scores import condition_score, metantk_score, score_of, task_images
+from mlkernels.nas.scores.kernel_scores import condition_score, metantk_score, score_of
 from mlkernels.nas.searching.search import Found, Progress, replay, search
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.cost import flop_count, parameter_count
@@ -22,5 +22,5 @@ __all__ = [
     "CELL_TYPES", "SHORT", "SPACES", "Evaluated", "Found", "Genotype", "Layout", "Network", "Progress",
     "SearchSettings", "Space", "TrainProgress", "TrainSettings", "Trained", "condition_score", "evaluate", "flop_count",
     "init", "load_trained", "metantk_score", "parameter_count", "pixels_of", "random_genotypes", "replay", "run_block",
-    "sample_kernels", "score_of", "search", "search_tasks", "task_images", "train",
+    "sample_kernels", "score_of", "search", "search_tasks", "train",
 ]  # fmt: skip
