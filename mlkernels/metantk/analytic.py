@@ -125,9 +125,4 @@ def adapted_outputs(
     loop = {"inner_rate": inner_rate, "inner_steps": inner_steps, "flow": flow, "ridge": ridge}
     A = _operators(tasks, inner_kernel, loop)
     support, query = (0.0, 0.0) if initial is None else initial
-    return _reached(A, float64(tasks.support_y, "support_y"), support, query)
-
-
-@jax.jit
-def _reached(A: Array, labels: Array, support, query) -> Array:
-    return query + A @ (labels - support)
+    return query + A @ (float64(tasks.support_y, "support_y") - support)

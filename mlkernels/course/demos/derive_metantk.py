@@ -97,14 +97,18 @@ def numbers(width: float, inner_steps: float, inner_rate: float, ridge: float, a
 
     Source: notebooks/01_derive_metantk.
     """
-    ntk, limit_ntk = (both_kernels(w).ntk for w in (width, math.inf))
-    inner, limit_inner = (both_kernels(w).ntk if adapts == "MAML" else both_kernels(w).nngp for w in (width, math.inf))
+
+    def outer_and_inner(width):
+        both = both_kernels(width)
+        return both.ntk, both.ntk if adapts == "MAML" else both.nngp
+
+    ntk, inner = outer_and_inner(width)
     support = within_tasks(inner[:-GRID, :-GRID], B, QUERIES)[:, QUERIES:]
     largest = np.linalg.eigvalsh(support).max()
     if inner_rate * largest >= 2:
         raise bad_input("inner rate", f"below 2 / lambda_max = {2 / largest:.3g}", inner_rate, "choose a smaller one")
     phi, prediction = _algebra(ntk, inner, inner_rate, float(inner_steps), ridge)
-    limit, _ = _algebra(limit_ntk, limit_inner, inner_rate, float(inner_steps), ridge)
+    limit, _ = _algebra(*outer_and_inner(math.inf), inner_rate, float(inner_steps), ridge)
     phi, limit = np.asarray(phi), np.asarray(limit)
     return Numbers(
         phi=phi,

@@ -15,13 +15,14 @@ import numpy as np
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.kernels import Kernels, check_outputs
+from mlkernels.kernels import OUTPUTS, Kernels
 from mlkernels.nas.engine.devices import placed
 from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.operations import added, backward, forward, no_gradient, scaled, split
 from mlkernels.nas.engine.supernet import Record, check_images, run_cells, weightless
 from mlkernels.nas.space.blocks import Block
 from mlkernels.nas.space.layout import Layout
+from mlkernels.support.arguments import one_of
 from mlkernels.support.memory import require
 
 
@@ -68,7 +69,7 @@ def sample_kernels(
     Source: Wang et al. 2022, its code, for the sum and for which weights count.
     """
     how = lowering(how)
-    check_outputs(outputs)
+    one_of("outputs", outputs, OUTPUTS)
     if layout.norm != "group":
         do = "make the Layout with norm='group'"
         raise bad_input("norm", "group normalisation for per-sample gradients", repr(layout.norm), do)
