@@ -10,9 +10,11 @@ import pytest
 
 from mlkernels.course.demos import cell_editor
 from mlkernels.course.demos.cell_editor import DEMO, EDGES, LAYOUT, NONE, PUBLISHED, SPACE
+from mlkernels.metantk import all_points
 from mlkernels.nas import Genotype
 from mlkernels.nas.engine import operations
-from mlkernels.nas.scores.kernel_scores import metantk_score, ntk_score
+from mlkernels.nas.engine.gram import sample_kernels
+from mlkernels.nas.scores.kernel_scores import metantk_score, score_of
 
 
 def settings(seed):
@@ -24,8 +26,11 @@ def test_the_scores_are_those_of_the_search():
     for cell in (PUBLISHED, settings(0)):
         n, gates = DEMO.compute(**cell), cell_editor.gates_of(**cell)
         for number, (tasks, params) in enumerate(cell_editor.problem()):
-            for ours, score in ((n.scores, metantk_score), (n.ntk_scores, ntk_score)):
-                np.testing.assert_allclose(ours[number].value, score(LAYOUT, params, gates, tasks).value, rtol=1e-9)
+            plain = sample_kernels(LAYOUT, params, gates, all_points(tasks))
+            expected = score_of(plain, tasks, algorithm="none", precision=np.float32).value
+            np.testing.assert_allclose(n.ntk_scores[number].value, expected, rtol=1e-9)
+            expected = metantk_score(LAYOUT, params, gates, tasks).value
+            np.testing.assert_allclose(n.scores[number].value, expected, rtol=1e-9)
 
 
 def test_the_spectra_end_where_the_condition_numbers_say():

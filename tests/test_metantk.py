@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from mlkernels import kernels, metantk, tasks
 from mlkernels.errors import InputError
 from mlkernels.learners import maml
+from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
 from mlkernels.support import memory
 
@@ -120,6 +121,52 @@ def test_inner_steps_never_recompile():
         T = traced(steps)
         np.testing.assert_allclose(T, metantk.adaptation_operator(jnp.eye(3), inner_rate=0.1, inner_steps=steps))
     assert count == 1
+
+
+# --- the composite of matrices -------------------------------------------------------------------------------------
+
+
+def plain_operator(K, steps, rate=0.1, ridge=0.05):
+    """T in numpy: some steps of gradient descent, or the end of gradient flow with a ridge."""
+    if math.isinf(steps):
+        return np.linalg.inv(K + ridge * np.eye(len(K)))
+    T = np.zeros_like(K)
+    for _ in range(steps):
+        T += rate * (np.eye(len(K)) - K @ T)
+    return T
+
+
+def plain_composite(left, right, inner, steps):
+    """The definition, pair by pair, in numpy; every block of a kernel is a call of its own."""
+    theta, K = (lambda x1, x2, kernel=kernel: np.asarray(kernel(x1, x2)) for kernel in (ntk, inner))
+    n, phi = right.queries, np.empty((left.tasks * left.queries, right.tasks * right.queries))
+    for i in range(left.tasks):
+        for j in range(right.tasks):
+            X, X_, Y, Y_ = left.query_x[i], left.support_x[i], right.query_x[j], right.support_x[j]
+            A = K(X, X_) @ plain_operator(K(X_, X_), steps)
+            B = K(Y, Y_) @ plain_operator(K(Y_, Y_), steps)
+            block = theta(X, Y) - A @ theta(X_, Y) - theta(X, Y_) @ B.T + A @ theta(X_, Y_) @ B.T
+            phi[i * left.queries : (i + 1) * left.queries, j * n : (j + 1) * n] = block
+    return phi
+
+
+@pytest.mark.parametrize("steps", [0, 1, 7, math.inf])
+@pytest.mark.parametrize("inner", [ntk, nngp], ids=["MAML", "ANIL"])
+def test_the_composite_of_matrices_is_its_definition(inner, steps):
+    train, held_out = batch(), batch(1, tasks=2, support=3, queries=2)
+    loop = {"inner_rate": 0.1, "inner_steps": steps}
+    if math.isinf(steps):
+        loop |= {"flow": True, "ridge": 0.05}
+    points, A = [], []
+    for some in (train, held_out):
+        points.append(metantk.all_points(some))
+        K = within_tasks(inner(points[-1], points[-1]), some.tasks, some.queries)
+        A.append(task_operators(K, **loop))
+    phi = composite(ntk(points[0], points[0]), A[0])
+    np.testing.assert_allclose(phi, plain_composite(train, train, inner, steps), atol=1e-12)
+    np.testing.assert_array_equal(phi, phi.T)
+    across = composite(ntk(points[1], points[0]), A[1], A[0])
+    np.testing.assert_allclose(across, plain_composite(held_out, train, inner, steps), atol=1e-12)
 
 
 # --- the analytic MetaNTK ------------------------------------------------------------------------------------------
@@ -435,5 +482,8 @@ def test_what_would_not_fit_says_its_bytes(monkeypatch, key):
 
 
 def test_something_else_than_tasks_is_refused():
+    loop = {"inner_rate": 0.1, "inner_steps": 1}
     with pytest.raises(InputError, match="tasks: expected a TaskBatch, got tuple"):
-        metantk.analytic_metantk((1, 2), ntk, inner_rate=0.1, inner_steps=1)
+        metantk.analytic_metantk((1, 2), ntk, **loop)
+    with pytest.raises(InputError, match="columns: expected a TaskBatch, got tuple"):
+        metantk.analytic_metantk(batch(), ntk, columns=(1, 2), **loop)

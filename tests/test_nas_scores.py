@@ -12,17 +12,17 @@ import numpy as np
 import pytest
 
 from mlkernels.errors import InputError
-from mlkernels.nas.engine.gram import Kernels, sample_kernels
+from mlkernels.kernels import Kernels
+from mlkernels.metantk import all_points
+from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.pictures.patches import patches
 from mlkernels.nas.scores.kernel_scores import (
-    composite,
     condition_score,
     gradient_norm,
     metantk_kernel,
     metantk_score,
-    ntk_score,
-    task_images,
+    score_of,
 )
 from mlkernels.nas.scores.regions import Patterns, linear_regions, thin
 from mlkernels.nas.space.layout import Layout
@@ -69,12 +69,12 @@ def test_kernels_and_condition_numbers_equal_the_plain_implementation(seed):
     gates, tasks = random_gates(seed), episodes()
     tasks32 = episodes(np.float32)
     network = plain.Architecture(LAYOUT, gates)
-    images = jnp.moveaxis(task_images(tasks32).astype(float), -1, 1)
+    images = jnp.moveaxis(all_points(tasks32).astype(float), -1, 1)
     same = TaskBatch(*(a.astype(float) for a in (tasks32.support_x, tasks.support_y, tasks32.query_x, tasks.query_y)))
     rows, head = plain.jacobian(network, network.weights(weights("float64")), images, jnp.ones(WAYS))
     ntk, nngp = rows @ rows.T, head @ head.T
     for batch, dtype, tolerance in ((same, "float64", 1e-10), (tasks32, "float32", 1e-4)):
-        kernels = sample_kernels(LAYOUT, weights(dtype), gates, task_images(batch))
+        kernels = sample_kernels(LAYOUT, weights(dtype), gates, all_points(batch))
         assert kernels.ntk.dtype == np.float64
         assert relative(kernels.ntk, ntk) < tolerance
         assert relative(kernels.nngp, nngp) < tolerance
@@ -87,7 +87,7 @@ def test_kernels_and_condition_numbers_equal_the_plain_implementation(seed):
 
 def test_scores_are_these_numbers_and_outputs_are_a_choice():
     gates, tasks, params = few_gates(), episodes(), weights("float64")
-    images = task_images(tasks)
+    images = all_points(tasks)
     network = plain.Architecture(LAYOUT, gates)
     each = [
         plain.jacobian(network, network.weights(params), jnp.moveaxis(images, -1, 1), jnp.eye(WAYS)[way])[0]
@@ -101,7 +101,7 @@ def test_scores_are_these_numbers_and_outputs_are_a_choice():
     assert relative(traced.ntk, trace) < 1e-10
     assert relative(np.kron(traced.nngp, np.eye(WAYS)), kernels.nngp) < 1e-12
     assert metantk_kernel(kernels, tasks, algorithm="anil").shape == (TASKS * WAYS * WAYS,) * 2
-    summed = ntk_score(LAYOUT, params, gates, tasks)
+    summed = score_of(sample_kernels(LAYOUT, params, gates, images), tasks, algorithm="none", precision=jnp.float64)
     total = sum(each)
     assert summed.value == pytest.approx(np.linalg.cond(total @ total.T), rel=1e-9)
     values = {np.linalg.cond(matrix) for matrix in (full @ full.T, trace, total @ total.T)}
@@ -112,7 +112,7 @@ def test_scores_are_these_numbers_and_outputs_are_a_choice():
 
 def test_the_norm_of_the_gradient():
     gates, tasks, params = random_gates(0), episodes(), weights("float64")
-    images = jnp.moveaxis(task_images(tasks), -1, 1)
+    images = jnp.moveaxis(all_points(tasks), -1, 1)
     labels = jnp.concatenate([tasks.query_y.reshape(-1, WAYS), tasks.support_y.reshape(-1, WAYS)])
     network = plain.Architecture(LAYOUT, gates)
 
@@ -154,8 +154,8 @@ def test_a_network_that_lets_nothing_through_gets_the_worst_score():
 def test_two_images_alike_are_seen():
     tasks = episodes()
     twice = TaskBatch(tasks.support_x, tasks.support_y, tasks.query_x.at[0, 1].set(tasks.query_x[0, 0]), tasks.query_y)
-    score = ntk_score(LAYOUT, weights("float64"), random_gates(1), twice)
-    assert score.value > 1e12
+    kernels = sample_kernels(LAYOUT, weights("float64"), random_gates(1), all_points(twice))
+    assert score_of(kernels, twice, algorithm="none", precision=jnp.float64).value > 1e12
 
 
 @pytest.mark.parametrize(
@@ -182,9 +182,11 @@ def test_the_composite_kernel_is_the_analytic_one():
     rng = np.random.default_rng(0)
     rows = rng.normal(size=(12, 20))
     ntk, inner = rows @ rows.T, rows[:, :9] @ rows[:, :9].T
-    for time, ridge in ((math.inf, 0.1), (0.3, 0.0)):
-        ours = composite(ntk, inner, 2, 2, inner_time=time, ridge=ridge)  # 2 queries, 4 support points
-        assert relative(ours, plain.metantk(ntk, inner, 2, 2, 4, time, ridge)) < 1e-12
+    tasks = TaskBatch(*(jnp.ones((2, points, 1)) for points in (4, 4, 2, 2)))  # support, then queries
+    for algorithm, inside in (("maml", ntk), ("anil", inner)):
+        for time, ridge in ((math.inf, 0.1), (0.3, 0.0)):
+            ours = metantk_kernel(Kernels(inner, ntk), tasks, algorithm=algorithm, inner_time=time, ridge=ridge)
+            assert relative(ours, plain.metantk(ntk, inside, 2, 2, 4, time, ridge)) < 1e-12
 
 
 # --- linear regions ---------------------------------------------------------------------------------------------------

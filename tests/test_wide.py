@@ -10,7 +10,7 @@ from mlkernels import tasks
 from mlkernels.inner_loop.wide_mlp import WIDE, network_of
 from mlkernels.learners import maml, meta_gradient, wide_gradient
 from mlkernels.metantk import empirical_metantk
-from mlkernels.metantk import wide as wide_metantk
+from mlkernels.metantk.empirical import wide_metantk, wide_rows
 from mlkernels.networks import MLP, Conv4
 
 BATCH = tasks.random_labels(tasks=3, support=4, queries=5, dimension=6, key=jax.random.key(0))
@@ -64,7 +64,7 @@ def test_it_is_the_metantk_by_the_jacobian(outputs):
     params = network.init(jax.random.key(3), (6,), jnp.float64)
     batch = tasks.TaskBatch(*(jnp.concatenate([y, -2 * y], -1) if y.shape[-1] == 1 else y
                               for y in (BATCH.support_x, BATCH.support_y, BATCH.query_x, BATCH.query_y)))  # fmt: skip
-    found = wide_metantk.metantk(network, params, batch, 0.07, 3, outputs)
+    found = wide_metantk(network, params, batch, 0.07, 3, outputs)
     expected = empirical_metantk(network.apply, params, batch, inner_rate=0.07, inner_steps=3, outputs=outputs)
     np.testing.assert_allclose(found, expected, rtol=1e-10, atol=1e-12)
 
@@ -73,7 +73,7 @@ def test_a_wide_network_takes_the_thin_metantk():
     network = MLP(WIDE, depth=1)
     params = network.init(jax.random.key(4), (6,), jnp.float64)
     one = tasks.TaskBatch(*(leaf[:1, :2] for leaf in jax.tree.leaves(BATCH)))
-    assert network_of(network.apply, params, one, 2 * wide_metantk.rows(one, 2, "sum")) is not None
+    assert network_of(network.apply, params, one, 2 * wide_rows(one, 2, "sum")) is not None
     found = empirical_metantk(network.apply, params, one, inner_rate=0.05, inner_steps=2)
     plain = empirical_metantk(lambda p, x: network.apply(p, x), params, one, inner_rate=0.05, inner_steps=2)
     np.testing.assert_allclose(found, plain, rtol=1e-10)

@@ -18,23 +18,20 @@ from mlkernels.support.tracing import traced
 OUTPUTS = ("sum", "full", "trace")
 
 
-def _trained_leaves(params, part: str | None) -> list:
-    return jax.tree.leaves(params if part is None else params[part])
+def _trained(apply, params, part: str | None):
+    """The parameters to differentiate by, and the network as a function of them and of its inputs."""
+    if part is None:
+        return params, apply
+    return params[part], lambda trained, x: apply({**params, part: trained}, x)
 
 
-def _rows(apply, params, x, outputs: str) -> int:
-    """k: gradients a point."""
-    return 1 if outputs == "sum" else jax.eval_shape(apply, params, x[:1]).shape[-1]
-
-
-def _jacobian(apply, params, x, outputs: str, part: str | None):
+def _jacobian(apply, trained, x, outputs: str):
     """Per-sample derivatives: a list of matrices `[N, k, parameters of one leaf]`, k = 1 for "sum"."""
 
     def f(trained, one):
-        y = apply(trained if part is None else {**params, part: trained}, one[None])[0]
+        y = apply(trained, one[None])[0]
         return y.sum(keepdims=True) if outputs == "sum" else y
 
-    trained = params if part is None else params[part]
     jacobian = jax.vmap(jax.jacrev(f), (None, 0))(trained, x)
     return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jacobian)]
 
@@ -60,33 +57,24 @@ def gram(jacobian1: list[Array], jacobian2: list[Array], outputs: str) -> Array:
     return total / k if outputs == "trace" else total
 
 
-def _once_a_point(leaves: list) -> bool:
-    """Whether pushing gradients forward is cheaper than their Gram: with dense layers, not with convolutions.
-
-    A dense layer's weights, of two axes at most, meet a point once; a convolution's meet it at every pixel. It decides
-    time and memory alone, never the result.
-    """
-    return all(leaf.ndim <= 2 for leaf in leaves)
+def _once_a_point(trained) -> bool:
+    """Whether pushing gradients forward is cheaper than their Gram: only a dense layer's weights meet a point once."""
+    return all(leaf.ndim <= 2 for leaf in jax.tree.leaves(trained))
 
 
-def _pushed(apply, params, x1, x2, outputs: str, part: str | None) -> Array:
+def _pushed(apply, trained, x1, x2, outputs: str) -> Array:
     """The Gram matrix one point of `x2` at a time: its k gradients, pushed forward through the linearisation at `x1`.
 
     It holds the gradients of one point where the Gram holds those of all, and a "full" kernel costs no more than a
     "trace". About twice as fast as the Gram for an MLP of width 512 (`benchmarks/empirical_ntk.py`).
     """
-    trained = params if part is None else params[part]
-
-    def at(x):
-        return lambda moving: apply(moving if part is None else {**params, part: moving}, x)
-
     with jax.default_matmul_precision("highest"):
-        y, push = jax.linearize(at(x1), trained)
+        y, push = jax.linearize(lambda moving: apply(moving, x1), trained)
         k = y.shape[-1]
         directions = jnp.ones((1, k), y.dtype) if outputs == "sum" else jnp.eye(k, dtype=y.dtype)
 
         def column(point):
-            _, pull = jax.vjp(at(point[None]), trained)
+            _, pull = jax.vjp(lambda moving: apply(moving, point[None]), trained)
 
             def along(direction):
                 moved = push(*pull(direction[None]))
@@ -104,20 +92,11 @@ def _pushed(apply, params, x1, x2, outputs: str, part: str | None) -> Array:
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def _block(apply, params, x1, x2, outputs, part):
-    if _once_a_point(_trained_leaves(params, part)):
-        return _pushed(apply, params, x1, x2, outputs, part)
-    first = _jacobian(apply, params, x1, outputs, part)
-    second = first if x2 is None else _jacobian(apply, params, x2, outputs, part)
-    return gram(first, second, outputs)
-
-
-def check_outputs(outputs: str) -> None:
-    """Raise an `InputError` unless `outputs` is one of the three ways to treat several outputs.
-
-    Example:
-        >>> check_outputs("full")
-    """
-    one_of("outputs", outputs, OUTPUTS)
+    trained, f = _trained(apply, params, part)
+    if _once_a_point(trained):
+        return _pushed(f, trained, x1, x2, outputs)
+    first = _jacobian(f, trained, x1, outputs)
+    return gram(first, first if x2 is None else _jacobian(f, trained, x2, outputs), outputs)
 
 
 def empirical_ntk(
@@ -163,17 +142,18 @@ def empirical_ntk(
 
     Source: Jacot et al. 2018; notebooks/01_derive_metantk.
     """
-    check_outputs(outputs)
+    one_of("outputs", outputs, OUTPUTS)
     if part is not None and not (isinstance(params, dict) and part in params):
         names = sorted(params) if isinstance(params, dict) else "no names"
         raise bad_input("part", f"a layer among {names}", repr(part), "name a layer of params")
     if batch_size is not None and batch_size < 1:
         raise bad_input("batch_size", "at least 1", batch_size, "leave it out to take all points at once")
-    k, leaves = _rows(apply, params, x1, outputs), _trained_leaves(params, part)
+    k = 1 if outputs == "sum" else jax.eval_shape(apply, params, x1[:1]).shape[-1]
+    trained, _ = _trained(apply, params, part)
     n1, n2 = len(x1), 0 if x2 is None else len(x2)
     b1, b2 = min(n1, batch_size or n1), min(n2 or (n1 if batch_size else 0), batch_size or n2)
-    row_bytes = k * sum(leaf.size * leaf.dtype.itemsize for leaf in leaves)
-    held = 1 if _once_a_point(leaves) else b1 + b2
+    row_bytes = k * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trained))
+    held = 1 if _once_a_point(trained) else b1 + b2
     fewer = "pass a smaller batch_size" if held > 1 and (batch_size or n1) > 1 else "use a narrower network"
     require(held * row_bytes, f"{held} per-sample gradients of {row_bytes} bytes", fewer)
     if batch_size is None or max(n1, n2) <= batch_size:

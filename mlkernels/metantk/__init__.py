@@ -5,6 +5,7 @@ over m points is the same with the rate divided by m.
 """
 
 from mlkernels.metantk.analytic import adapted_outputs, analytic_metantk
+from mlkernels.metantk.composite import all_points
 from mlkernels.metantk.empirical import empirical_metantk
 from mlkernels.metantk.operator import adaptation_operator
 from mlkernels.metantk.prediction import function_space_step, mode_losses, predict
@@ -14,6 +15,7 @@ __all__ = [
     "Condition",
     "adaptation_operator",
     "adapted_outputs",
+    "all_points",
     "analytic_metantk",
     "condition_number",
     "empirical_metantk",

@@ -3,44 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jax import Array
 
-from mlkernels.errors import bad_input
-from mlkernels.metantk.operator import adaptation_operator, float64
+from mlkernels.metantk.composite import all_points, check_tasks, composite, task_operators
+from mlkernels.metantk.operator import float64
 from mlkernels.support.memory import require
 from mlkernels.tasks import TaskBatch
 
 KernelFn = Callable[[Array, Array], Array]
 
 
-def check_tasks(tasks, name: str = "tasks") -> None:
-    if not isinstance(tasks, TaskBatch):
-        raise bad_input(name, "a TaskBatch", type(tasks).__name__, "make one with mlkernels.tasks")
-
-
-@jax.jit
-def _points(tasks: TaskBatch) -> Array:
-    """All points of all tasks, queries first: `[B*n + B*m, ...]`."""
-    q, s = tasks.query_x, tasks.support_x
-    return jnp.concatenate([q.reshape(-1, *q.shape[2:]), s.reshape(-1, *s.shape[2:])])
-
-
-def task_operators(tasks: TaskBatch, inner_kernel: KernelFn, loop: dict) -> Array:
-    """`A_i = K(X_i, X'_i) T_i` of every task, `[B, n, m]`, from one kernel matrix a task."""
+def _operators(tasks: TaskBatch, inner_kernel: KernelFn, loop: dict) -> Array:
+    """`A_i` of every task, from one kernel matrix a task."""
     points = jnp.concatenate([tasks.query_x, tasks.support_x], axis=1)
-    K = float64(jax.vmap(lambda x: inner_kernel(x, x))(points), "inner_kernel")
-    query_support, support = _blocks(K, tasks.query_x.shape[1])
-    return query_support @ adaptation_operator(support, **loop)
-
-
-@partial(jax.jit, static_argnums=1)
-def _blocks(K: Array, n: int) -> tuple[Array, Array]:
-    """Of each task the kernel between queries and support, and that of the support with itself."""
-    return K[:, :n, n:], K[:, n:, n:]
+    K = jax.vmap(lambda x: inner_kernel(x, x))(points)
+    return task_operators(K[:, :, tasks.queries :], **loop)
 
 
 def analytic_metantk(
@@ -91,31 +71,17 @@ def analytic_metantk(
     Source: Wang et al. 2022, the analytic MetaNTK; notebooks/01_derive_metantk.
     """
     left, right = (tasks if rows is None else rows), (tasks if columns is None else columns)
-    check_tasks(left, "tasks")
+    check_tasks(left)
     check_tasks(right, "columns")
     loop = {"inner_rate": inner_rate, "inner_steps": inner_steps, "flow": flow, "ridge": ridge}
-    points1 = _points(left)
-    points2 = points1 if left is right else _points(right)
+    points1 = all_points(left)
+    points2 = points1 if left is right else all_points(right)
     require(
         4 * 8 * len(points1) * len(points2), f"kernels of {len(points1)} by {len(points2)} points", "take fewer tasks"
     )
     theta = float64(ntk(points1, points2), "ntk")
-    A1 = task_operators(left, inner_kernel or ntk, loop)
-    A2 = A1 if left is right else task_operators(right, inner_kernel or ntk, loop)
-    return _composed(theta, A1, A2, left is right)
-
-
-@partial(jax.jit, static_argnums=3)
-def _composed(theta: Array, A1: Array, A2: Array, symmetric: bool) -> Array:
-    phi = _subtract(_subtract(theta, A1).T, A2).T
-    return (phi + phi.T) / 2 if symmetric else phi
-
-
-def _subtract(theta: Array, A: Array) -> Array:
-    """Rows of `theta` are queries, then support points: query rows minus `A_i` times the support rows of task i."""
-    B, n, m = A.shape
-    query, support = theta[: B * n], theta[B * n :].reshape(B, m, -1)
-    return query - (A @ support).reshape(B * n, -1)
+    A1 = _operators(left, inner_kernel or ntk, loop)
+    return composite(theta, A1, None if left is right else _operators(right, inner_kernel or ntk, loop))
 
 
 def adapted_outputs(
@@ -157,11 +123,6 @@ def adapted_outputs(
     """
     check_tasks(tasks)
     loop = {"inner_rate": inner_rate, "inner_steps": inner_steps, "flow": flow, "ridge": ridge}
-    A = task_operators(tasks, inner_kernel, loop)
+    A = _operators(tasks, inner_kernel, loop)
     support, query = (0.0, 0.0) if initial is None else initial
-    return _reached(A, float64(tasks.support_y, "support_y"), support, query)
-
-
-@jax.jit
-def _reached(A: Array, labels: Array, support, query) -> Array:
-    return query + A @ (labels - support)
+    return query + A @ (float64(tasks.support_y, "support_y") - support)

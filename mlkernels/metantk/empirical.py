@@ -10,13 +10,15 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.inner_loop import wide_mlp
 from mlkernels.inner_loop.descent import adapted
+from mlkernels.inner_loop.losses import loss_of
 from mlkernels.inner_loop.settings import InnerLoop
-from mlkernels.kernels import check_outputs, gram
-from mlkernels.metantk import wide
-from mlkernels.metantk.analytic import check_tasks
+from mlkernels.inner_loop.wide_mlp import adapted_outputs, factors, network_of, split, zero_taps
+from mlkernels.kernels import OUTPUTS, gram
+from mlkernels.metantk.composite import check_tasks
 from mlkernels.metantk.operator import check_loop
+from mlkernels.networks import MLP
+from mlkernels.support.arguments import one_of
 from mlkernels.support.memory import require
 from mlkernels.tasks import TaskBatch
 
@@ -80,9 +82,8 @@ def empirical_metantk(
     Source: Wang et al. 2022, the definition of the MetaNTK; notebooks/01_derive_metantk.
     """
     check_tasks(tasks)
-    check_outputs(outputs)
-    if adapt not in ("all", "head"):
-        raise bad_input("adapt", "'all' or 'head'", repr(adapt), "name one of them")
+    one_of("outputs", outputs, OUTPUTS)
+    one_of("adapt", adapt, ("all", "head"))
     if adapt == "head" and not (isinstance(params, dict) and "head" in params):
         raise bad_input("params", 'a dictionary with an entry "head"', type(params).__name__, "name the last layer so")
     if not isinstance(inner_steps, int) or inner_steps < 0:
@@ -91,9 +92,9 @@ def empirical_metantk(
         )
     check_loop(inner_rate, inner_steps, 0.0, False, "inner")
     if adapt == "all" and outputs != "trace":
-        network = wide_mlp.network_of(apply, params, tasks, 2 * wide.rows(tasks, inner_steps, outputs))
+        network = network_of(apply, params, tasks, 2 * wide_rows(tasks, inner_steps, outputs))
         if network is not None:
-            return wide.metantk(network, params, tasks, inner_rate, inner_steps, outputs)
+            return wide_metantk(network, params, tasks, inner_rate, inner_steps, outputs)
     B, n = tasks.query_x.shape[:2]
     k = 1 if outputs == "sum" else tasks.query_y.shape[-1]
     size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(params))
@@ -108,3 +109,39 @@ def empirical_metantk(
             blocks[i][j] = gram(jacobians[i], jacobians[j], outputs)
             blocks[j][i] = blocks[i][j].T
     return jnp.block(blocks)
+
+
+@partial(jax.jit, static_argnums=(0, 4, 5))
+def wide_metantk(network: MLP, params, tasks: TaskBatch, rate, steps: int, outputs: str) -> Array:
+    """The same for outputs "sum" or "full", without a Jacobian, in `wide_rows(...)` squared numbers: see `wide_mlp`."""
+    weights, rest = split(network, params)
+
+    def one(task):
+        taps = zero_taps(network, weights, task, steps)
+
+        def meta_output(rest, taps):
+            y, uses = adapted_outputs(
+                network, weights, rest, rate, task, taps, steps, partial(loss_of, "half_sum_squares")
+            )
+            return (y.sum(-1) if outputs == "sum" else y).reshape(-1), uses
+
+        y, pullback, uses = jax.vjp(meta_output, rest, taps, has_aux=True)
+        by_rest, by_taps = jax.vmap(pullback)(jnp.eye(len(y), dtype=y.dtype))
+        return by_rest, factors(jax.tree.map(lambda use: use[None], uses), by_taps)
+
+    by_rest, by_weights = jax.lax.map(one, tasks)
+    total = 0.0
+    for leaf in jax.tree.leaves(by_rest):  # [B, n*k, p]
+        rows = leaf.reshape(-1, leaf.shape[-1])
+        total = total + rows @ rows.T
+    for left, right in by_weights.values():  # [B, n*k, r, in] and [B, n*k, r, out]
+        size, r = left.shape[0] * left.shape[1], left.shape[2]
+        products = [flat @ flat.T for flat in (left.reshape(size * r, -1), right.reshape(size * r, -1))]
+        total = total + (products[0] * products[1]).reshape(size, r, size, r).sum((1, 3))
+    return total
+
+
+def wide_rows(tasks: TaskBatch, steps: int, outputs: str) -> int:
+    """Rows of all factors together: the outputs of all tasks times the products that each has to do with."""
+    B, n, k = tasks.query_y.shape
+    return B * n * (1 if outputs == "sum" else k) * (2 * steps * tasks.support_x.shape[1] + n)

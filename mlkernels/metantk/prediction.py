@@ -62,14 +62,13 @@ def predict(
 
     Source: Wang et al. 2022, the function-space solution; notebooks/01_derive_metantk.
     """
-    loop = {"inner_kernel": inner_kernel, "inner_rate": inner_rate, "inner_steps": inner_steps}
-    loop |= {"flow": flow, "ridge": ridge}
-    phi = analytic_metantk(tasks, ntk, **loop)
-    phi_new = phi if new_tasks is tasks else analytic_metantk(tasks, ntk, rows=new_tasks, **loop)
+    K = inner_kernel or ntk
+    loop = {"inner_rate": inner_rate, "inner_steps": inner_steps, "flow": flow, "ridge": ridge}
+    phi = analytic_metantk(tasks, ntk, inner_kernel=K, **loop)
+    phi_new = phi if new_tasks is tasks else analytic_metantk(tasks, ntk, inner_kernel=K, rows=new_tasks, **loop)
     if initial is None:
-        inner = {"inner_rate": inner_rate, "inner_steps": inner_steps, "flow": flow, "ridge": ridge}
-        start = adapted_outputs(tasks, inner_kernel or ntk, **inner)
-        start_new = start if new_tasks is tasks else adapted_outputs(new_tasks, inner_kernel or ntk, **inner)
+        start = adapted_outputs(tasks, K, **loop)
+        start_new = start if new_tasks is tasks else adapted_outputs(new_tasks, K, **loop)
     else:
         start, start_new = initial
     outer = {"outer_rate": outer_rate, "outer_steps": outer_steps, "flow": outer_flow, "ridge": outer_ridge}

@@ -17,7 +17,7 @@ from mlkernels.nas.evaluation.compare import (
 )
 from mlkernels.nas.evaluation.evaluate import Evaluated, evaluate, pixels_of
 from mlkernels.nas.pictures.search_images import search_tasks
-from mlkernels.nas.scores.kernel_scores import condition_score, metantk_score, score_of, task_images
+from mlkernels.nas.scores.kernel_scores import condition_score, metantk_score, score_of
 from mlkernels.nas.scores.training_free import SCORES, ScoreSettings, training_free_scores
 from mlkernels.nas.searching.estimate import estimate, round_flops
 from mlkernels.nas.searching.ranking import dense_ranks
@@ -34,6 +34,6 @@ __all__ = [
     "ScoreSettings", "SearchSettings", "Space", "Spread", "TrainProgress", "TrainSettings", "Trained", "agreement",
     "agreement_gain", "condition_score", "dense_ranks", "estimate", "evaluate", "flop_count", "init", "load_trained",
     "metantk_score", "parameter_count", "pixels_of", "random_genotypes", "repeatability", "replay", "round_flops",
-    "run_block", "sample_kernels", "score_of", "score_spread", "search", "search_tasks", "task_images", "train",
+    "run_block", "sample_kernels", "score_of", "score_spread", "search", "search_tasks", "train",
     "trained_accuracies", "training_free_scores",
 ]  # fmt: skip

@@ -18,11 +18,13 @@ from mlkernels import datasets
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice
 from mlkernels.course.plots.drawings import FAINT, GONE, colour_of, draw_cell, name_of
+from mlkernels.kernels import Kernels
+from mlkernels.metantk import all_points
 from mlkernels.nas import CELL_TYPES, SPACES, Layout, flop_count, parameter_count
-from mlkernels.nas.engine.gram import Kernels, sample_kernels
+from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.pictures.search_images import search_tasks
-from mlkernels.nas.scores.kernel_scores import Score, condition_score, metantk_kernel, task_images
+from mlkernels.nas.scores.kernel_scores import Score, condition_score, metantk_kernel
 from mlkernels.tasks import TaskBatch
 
 SPACE = SPACES["darts_fewshot"]
@@ -103,7 +105,7 @@ def numbers(**operations: str) -> Numbers:
     """
     gates, found = gates_of(**operations), []
     for tasks, params in problem():
-        kernels = sample_kernels(LAYOUT, params, gates, task_images(tasks))
+        kernels = sample_kernels(LAYOUT, params, gates, all_points(tasks))
         found.append((np.asarray(metantk_kernel(kernels, tasks)), np.asarray(kernels.ntk)))
     phis, ntks = zip(*found, strict=True)
     return Numbers(

@@ -18,6 +18,7 @@ from mlkernels import kernels, metantk, tasks
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
 from mlkernels.errors import bad_input
+from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
 
 B, SUPPORT, QUERIES, GRID = 3, 6, 6, 60
@@ -39,42 +40,28 @@ def problem() -> tasks.SinusoidTasks:
     return replace(found, batch=replace(found.batch, query_x=query_x, query_y=found.value(query_x)))
 
 
-def _indices() -> tuple[tasks.TaskBatch, tasks.TaskBatch]:
-    """The tasks with each point replaced by its row in the kernel tables; then task 1 with the grid as its queries."""
-    batch = problem().batch
-    support = jnp.arange(B * SUPPORT).reshape(B, SUPPORT, 1)
-    query = B * SUPPORT + jnp.arange(B * QUERIES).reshape(B, QUERIES, 1)
-    grid = B * (SUPPORT + QUERIES) + jnp.arange(GRID).reshape(1, GRID, 1)
-    whole = tasks.TaskBatch(support, batch.support_y, query, batch.query_y)
-    return whole, tasks.TaskBatch(support[:1], batch.support_y[:1], grid, jnp.zeros((1, GRID, 1)))
-
-
 @lru_cache(maxsize=len(WIDTHS))
-def tables(width: float) -> tuple[jax.Array, jax.Array]:
-    """NTK and NNGP between all points of the demo, `[N, N]` each, of one network of this width."""
-    batch = problem().batch
+def both_kernels(width: float) -> kernels.Kernels:
+    """The kernels of one network of this width between all points of the tasks, then the grid, `[N, N]` each."""
     grid = jnp.linspace(-REACH, REACH, GRID)[:, None]
-    points = jnp.concatenate([batch.support_x.reshape(-1, 1), batch.query_x.reshape(-1, 1), grid])
+    points = jnp.concatenate([metantk.all_points(problem().batch), grid])
     if math.isinf(width):
-        nngp, ntk = kernels.infinite_kernels(MLP(1, b_std=1.0), points)
-        return ntk, nngp
+        return kernels.infinite_kernels(MLP(1, b_std=1.0), points)
     network = MLP(int(width), b_std=1.0)
     params = network.init(jax.random.key(0), (1,))
-    ntk = kernels.empirical_ntk(network.apply, params, points)
-    return ntk, kernels.empirical_nngp(network.apply, params, points)
+    nngp = kernels.empirical_nngp(network.apply, params, points)
+    return kernels.Kernels(nngp, kernels.empirical_ntk(network.apply, params, points))
 
 
 @jax.jit
 def _algebra(ntk, inner, rate, count, ridge):
-    """Phi, and the prediction of task 1 on the grid, from tables alone. Everything that a slider moves is traced."""
-
-    def look_up(table):
-        return lambda rows, columns: table[rows[:, 0]][:, columns[:, 0]]
-
-    whole, first = _indices()
+    """Phi, and the prediction of task 1 on the grid, from kernels alone. Everything that a slider moves is traced."""
     loop = {"inner_rate": rate, "inner_steps": count, "ridge": ridge}
-    phi = metantk.analytic_metantk(whole, look_up(ntk), inner_kernel=look_up(inner), **loop)
-    return phi, metantk.adapted_outputs(first, look_up(inner), **loop)[0, :, 0]
+    K = within_tasks(inner[:-GRID, :-GRID], B, QUERIES)
+    phi = composite(ntk[:-GRID, :-GRID], task_operators(K, **loop))
+    grid_support = inner[-GRID:, B * QUERIES : B * QUERIES + SUPPORT]
+    A = task_operators(jnp.concatenate([grid_support, K[0, QUERIES:]])[None], **loop)
+    return phi, (A @ problem().batch.support_y[:1])[0, :, 0]
 
 
 @dataclass(frozen=True)
@@ -110,14 +97,18 @@ def numbers(width: float, inner_steps: float, inner_rate: float, ridge: float, a
 
     Source: notebooks/01_derive_metantk.
     """
-    tables_ = {w: tables(w) for w in (width, math.inf)}
-    inner = {w: t[0 if adapts == "MAML" else 1] for w, t in tables_.items()}
-    support = np.asarray(inner[width])[: B * SUPPORT, : B * SUPPORT].reshape(B, SUPPORT, B, SUPPORT)
-    largest = max(np.linalg.eigvalsh(support[i, :, i])[-1] for i in range(B))
+
+    def outer_and_inner(width):
+        both = both_kernels(width)
+        return both.ntk, both.ntk if adapts == "MAML" else both.nngp
+
+    ntk, inner = outer_and_inner(width)
+    support = within_tasks(inner[:-GRID, :-GRID], B, QUERIES)[:, QUERIES:]
+    largest = np.linalg.eigvalsh(support).max()
     if inner_rate * largest >= 2:
         raise bad_input("inner rate", f"below 2 / lambda_max = {2 / largest:.3g}", inner_rate, "choose a smaller one")
-    phi, prediction = _algebra(tables_[width][0], inner[width], inner_rate, float(inner_steps), ridge)
-    limit, _ = _algebra(tables_[math.inf][0], inner[math.inf], inner_rate, float(inner_steps), ridge)
+    phi, prediction = _algebra(ntk, inner, inner_rate, float(inner_steps), ridge)
+    limit, _ = _algebra(*outer_and_inner(math.inf), inner_rate, float(inner_steps), ridge)
     phi, limit = np.asarray(phi), np.asarray(limit)
     return Numbers(
         phi=phi,
@@ -176,7 +167,7 @@ def _describe(n: Numbers) -> str:
 
 def _warm() -> None:
     for width in WIDTHS:
-        tables(width)
+        both_kernels(width)
     numbers(math.inf, 1, 0.01, 0.0, "MAML")
 
 

@@ -19,6 +19,7 @@ from mlkernels import kernels, metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _maml_training as training
 from mlkernels.course.demos.demo import Demo, Progress, Stage, steps
+from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch, random_labels
 
@@ -40,10 +41,9 @@ def problem() -> TaskBatch:
 
 
 @lru_cache(maxsize=len(WIDTHS))
-def table(width: float) -> jax.Array:
-    """NTK between all points of all tasks, `[48, 48]`, support points first, of one network of this width."""
-    batch = problem()
-    points = jnp.concatenate([x.reshape(-1, DIMENSION) for x in (batch.support_x, batch.query_x)])
+def ntk_of(width: float) -> jax.Array:
+    """NTK between all points of all tasks, `[48, 48]`, of one network of this width."""
+    points = metantk.all_points(problem())
     if math.isinf(width):
         return kernels.infinite_kernels(MLP(1), points).ntk
     return kernels.empirical_ntk(training.network(width).apply, training.start(width, DIMENSION), points)
@@ -52,17 +52,10 @@ def table(width: float) -> jax.Array:
 @partial(jax.jit, static_argnames="count")
 def _algebra(ntk, count, inner_rate, inner_steps, outer_rate, label_scale):
     """Phi of the first `count` tasks, its eigenvalues, the outer rate, the loss of each mode after each outer step."""
-
-    def look_up(rows, columns):
-        return ntk[rows[:, 0]][:, columns[:, 0]]
-
     batch = problem()
-    support = jnp.arange(batch.tasks * SUPPORT).reshape(-1, SUPPORT, 1)
-    query = batch.tasks * SUPPORT + jnp.arange(batch.tasks * QUERIES).reshape(-1, QUERIES, 1)
-    indexed = TaskBatch(support, label_scale * batch.support_y, query, label_scale * batch.query_y)[:count]
-    loop = {"inner_rate": inner_rate, "inner_steps": inner_steps}
-    phi = metantk.analytic_metantk(indexed, look_up, **loop)
-    residual = metantk.adapted_outputs(indexed, look_up, **loop) - indexed.query_y  # f - f_0 starts at zero
+    A = task_operators(within_tasks(ntk, len(batch), QUERIES), inner_rate=inner_rate, inner_steps=inner_steps)
+    phi = composite(ntk, A)[: count * QUERIES, : count * QUERIES]
+    residual = (A @ (label_scale * batch.support_y) - label_scale * batch.query_y)[:count]  # f - f_0 starts at zero
     values = jnp.linalg.eigvalsh(phi)
     eta = outer_rate * 2 / (values[0] + values[-1])
     return phi, values, eta, metantk.mode_losses(phi, residual, outer_rate=eta, outer_steps=OUTER)
@@ -113,7 +106,7 @@ def numbers(
     """
     phi, values, eta, modes = (
         np.asarray(part)
-        for part in _algebra(table(width), tasks, inner_rate, float(inner_steps), outer_rate, label_scale)
+        for part in _algebra(ntk_of(width), tasks, inner_rate, float(inner_steps), outer_rate, label_scale)
     )
     losses = modes.sum(1)
     return Numbers(
@@ -223,7 +216,7 @@ def _describe(n: Numbers) -> str:
 
 def _warm() -> None:
     for width in WIDTHS:
-        table(width)
+        ntk_of(width)
     for tasks in TASKS:
         numbers(math.inf, 1, 0.1, 0.9, 0.1, tasks)
 

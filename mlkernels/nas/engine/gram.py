@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from functools import partial
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,26 +15,15 @@ import numpy as np
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.kernels import check_outputs
+from mlkernels.kernels import OUTPUTS, Kernels
 from mlkernels.nas.engine.devices import placed
 from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.operations import added, backward, forward, no_gradient, scaled, split
 from mlkernels.nas.engine.supernet import Record, check_images, run_cells, weightless
 from mlkernels.nas.space.blocks import Block
 from mlkernels.nas.space.layout import Layout
+from mlkernels.support.arguments import one_of
 from mlkernels.support.memory import require
-
-
-class Kernels(NamedTuple):
-    """Kernels of the network at its weights.
-
-    Attributes:
-        ntk: Gram of the per-sample gradients by all weights of convolutions and the head.
-        nngp: the head's part of it.
-    """
-
-    ntk: Array
-    nngp: Array
 
 
 def sample_kernels(
@@ -63,8 +51,8 @@ def sample_kernels(
         sharding: of the first axis over devices, A a multiple of their number; params then lie on all of them.
 
     Returns:
-        `Kernels`, each `[n, n]`, or `[n*ways, n*ways]` for "full", with A before that if gates have it; float64 in
-        64-bit JAX.
+        `Kernels`: the Gram of these gradients is `ntk`, the head's part of it `nngp`. Each `[n, n]`, or
+        `[n*ways, n*ways]` for "full", with A before that if gates have it; float64 in 64-bit JAX.
 
     Raises:
         InputError: batch normalisation, gates, images or outputs that do not fit, too little memory.
@@ -81,7 +69,7 @@ def sample_kernels(
     Source: Wang et al. 2022, its code, for the sum and for which weights count.
     """
     how = lowering(how)
-    check_outputs(outputs)
+    one_of("outputs", outputs, OUTPUTS)
     if layout.norm != "group":
         do = "make the Layout with norm='group'"
         raise bad_input("norm", "group normalisation for per-sample gradients", repr(layout.norm), do)
@@ -124,7 +112,7 @@ def sample_kernels(
         jax.block_until_ready(tape.total)  # else what is queued up holds memory
     if layout.stem and behind[0] is not None:
         tape.back(layout.first, params["stem"], images, behind[0])
-    return Kernels(tape.total[0], nngp[0]) if one else Kernels(tape.total, nngp)
+    return Kernels(nngp[0], tape.total[0]) if one else Kernels(nngp, tape.total)
 
 
 @partial(jax.jit, static_argnums=(1, 2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +12,11 @@ import numpy as np
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.metantk import adaptation_operator
-from mlkernels.metantk.operator import check_loop, float64
-from mlkernels.nas.engine.gram import Kernels, sample_kernels
+from mlkernels.kernels import Kernels
+from mlkernels.metantk import all_points
+from mlkernels.metantk.composite import composite, task_operators, within_tasks
+from mlkernels.metantk.operator import check_loop
+from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.supernet import logits
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import one_of
@@ -84,69 +87,20 @@ def condition_score(kernel, *, precision=jnp.float64) -> Score:
     return Score(largest / smallest, smallest, largest, note)
 
 
-def composite(theta: Array, inner: Array, tasks: int, queries: int, *, inner_time, ridge) -> Array:
-    r"""The composite MetaNTK from matrices over all points, all queries first.
-
-    .. math:: \Phi = D\, \Theta\, D^\top, \qquad D = \big[I, -\mathrm{diag}_i\, K(X_i, X'_i)\, T_i\big]
-
-    Args:
-        theta: the NTK, `[N, N]`: `tasks * queries` rows of queries, task by task, then those of the support sets.
-        inner: K, the kernel in which the inner loop moves, of the same shape: theta for MAML, the head's for ANIL.
-        tasks, queries: how many tasks, and rows of queries in each (queries times outputs for a "full" kernel).
-        inner_time: rate times steps of gradient flow in the inner loop; `math.inf` allowed.
-        ridge: added to K in the inverse.
-
-    Returns:
-        `[tasks * queries, tasks * queries]`, float64, symmetric.
-
-    Raises:
-        InputError: as `metantk.adaptation_operator`.
-
-    Example:
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> K = jnp.array([[2.0, 1.0], [1.0, 1.0]])
-        >>> composite(K, K, 1, 1, inner_time=math.inf, ridge=0.0)
-        Array([[1.]], dtype=float64)
-
-    Source: Wang et al. 2022; the same sandwich as `metantk.analytic_metantk`, for kernels that are matrices already.
-    """
-    theta, inner = float64(theta, "theta"), float64(inner, "inner")
-    B, n = tasks, queries
-    m = (len(theta) - B * n) // B
-    own = jnp.arange(B)
-    query_support = inner[: B * n, B * n :].reshape(B, n, B, m)[own, :, own]
-    support = inner[B * n :, B * n :].reshape(B, m, B, m)[own, :, own]
-    T = adaptation_operator(support, inner_rate=1.0, inner_steps=inner_time, flow=True, ridge=ridge)
-    A = query_support @ T
-
-    def subtract(rows):
-        return rows[: B * n] - (A @ rows[B * n :].reshape(B, m, -1)).reshape(B * n, -1)
-
-    phi = subtract(subtract(theta).T)
-    return (phi + phi.T) / 2
-
-
-def task_images(tasks: TaskBatch) -> Array:
-    """All images of all tasks, queries first: `[B*n + B*m, height, width, colours]`."""
-    if not isinstance(tasks, TaskBatch):
-        raise bad_input("tasks", "a TaskBatch", type(tasks).__name__, "make one with mlkernels.tasks")
-    both = (tasks.query_x, tasks.support_x)
-    return jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in both])
-
-
 def metantk_kernel(
     kernels: Kernels, tasks: TaskBatch, *, algorithm: str = "maml", inner_time=math.inf, ridge=1e-3
 ) -> Array:
-    """The composite MetaNTK of tasks from `sample_kernels` of `task_images(tasks)`: of queries, `[B*n, B*n]`.
+    """The composite MetaNTK of tasks from `sample_kernels` of `metantk.all_points(tasks)`: of queries, `[B*n, B*n]`.
 
     Args:
         kernels: the NTK and the head's kernel of all images.
         tasks: B tasks.
         algorithm: "maml" or "anil": which kernel the inner loop moves in.
-        inner_time, ridge: as in `composite`, on the scale of these kernels.
+        inner_time: rate times steps of gradient flow in the inner loop; `math.inf` allowed.
+        ridge: added to the inner kernel's eigenvalues in the inverse, on the scale of these kernels.
 
     Raises:
-        InputError: an unknown algorithm; as `composite`.
+        InputError: an unknown algorithm; a bad inner time or ridge; JAX without float64.
 
     Example:
         >>> jax.config.update("jax_enable_x64", True)
@@ -161,10 +115,13 @@ def metantk_kernel(
     rows = tasks.queries * (len(kernels.ntk) // points)
     inner = kernels.ntk if algorithm == "maml" else kernels.nngp
     check_loop(1.0, inner_time, ridge, True, "inner", called="inner_time")
-    return _composite(kernels.ntk, inner, tasks.tasks, rows, inner_time=inner_time, ridge=ridge)
+    return _metantk(kernels.ntk, inner, tasks.tasks, rows, inner_time, ridge)
 
 
-_composite = jax.jit(composite, static_argnames=("tasks", "queries"))
+@partial(jax.jit, static_argnames=("tasks", "queries"))
+def _metantk(theta: Array, inner: Array, tasks: int, queries: int, inner_time, ridge) -> Array:
+    K = within_tasks(inner, tasks, queries)
+    return composite(theta, task_operators(K, inner_rate=1.0, inner_steps=inner_time, flow=True, ridge=ridge))
 
 
 def metantk_score(
@@ -207,7 +164,7 @@ def metantk_score(
 
     Source: Wang et al. 2022 (MetaNTK-NAS).
     """
-    kernels = sample_kernels(layout, params, gates, task_images(tasks), outputs=outputs, how=how)
+    kernels = sample_kernels(layout, params, gates, all_points(tasks), outputs=outputs, how=how)
     precision = params["head"][0].dtype
     return score_of(kernels, tasks, algorithm=algorithm, inner_time=inner_time, ridge=ridge, precision=precision)
 
@@ -215,30 +172,16 @@ def metantk_score(
 def score_of(
     kernels: Kernels, tasks: TaskBatch, *, algorithm: str = "maml", inner_time=math.inf, ridge=1e-3, precision
 ) -> Score:
-    """`metantk_score` from kernels that are there already; for `algorithm` "none" `ntk_score`."""
+    """`metantk_score` from kernels that are there already.
+
+    For `algorithm` "none" it is the condition number of the plain NTK over all images (Chen et al. 2021, TE-NAS).
+    """
     if not (np.isfinite(kernels.ntk).all() and np.isfinite(kernels.nngp).all()):
         return condition_score(np.full(kernels.ntk.shape, np.nan))
     if algorithm == "none":
         return condition_score(kernels.ntk, precision=precision)
     phi = metantk_kernel(kernels, tasks, algorithm=algorithm, inner_time=inner_time, ridge=ridge)
     return condition_score(phi, precision=precision)
-
-
-def ntk_score(
-    layout: Layout, params: dict, gates, tasks: TaskBatch, *, outputs: str = "sum", how: str = "auto"
-) -> Score:
-    """The condition number of the plain NTK over all images of the tasks: the lower the better.
-
-    Args:
-        layout, params, gates, tasks, outputs, how: as in `metantk_score`.
-
-    Returns:
-        A `Score`.
-
-    Source: Chen et al. 2021 (TE-NAS).
-    """
-    kernels = sample_kernels(layout, params, gates, task_images(tasks), outputs=outputs, how=how)
-    return condition_score(kernels.ntk, precision=params["head"][0].dtype)
 
 
 def gradient_norm(layout: Layout, params: dict, gates, tasks: TaskBatch, *, how: str = "auto") -> float:
@@ -259,7 +202,7 @@ def gradient_norm(layout: Layout, params: dict, gates, tasks: TaskBatch, *, how:
 
     Source: Abdelfattah et al. 2021, for the score.
     """
-    images = task_images(tasks)
+    images = all_points(tasks)
     if tasks.outputs != layout.ways:
         raise bad_input("tasks", f"{layout.ways} ways", tasks.outputs, "make the Layout with as many ways")
     labels = jnp.concatenate([y.reshape(-1, layout.ways) for y in (tasks.query_y, tasks.support_y)])

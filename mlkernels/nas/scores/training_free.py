@@ -13,10 +13,11 @@ from jax import Array
 
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
+from mlkernels.metantk import all_points
 from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
-from mlkernels.nas.scores.kernel_scores import ALGORITHMS, gradient_norm, random_score, score_of, task_images
+from mlkernels.nas.scores.kernel_scores import ALGORITHMS, gradient_norm, random_score, score_of
 from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.space.cost import flop_count, parameter_count
 from mlkernels.nas.space.layout import Layout
@@ -126,7 +127,7 @@ def _scorer(settings: ScoreSettings, dataset: Dataset, *, key: Array) -> Callabl
     precision = params["head"][0].dtype
 
     def scores(number: int, gates: np.ndarray) -> dict[str, float]:
-        kernels = sample_kernels(layout, params, gates, task_images(tasks))
+        kernels = sample_kernels(layout, params, gates, all_points(tasks))
         row = {
             "metantk": -np.log(score_of(kernels, tasks, **told, precision=precision).value),
             "ntk": -np.log(score_of(kernels, tasks, algorithm="none", precision=precision).value),

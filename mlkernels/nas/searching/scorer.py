@@ -16,11 +16,13 @@ from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mlkernels.datasets import Dataset
+from mlkernels.kernels import Kernels
+from mlkernels.metantk import all_points
 from mlkernels.nas.engine.devices import gathered, mesh_of, placed
-from mlkernels.nas.engine.gram import Kernels, bytes_needed, sample_kernels
+from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
-from mlkernels.nas.scores.kernel_scores import score_of, task_images
+from mlkernels.nas.scores.kernel_scores import score_of
 from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.support.memory import available_bytes, require
@@ -117,15 +119,15 @@ class Scorer:
             return [None] * len(items), [""] * len(items)
         full = [*items, *[items[-1]] * (self.batch - len(items))]  # one shape, compiled once
         drawn = [self._images(item.draw)[0] for item in full]
-        images = np.stack([np.asarray(task_images(tasks)) for tasks in drawn])
+        images = np.stack([np.asarray(all_points(tasks)) for tasks in drawn])
         gates = np.stack([item.gates for item in full])
         found = sample_kernels(s.layout, self.params, gates, images, outputs=s.outputs, sharding=self.spread)
-        ntk, nngp = (gathered(part) for part in found)
+        nngp, ntk = (gathered(part) for part in found)
         algorithm = s.algorithm if s.condition == "metantk" else "none"
         given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "precision": s.dtype}
         conditions, notes = [], []
         for number, tasks in enumerate(drawn[: len(items)]):
-            kernels = Kernels(ntk[number], nngp[number])
+            kernels = Kernels(nngp[number], ntk[number])
             score = score_of(kernels, tasks, **given)
             value = score.value
             if s.reference_quirks:
@@ -166,7 +168,7 @@ def blind(kernels: Kernels, smallest: float, largest: float) -> float:
     """The condition number as the published code has it: 1e5 for NaN, and below zero where an eigenvalue is.
 
     Example:
-        >>> blind(Kernels(np.eye(2), np.eye(2)), 1.0, 2.0), blind(Kernels(np.eye(2), 2 * np.eye(2)), -1.0, 2.0)
+        >>> blind(Kernels(np.eye(2), np.eye(2)), 1.0, 2.0), blind(Kernels(nngp=np.eye(2), ntk=2 * np.eye(2)), -1.0, 2.0)
         (100000.0, -2.0)
     """
     if math.isnan(smallest) or np.array_equal(kernels.ntk, kernels.nngp):

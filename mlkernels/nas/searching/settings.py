@@ -10,7 +10,7 @@ import jax
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.kernels import check_outputs
+from mlkernels.kernels import OUTPUTS
 from mlkernels.nas.engine.weights import INITIALISATIONS
 from mlkernels.nas.scores.kernel_scores import ALGORITHMS
 from mlkernels.nas.space.layout import Layout
@@ -76,7 +76,7 @@ class SearchSettings:
     def __post_init__(self) -> None:
         if not isinstance(self.layout, Layout) or self.layout.norm != "group" or self.layout.depth is not None:
             raise bad_input("layout", "a whole Layout with group normalisation", self.layout, "make one: nas.Layout()")
-        check_outputs(self.outputs)
+        one_of("outputs", self.outputs, OUTPUTS)
         for name, known in (
             ("algorithm", ALGORITHMS),
             ("condition", CONDITIONS),

@@ -1,0 +1,128 @@
+"""The composite MetaNTK of many tasks as algebra of matrices.
+
+Rows and columns of a kernel over all points are in the order of `all_points`: the queries of all tasks, task by task,
+then the support points of all tasks, task by task.
+"""
+
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from mlkernels.errors import bad_input
+from mlkernels.metantk.operator import adaptation_operator, float64
+from mlkernels.tasks import TaskBatch
+
+
+def check_tasks(tasks, name: str = "tasks") -> None:
+    if not isinstance(tasks, TaskBatch):
+        raise bad_input(name, "a TaskBatch", type(tasks).__name__, "make one with mlkernels.tasks")
+
+
+def all_points(tasks: TaskBatch) -> Array:
+    """The inputs of all tasks in the order in which kernels have them here: all queries, then all support points.
+
+    Args:
+        tasks: B tasks of n query and m support points.
+
+    Returns:
+        `[B*n + B*m, ...]`.
+
+    Raises:
+        InputError: no TaskBatch.
+
+    Example:
+        >>> x, y = jnp.array([[[1.0], [2.0]], [[3.0], [4.0]]]), jnp.zeros((2, 2, 1))
+        >>> all_points(TaskBatch(support_x=10 * x, support_y=y, query_x=x, query_y=y))[:, 0].tolist()
+        [1.0, 2.0, 3.0, 4.0, 10.0, 20.0, 30.0, 40.0]
+    """
+    check_tasks(tasks)
+    return jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in (tasks.query_x, tasks.support_x)])
+
+
+def within_tasks(kernel: Array, tasks: int, queries: int) -> Array:
+    """The blocks of a kernel over all points that the inner loops use: each task's points against its support points.
+
+    Args:
+        kernel: K over all points, `[B*n + B*m, B*n + B*m]`.
+        tasks, queries: B, and n, the rows of queries in each (queries times outputs for a "full" kernel).
+
+    Returns:
+        `[B, n + m, m]`: in each task the n queries, then the m support points.
+
+    Example:
+        >>> within_tasks(jnp.arange(16.0).reshape(4, 4), 2, 1).tolist()
+        [[[2.0], [10.0]], [[7.0], [15.0]]]
+    """
+    B, support = tasks, kernel[:, tasks * queries :]
+    parts = (rows.reshape(B, -1, B, support.shape[1] // B) for rows in jnp.split(support, [B * queries]))
+    return jnp.concatenate(list(parts), axis=1)[jnp.arange(B), :, jnp.arange(B)]
+
+
+def task_operators(inner_kernel: Array, *, inner_rate, inner_steps, flow: bool = False, ridge=0.0) -> Array:
+    r"""How the inner loop of each task carries a change of its support outputs over to its queries.
+
+    .. math:: A_i = K(X_i, X'_i)\, T_i
+
+    Args:
+        inner_kernel: K, in which the inner loop moves, `[B, n + m, m]`: of each task its n queries, then its m support
+            points, against its support points.
+        inner_rate, inner_steps, flow, ridge: the inner loop, as in `adaptation_operator`.
+
+    Returns:
+        `[B, n, m]`, float64.
+
+    Raises:
+        InputError: as `adaptation_operator`.
+
+    Example:
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> task_operators(jnp.array([[[1.0], [2.0]]]), inner_rate=0.1, inner_steps=1).tolist()
+        [[[0.1]]]
+
+    Source: Wang et al. 2022; notebooks/01_derive_metantk.
+    """
+    K = float64(inner_kernel, "inner_kernel")
+    m = K.shape[-1]
+    T = adaptation_operator(K[:, -m:], inner_rate=inner_rate, inner_steps=inner_steps, flow=flow, ridge=ridge)
+    return K[:, :-m] @ T
+
+
+@jax.jit
+def composite(theta: Array, A_rows: Array, A_columns: Array | None = None) -> Array:
+    r"""The composite MetaNTK: all pairs of tasks at once.
+
+    .. math:: \Phi_{ij} = \Theta(X_i, X_j) - A_i \Theta(X'_i, X_j) - \Theta(X_i, X'_j) A_j^\top
+              + A_i \Theta(X'_i, X'_j) A_j^\top
+
+    Args:
+        theta: Theta over all points, `[B*n + B*m, B*n + B*m]`, or between the points of two batches of tasks.
+        A_rows: `task_operators` of the tasks of the rows, `[B, n, m]`.
+        A_columns: those of the columns; None: the same tasks, and the kernel is made symmetric to the last bit.
+
+    Returns:
+        `[B*n, B*n]` (rows' B*n by columns' B*n), float64: task by task, in each its queries in order.
+
+    Raises:
+        InputError: JAX without float64, a theta that is not real.
+
+    Example:
+        >>> jax.config.update("jax_enable_x64", True)
+        >>> theta = jnp.array([[2.0, 1.0], [1.0, 1.0]])
+        >>> composite(theta, jnp.ones((1, 1, 1)))
+        Array([[1.]], dtype=float64)
+
+    Source: Wang et al. 2022, the analytic MetaNTK; notebooks/01_derive_metantk.
+    """
+    left = _less_support(float64(theta, "theta"), A_rows)
+    if A_columns is not None:
+        return _less_support(left.T, A_columns).T
+    phi = _less_support(left.T, A_rows).T
+    return (phi + phi.T) / 2
+
+
+def _less_support(theta: Array, A: Array) -> Array:
+    """The rows of queries minus `A_i` times the rows of support points of task i."""
+    B, n, m = A.shape
+    return theta[: B * n] - (A @ theta[B * n :].reshape(B, m, -1)).reshape(B * n, -1)
