@@ -7,6 +7,9 @@ convolution is a matrix product a tap, shifted afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import jax
@@ -17,38 +20,55 @@ from jax import Array, lax
 from mlkernels.errors import bad_input
 from mlkernels.nas.space.blocks import Conv, Norm, Pool
 
-LOWERINGS = ("shifts", "lax")
+LOWERINGS = ("auto", "shifts", "lax")
+_CHOSEN: ContextVar[str] = ContextVar("lowering", default="auto")
 EPSILON = 1e-5  # of the normalisations, as in PyTorch
 
 
-def lowering(name: str = "auto") -> str:
-    """How convolutions are written for XLA: "shifts" on a CPU, "lax" (`lax.conv`) elsewhere, unless `name` says which.
+@contextmanager
+def lowering(name: str) -> Iterator[None]:
+    """A context, of this thread alone, that says how convolutions are written for XLA.
+
+    A `jax.jit` of one's own keeps what it was traced with: open the context inside of it.
+
+    Args:
+        name: "shifts", "lax" (`lax.conv`), or "auto", as without a context: "shifts" on a CPU, "lax" elsewhere.
 
     Raises:
         InputError: another name.
 
     Example:
-        >>> lowering("lax")
+        >>> with lowering("lax"):
+        ...     current_lowering()
         'lax'
     """
-    if name == "auto":
-        return "shifts" if jax.default_backend() == "cpu" else "lax"
     if name not in LOWERINGS:
         raise bad_input("lowering", "auto, shifts or lax", repr(name), "leave it at auto")
-    return name
+    before = _CHOSEN.set(name)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(before)
 
 
-def conv(step: Conv, w: Array, x: Array, how: str) -> Array:
-    """A convolution; `how` is "shifts" or "lax".
+def current_lowering() -> str:
+    """ "shifts" or "lax", as the innermost `lowering` says."""
+    if (name := _CHOSEN.get()) != "auto":
+        return name
+    return "shifts" if jax.default_backend() == "cpu" else "lax"
+
+
+def conv(step: Conv, w: Array, x: Array) -> Array:
+    """A convolution, as `lowering` says.
 
     Example:
         >>> step = Conv(2, 2, (3, 3), depthwise=True)
-        >>> conv(step, jnp.ones((3, 3, 2)), jnp.ones((1, 4, 4, 2)), "shifts")[0, :, :, 0].tolist()
+        >>> conv(step, jnp.ones((3, 3, 2)), jnp.ones((1, 4, 4, 2)))[0, :, :, 0].tolist()
         [[4.0, 6.0, 6.0, 4.0], [6.0, 9.0, 9.0, 6.0], [6.0, 9.0, 9.0, 6.0], [4.0, 6.0, 6.0, 4.0]]
     """
     if step.kernel == (1, 1):
         return x[:, :: step.stride[0], :: step.stride[1]] @ w[0, 0]
-    if how == "lax":
+    if current_lowering() == "lax":
         d = step.dilation
         padding = [(d * (k // 2), d * (k // 2)) for k in step.kernel]
         w, groups = (w[:, :, None], step.inputs) if step.depthwise else (w, 1)
@@ -86,35 +106,33 @@ def _back(g: Array, pixels, kernel, stride, dilation: int = 1, fill=0) -> list[A
 
 
 def _fold(x: Array) -> Array:
-    """The image's parts, up to eight, added up: products are summed over pixels ten times faster after that."""
+    """The image's strips, up to eight, added up: products are summed over pixels ten times faster after that."""
     height = x.shape[1]
-    parts = max(count for count in range(1, 9) if height % count == 0)
-    rows = height // parts
-    return sum(x[:, i * rows : (i + 1) * rows] for i in range(parts))
+    strips = max(count for count in range(1, 9) if height % count == 0)
+    rows = height // strips
+    return sum(x[:, i * rows : (i + 1) * rows] for i in range(strips))
 
 
-def sample_gradients(step: Conv, w: Array, x: Array, g: Array, how: str) -> Array:
+def sample_gradients(step: Conv, w: Array, x: Array, g: Array) -> Array:
     """The gradient by a convolution's weights of each sample: `[n, *w.shape]`.
 
     Args:
-        step, w, x, how: as in `conv`.
+        step, w, x: as in `conv`.
         g: the gradient by the output.
 
     Example:
         >>> step, x = Conv(2, 3), jnp.ones((4, 5, 5, 2))
-        >>> sample_gradients(step, jnp.ones((1, 1, 2, 3)), x, jnp.ones((4, 5, 5, 3)), "shifts").shape
+        >>> sample_gradients(step, jnp.ones((1, 1, 2, 3)), x, jnp.ones((4, 5, 5, 3))).shape
         (4, 1, 1, 2, 3)
     """
-    if how == "lax":
+    if current_lowering() == "lax":
 
         def one(x, g):
-            return jax.vjp(lambda w: conv(step, w, x[None], how), w)[1](g[None])[0]
+            return jax.vjp(lambda w: conv(step, w, x[None]), w)[1](g[None])[0]
 
         return jax.vmap(one)(x, g)
     if step.depthwise:
-        seen = _shifts(x, step.kernel, step.stride, step.dilation)
-        folded = jnp.stack([_fold(part * g) for part in seen], axis=1)
-        return folded.sum((2, 3)).reshape(-1, *w.shape)
+        return _depthwise_gradients(step, w, x, g)
     return jnp.stack(tap_gradients(step, x, g), axis=1).reshape(-1, *w.shape)
 
 
@@ -144,6 +162,12 @@ def _depthwise(step: Conv, w: Array, x: Array) -> Array:
     return sum(part * tap for part, tap in zip(seen, _taps(w), strict=True))
 
 
+def _depthwise_gradients(step: Conv, w: Array, x: Array, g: Array) -> Array:
+    seen = _shifts(x, step.kernel, step.stride, step.dilation)
+    folded = jnp.stack([_fold(part * g) for part in seen], axis=1)
+    return folded.sum((2, 3)).reshape(-1, *w.shape)
+
+
 def _depthwise_forward(step, w, x):
     return _depthwise(step, w, x), (w, x)
 
@@ -152,7 +176,7 @@ def _depthwise_backward(step, saved, g):
     w, x = saved
     seers = _back(g, x.shape[1:3], step.kernel, step.stride, step.dilation)
     by_x = sum(part * tap for part, tap in zip(seers, _taps(w), strict=True))
-    return sample_gradients(step, w, x, g, "shifts").sum(0), by_x
+    return _depthwise_gradients(step, w, x, g).sum(0), by_x
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
@@ -165,8 +189,12 @@ def pool(step: Pool, x: Array) -> Array:
         >>> pool(Pool("average"), jnp.arange(4.0).reshape(1, 2, 2, 1)).ravel().tolist()
         [1.5, 1.5, 1.5, 1.5]
     """
-    pixels = x.shape[1:3]
-    return _max_pool(step, pixels, x) if step.kind == "max" else _average_pool(step, pixels, x)
+    pixels, channels = x.shape[1:3], x.shape[-1]
+    if step.kind == "max":
+        return _max_pool(step, pixels, x)
+    window = Conv(channels, channels, (3, 3), step.stride, depthwise=True)
+    inside = sum(_shifts(np.ones((1, *pixels, 1)), (3, 3), step.stride))  # pixels of the image that each output sees
+    return _depthwise(window, jnp.ones((3, 3, channels), x.dtype), x) / jnp.asarray(inside, x.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -191,27 +219,6 @@ def _max_pool_backward(step, pixels, winner, g):
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _average_pool(step: Pool, pixels: tuple[int, int], x: Array) -> Array:
-    return sum(_shifts(x, (3, 3), step.stride)) / _inside(step, pixels, x.dtype)
-
-
-def _inside(step: Pool, pixels: tuple[int, int], dtype) -> Array:
-    """How many pixels of the image each output sees."""
-    return jnp.asarray(sum(_shifts(np.ones((1, *pixels, 1)), (3, 3), step.stride)), dtype)
-
-
-def _average_pool_forward(step, pixels, x):
-    return _average_pool(step, pixels, x), None
-
-
-def _average_pool_backward(step, pixels, _, g):
-    return (sum(_back(g / _inside(step, pixels, g.dtype), pixels, (3, 3), step.stride)),)
-
-
-_average_pool.defvjp(_average_pool_forward, _average_pool_backward)
 
 
 def norm(step: Norm, x: Array) -> Array:

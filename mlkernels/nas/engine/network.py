@@ -16,7 +16,6 @@ from mlkernels.errors import bad_input
 from mlkernels.nas.engine.batch_norm import forward as forward_block
 from mlkernels.nas.engine.batch_norm import fresh
 from mlkernels.nas.engine.graph import Plan, Run, forward, plan_of
-from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.supernet import check_images
 from mlkernels.nas.engine.weights import init as init_supernet
 from mlkernels.nas.space.blocks import Block, Norm
@@ -126,7 +125,7 @@ def init(network: Network, *, key: Array, initialisation: str = "uniform", dtype
     Example:
         >>> text = "N: sk<0 s3<1 | c3<1 mp<2 | c3<0 c3<2 R: sk<0 s3<1 | f5<1 d3<2 | d3<2 d3<3"
         >>> network = Network(Layout(cells=2, channels=4, pixels=8, norm="batch"), text)
-        >>> parameters(init(network, key=jax.random.key(0)))
+        >>> sum(leaf.size for leaf in jax.tree.leaves(init(network, key=jax.random.key(0)).params))
         7505
 
     Source: PyTorch's defaults, with which the reference trains.
@@ -154,17 +153,12 @@ def init(network: Network, *, key: Array, initialisation: str = "uniform", dtype
 def _in_order(network: Network, drawn: dict) -> list:
     """A super-network's weights, of the blocks that the architecture has, in the plan's order."""
     found, space = [drawn["stem"]] if network.layout.stem else [], network.layout.space
-    for cell, own in zip(network.layout.stack, drawn["cells"], strict=True):
-        found += own["pre"]
+    for cell, weights in zip(network.layout.stack, drawn["cells"], strict=True):
+        found += weights["pre"]
         for node, chosen in enumerate(getattr(network.genotype, CELL_TYPES[cell.kind])):
             for name, source in chosen:
-                found += own["edges"][space.edges.index((node, source))][space.operations.index(name)]
+                found += weights["edges"][space.edges.index((node, source))][space.operations.index(name)]
     return found
-
-
-def parameters(variables: Variables) -> int:
-    """How many numbers are trained; equals `cost.parameter_count` with the head's classes."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
 
 
 def apply(
@@ -175,7 +169,6 @@ def apply(
     drop: float = 0.0,
     key: Array | None = None,
     train: bool = False,
-    how: str = "auto",
 ):
     r"""The network's outputs, block by block; under `jax.jit` it is one piece.
 
@@ -190,7 +183,6 @@ def apply(
             stay); what is kept is divided by 1 - drop.
         key: for that.
         train: use this batch's mean and variance, and move the running ones.
-        how: "auto", "shifts" or "lax", as in `lowering.lowering`.
 
     Returns:
         Outputs `[n, classes]`; in training also the new statistics.
@@ -205,7 +197,7 @@ def apply(
         >>> apply(network, init(network, key=jax.random.key(0)), jnp.ones((3, 8, 8, 3))).shape
         (3, 5)
     """
-    images, how = check_images(network.layout, images), lowering(how)
+    images = check_images(network.layout, images)
     if isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop < 1:
         raise bad_input("drop", "a probability of at least 0 and below 1", drop, "choose such a number")
     masks = None
@@ -213,16 +205,16 @@ def apply(
         one_key(key)
         masks = drop_masks(key, drop, network.nodes, len(images), images.dtype)
     params, statistics = variables
-    x, moved = forward(network.plan, params["blocks"], statistics, images, partial(forward_block, how, train), masks)
+    x, moved = forward(network.plan, params["blocks"], statistics, images, partial(forward_block, train), masks)
     outputs = head(params["head"], x)
     return (outputs, moved) if train else outputs
 
 
-def features(network: Network, variables: Variables, images: Array, *, how: str = "auto") -> Array:
+def features(network: Network, variables: Variables, images: Array) -> Array:
     """The features of images, `[n, features]`: the last cell's output, its mean over pixels.
 
     Args:
-        network, variables, images, how: as in `apply`.
+        network, variables, images: as in `apply`.
 
     Raises:
         InputError: images of another shape.
@@ -233,9 +225,10 @@ def features(network: Network, variables: Variables, images: Array, *, how: str 
         >>> features(network, init(network, key=jax.random.key(0)), jnp.ones((3, 8, 8, 3))).shape
         (3, 24)
     """
-    images, run = check_images(network.layout, images), partial(forward_block, lowering(how), False)
-    x, _ = forward(network.plan, variables.params["blocks"], variables.statistics, images, run)
-    return pooled(x, variables.params["head"][0].dtype)
+    params, statistics = variables
+    images = check_images(network.layout, images)
+    x, _ = forward(network.plan, params["blocks"], statistics, images, partial(forward_block, False))
+    return pooled(x, params["head"][0].dtype)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -12,7 +12,6 @@ from jax import Array
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
 from mlkernels.nas.pictures.augment import apply_crop, apply_flip
-from mlkernels.nas.pictures.patches import patches
 from mlkernels.tasks import TaskBatch, episodes
 
 PADDING = 4  # black pixels around an image of which a window of its own size is cut
@@ -54,12 +53,12 @@ def search_tasks(
     drawn, look = jax.random.split(key)
     split = next(iter(dataset.splits))
     batch = episodes(dataset, split, way, shot, queries, tasks, drawn, one_hot="plain", dtype=dtype)
-    parts = batch.support_x, batch.query_x
-    images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in parts])
+    pair = batch.support_x, batch.query_x
+    images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in pair])
     images = _looked_at(images, look, jnp.asarray(dataset.mean), jnp.asarray(dataset.std), pixels).astype(dtype)
-    cut = parts[0].shape[0] * parts[0].shape[1]
+    cut = pair[0].shape[0] * pair[0].shape[1]
     support, query = (
-        x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((images[:cut], images[cut:]), parts, strict=True)
+        x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((images[:cut], images[cut:]), pair, strict=True)
     )
     return TaskBatch(support, batch.support_y, query, batch.query_y)
 
@@ -109,3 +108,31 @@ def search_patches(dataset: Dataset, *, key: Array, batches: int = 3, images: in
         small = (np.asarray(small) - np.float32(dataset.mean)) / np.float32(dataset.std)
         found.append(patches(rng.permutation(small), rng))
     return jnp.stack(found)
+
+
+def patches(images: Array, rng: np.random.Generator, pixels: int = 3) -> Array:
+    """From each image a square at a random place, of one random colour: `[n, pixels, pixels, 1]`.
+
+    Args:
+        images: `[n, height, width, colours]`.
+        rng: a generator.
+        pixels: a side of the square.
+
+    Raises:
+        InputError: images that are smaller than that.
+
+    Example:
+        >>> patches(np.ones((5, 32, 32, 3)), np.random.default_rng(0)).shape
+        (5, 3, 3, 1)
+
+    Source: Wang et al. 2022, its code (images of 32 pixels a side).
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or min(images.shape[1:3]) < pixels:
+        expected = f"[n, height, width, colours] of at least {pixels} pixels a side"
+        raise bad_input("images", expected, list(images.shape), "take larger images")
+    n, height, width, colours = images.shape
+    rows = rng.integers(height - pixels + 1, size=n)[:, None] + np.arange(pixels)
+    columns = rng.integers(width - pixels + 1, size=n)[:, None] + np.arange(pixels)
+    colour = rng.integers(colours, size=n)[:, None, None]
+    return jnp.asarray(images[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None], colour][..., None])
