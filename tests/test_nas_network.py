@@ -16,8 +16,9 @@ from mlkernels.errors import InputError
 from mlkernels.nas import SPACES, Layout, Network, Space
 from mlkernels.nas.engine import batch_norm, network
 from mlkernels.nas.engine.graph import Add, Run
+from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.network import apply, drop_masks, features, init, parameters
-from mlkernels.nas.engine.operations import jitted
+from mlkernels.nas.engine.operations import program
 from mlkernels.nas.space.blocks import Norm
 from mlkernels.nas.space.cost import parameter_count
 from mlkernels.nas.training.gradients import gradients
@@ -120,7 +121,8 @@ def test_the_network_is_the_one_written_down(text):
     np.testing.assert_allclose(features(net, variables, images), plain.features, rtol=1e-9, atol=1e-11)
     for how in ("shifts", "lax"):
         plain = Plain(net, variables, train=True)
-        outputs, moved = apply(net, variables, images, train=True, how=how)
+        with lowering(how):
+            outputs, moved = apply(net, variables, images, train=True)
         np.testing.assert_allclose(outputs, plain(images), rtol=1e-8, atol=1e-10)
         for ours, theirs in zip(jax.tree.leaves(moved), plain.moved, strict=True):
             np.testing.assert_allclose(ours, theirs, rtol=1e-8, atol=1e-11)
@@ -178,8 +180,10 @@ def test_both_ways_of_compiling_give_the_gradients_of_the_one_written_down():
     net = Network(LAYOUT, TEXTS[0])
     variables, images, labels = shaken(net), draw(1, 6, 9, 9, 3), jnp.arange(6)
     masks = drop_masks(jax.random.key(2), 0.3, net.nodes, 6, float)
-    blocks = gradients(net, variables, images, labels, masks, how="shifts", compiled="blocks")
-    whole = gradients(net, variables, images, labels, masks, how="lax", compiled="whole")
+    with lowering("shifts"):
+        blocks = gradients(net, variables, images, labels, masks, compiled="blocks")
+    with lowering("lax"):
+        whole = gradients(net, variables, images, labels, masks, compiled="whole")
     for a, b in zip(jax.tree.leaves(blocks), jax.tree.leaves(whole), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-10)
 
@@ -198,10 +202,10 @@ def test_a_block_that_nothing_depends_on_has_no_gradient():
     space = Space("one", ("conv_3x3", "skip_connect"), 1)
     net = Network(Layout(space, cells=5, channels=2, pixels=4, norm="batch"), "N: c3<0 sk<1 R: c3<0 c3<1")
     masked = [drop.at[:, :].set(0) for drop in drop_masks(jax.random.key(0), 0.5, net.nodes, 4, float)]
-    told = {"how": "shifts", "masks": tuple(masked)}  # everything but identity skips is dropped
+    masks = tuple(masked)  # everything but identity skips is dropped
     variables, images = shaken(net), draw(1, 4, 4, 4, 3)
     for compiled in ("blocks", "whole"):
-        found = gradients(net, variables, images, jnp.zeros(4, int), compiled=compiled, **told).gradients
+        found = gradients(net, variables, images, jnp.zeros(4, int), masks, compiled=compiled).gradients
         assert not any(np.any(leaf) for leaf in jax.tree.leaves(found["blocks"][0]))  # reductions let nothing through
         assert np.any(found["head"][0])
 
@@ -210,14 +214,15 @@ def test_a_second_architecture_compiles_what_the_first_did_not_have():
     images, labels = draw(1, 6, 9, 9, 3).astype(np.float32), jnp.arange(6)
 
     def compiled():
-        return sum(jitted(f)._cache_size() for f in (batch_norm._forward, batch_norm._backward))
+        programs = (program(f, jax.default_backend()) for f in (batch_norm.run, batch_norm._backward))
+        return sum(each._cache_size() for each in programs)
 
     counts, seen = [], []
     for text in (*TEXTS, TEXTS[0]):
         net = Network(LAYOUT, text)
         variables = init(net, key=jax.random.key(0))
         before = compiled()
-        gradients(net, variables, images, labels, how="shifts", compiled="blocks")
+        gradients(net, variables, images, labels, compiled="blocks")
         counts.append(compiled() - before)
         sizes = zip(net.blocks, _sizes(net), strict=True)
         seen.append(set(sizes))
@@ -264,7 +269,7 @@ def test_it_is_a_function_like_any_other_to_jax():
         outputs = outputs[0] if train else outputs
         return -jax.nn.log_softmax(outputs)[labels, labels].mean()
 
-    expected = gradients(net, variables, images, labels, how="shifts", compiled="whole").gradients
+    expected = gradients(net, variables, images, labels, compiled="whole").gradients
     for by in (jax.grad(loss), jax.jit(jax.grad(loss))):
         for one, other in zip(*map(jax.tree.leaves, (by(variables.params, images), expected)), strict=True):
             np.testing.assert_allclose(one, other, rtol=1e-8, atol=1e-9)
@@ -278,8 +283,9 @@ def test_half_precision_stays_close_and_keeps_its_parameters():
     net = Network(LAYOUT, TEXTS[0])
     variables = jax.tree.map(lambda leaf: leaf.astype(np.float32), shaken(net))
     images, labels = draw(1, 6, 9, 9, 3).astype(np.float32), jnp.arange(6)
-    full = gradients(net, variables, images, labels, how="lax", compiled="blocks")
-    half = gradients(net, variables, images.astype(jnp.bfloat16), labels, how="lax", compiled="blocks")
+    with lowering("lax"):
+        full = gradients(net, variables, images, labels, compiled="blocks")
+        half = gradients(net, variables, images.astype(jnp.bfloat16), labels, compiled="blocks")
     assert {leaf.dtype.name for leaf in jax.tree.leaves((half.gradients, half.statistics))} == {"float32"}
     assert float(half.loss) == pytest.approx(float(full.loss), rel=0.05)
     a, b = (np.concatenate([leaf.ravel() for leaf in jax.tree.leaves(found.gradients)]) for found in (full, half))
@@ -305,7 +311,6 @@ def test_one_number_has_no_variance():
         (lambda net, v, x: apply(net, v, x[:, 1:]), r"images: expected \[n, 9, 9, 3\]"),
         (lambda net, v, x: apply(net, v, x, drop=1.0, train=True), "drop: expected a probability"),
         (lambda net, v, x: apply(net, v, x, drop=0.5, train=True), "key: expected one JAX key"),
-        (lambda net, v, x: apply(net, v, x, how="fast"), "lowering: expected"),
         (lambda net, v, x: init(net, key=0), "key: expected one JAX key"),
         (
             lambda net, v, x: network.init(net, key=jax.random.key(0), initialisation="zeros"),

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+
 import _plain_nas as plain
 import jax
 import jax.numpy as jnp
@@ -11,7 +13,7 @@ import pytest
 from mlkernels.errors import InputError
 from mlkernels.nas.engine import gram, operations, supernet
 from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
-from mlkernels.nas.engine.lowering import lowering
+from mlkernels.nas.engine.lowering import current_lowering, lowering
 from mlkernels.nas.engine.supernet import logits
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.space.blocks import operation
@@ -26,9 +28,15 @@ def draw(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape))
 
 
-@pytest.mark.parametrize("how", ["shifts", "lax"])
+@pytest.fixture(params=["shifts", "lax"])
+def each_lowering(request):
+    with lowering(request.param):
+        yield
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_an_operation_and_its_sample_gradients(name, how):
+@pytest.mark.usefixtures("each_lowering")
+def test_an_operation_and_its_sample_gradients(name):
     """Stride 2 on an odd and an even side at once, where all paddings differ; stride 1 is among the scores' tests."""
     blocks, x = operation(name, 32, 2), draw(0, 3, 7, 6, 32)
     weights = [tuple(draw(i + 7 * j, *w) for j, s in enumerate(b) for w in s.weights) for i, b in enumerate(blocks)]
@@ -39,7 +47,7 @@ def test_an_operation_and_its_sample_gradients(name, how):
 
     def ours(weights, x):
         for block, own in zip(blocks, weights, strict=True):
-            x = operations.run_block(block, own, x, how)
+            x = operations.run_block(block, own, x)
         return x
 
     expected = theirs(weights, x)
@@ -53,11 +61,11 @@ def test_an_operation_and_its_sample_gradients(name, how):
     )
     inputs = [x]
     for block, own in zip(blocks, weights, strict=True):
-        inputs.append(operations.forward(block, how, own, inputs[-1]))
+        inputs.append(operations.forward(block, own, inputs[-1]))
     back, kernel, factor = g[None], jnp.ones((1, 3, 3)), 0.5
     for block, own, before in zip(reversed(blocks), reversed(weights), inputs[-2::-1], strict=True):
         into = jnp.full((1, *before.shape), float(before is x))
-        back, kernel = operations.backward(block, how, "sum", own, before, back, factor, into, kernel)
+        back, kernel = operations.backward(block, "sum", own, before, back, factor, into, kernel)
         factor = 1.0
     np.testing.assert_allclose(back[0], 1 + by_x / 2, rtol=1e-8, atol=1e-9)
     np.testing.assert_allclose(kernel[0], 1 + rows @ rows.T / 4, rtol=1e-8, atol=1e-8)
@@ -65,6 +73,7 @@ def test_an_operation_and_its_sample_gradients(name, how):
 
 
 @pytest.mark.parametrize("outputs", ["sum", "full"])
+@lowering("shifts")
 def test_samples_in_parts_give_what_all_at_once_give(outputs, monkeypatch):
     """Where arrays are large a block takes its samples in parts, of equal numbers."""
     k = 1 if outputs == "sum" else 2
@@ -73,11 +82,11 @@ def test_samples_in_parts_give_what_all_at_once_give(outputs, monkeypatch):
     x, g = draw(2, 6, 5, 5, 16), draw(3, k, 6, 5, 5, 16)
     rows = 3 * (k if outputs == "full" else 1)  # of each of two architectures
     rest = draw(4, 6, 1, 1, 1), draw(5, k, 6, 5, 5, 16), jnp.zeros((2, rows, rows))
-    whole = operations.backward(block, "shifts", outputs, weights, x, g, *rest)
+    whole = operations.backward(block, outputs, weights, x, g, *rest)
     monkeypatch.setattr(operations, "WHOLE", 1)
     monkeypatch.setattr(operations, "PART", x.nbytes * 0.7)
-    assert operations._parts("shifts", x, g) == 2
-    for parts, one in zip(operations.backward(block, "shifts", outputs, weights, x, g, *rest), whole, strict=True):
+    assert operations._parts(x, g) == 2
+    for parts, one in zip(operations.backward(block, outputs, weights, x, g, *rest), whole, strict=True):
         np.testing.assert_allclose(parts, one, rtol=1e-10, atol=1e-12)
 
 
@@ -113,13 +122,65 @@ def test_pruned_operations_never_run_and_candidates_compile_nothing(runs):
     assert {block for _, block in runs} == allowed
     pools = [block for way, block in runs if way == "backward" and not any(step.weights for step in block)]
     assert len(pools) - 1 == 4 + 4  # one a source, not one an edge; and what stands before the head
-    compiled = [operations.jitted(f)._cache_size() for f in (operations._forward, operations._backward)]
+    programs = [operations.program(f, jax.default_backend()) for f in (operations.run_block, operations._backward)]
+    compiled = [each._cache_size() for each in programs]
     for edge in range(9):
         candidate = gates.copy()
         candidate[1, edge, 4] = False
         assert (sample_kernels(LAYOUT, params, candidate, images).ntk != kernel).any()
-    again = [operations.jitted(f)._cache_size() for f in (operations._forward, operations._backward)]
-    assert again == compiled
+    assert [each._cache_size() for each in programs] == compiled
+
+
+AUTO = "shifts" if jax.default_backend() == "cpu" else "lax"
+
+
+def test_the_lowering_is_a_context_of_its_thread():
+    def elsewhere():
+        with lowering("lax"):
+            seen.append(current_lowering())
+            entered.set()
+            left.wait(60)
+            seen.append(current_lowering())
+
+    seen, entered, left = [], threading.Event(), threading.Event()
+    thread = threading.Thread(target=elsewhere)
+    assert current_lowering() == AUTO
+    with lowering("shifts"):
+        thread.start()
+        assert entered.wait(60)
+        with lowering("lax"), lowering("auto"):
+            assert current_lowering() == AUTO
+        assert current_lowering() == "shifts"  # the other thread is in its own
+        with pytest.raises(RuntimeError, match="within"), lowering("lax"):
+            raise RuntimeError("within")
+        assert current_lowering() == "shifts"
+    left.set()
+    thread.join()
+    assert seen == ["lax", "lax"]
+    assert current_lowering() == AUTO
+    with pytest.raises(InputError, match="lowering: expected auto, shifts or lax, got 'im2col'"), lowering("im2col"):
+        pass
+
+
+def test_each_lowering_has_its_own_compilation():
+    """The primitive itself is in the one program and not in the other, whichever was compiled first."""
+    (block,) = operation("dil_conv_5x5", 3)
+    weights = tuple(draw(i, *shape) for i, shape in enumerate(shape for step in block for shape in step.weights))
+    x, found = draw(2, 2, 6, 6, 3), {}
+    for how in ("lax", "shifts", "lax", "shifts"):
+        with lowering(how):
+            inside = str(jax.make_jaxpr(lambda x: operations.forward(block, weights, x))(x))
+            found.setdefault(how, []).append(operations.forward(block, weights, x))
+        assert ("conv_general_dilated" in inside) == (how == "lax")
+    np.testing.assert_array_equal(found["lax"][0], found["lax"][1])
+    np.testing.assert_array_equal(found["shifts"][0], found["shifts"][1])
+    np.testing.assert_allclose(found["lax"][0], found["shifts"][0], rtol=1e-9)
+    sizes = operations.program(operations.run_block, jax.default_backend())
+    before = sizes._cache_size()
+    for how in ("lax", "shifts", AUTO):
+        with lowering(how):
+            operations.forward(block, weights, x[:1])
+    assert sizes._cache_size() == before + 2
 
 
 def test_logits_may_be_compiled_and_differentiated():
@@ -163,7 +224,6 @@ def test_bad_input_is_named():
     for images in (np.zeros((4, 4, 3)), np.zeros((2, 3, 4, 4)), np.zeros((0, 4, 4, 3)), np.zeros((2, 4, 4, 3), int)):
         with pytest.raises(InputError, match="images: expected"):
             logits(LAYOUT, params, gates, images)
-    assert lowering() == ("shifts" if jax.default_backend() == "cpu" else "lax")
     assert bytes_needed(LAYOUT, 8) < bytes_needed(LAYOUT, 16)
 
 

@@ -82,10 +82,10 @@ def test_a_training_is_the_loop_written_down():
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
 
 
-def plain_block(how, train, block, *rest):
+def plain_block(train, block, *rest):
     from mlkernels.nas.engine import batch_norm
 
-    return batch_norm.run(block, how, train, *rest)
+    return batch_norm.run(block, train, *rest)
 
 
 def test_compiled_as_a_whole_it_is_the_same_and_it_says_how_far_it_is():

@@ -61,12 +61,11 @@ def shapes(block: Block) -> list[tuple[tuple[int, ...], ...]]:
     return [((step.channels,),) * 2 if isinstance(step, Norm) else step.weights for step in block]
 
 
-def run(block: Block, how: str, train: bool, params, statistics, x: Array) -> tuple[Array, tuple]:
+def run(block: Block, train: bool, params, statistics, x: Array) -> tuple[Array, tuple]:
     """A block's output, and its running statistics.
 
     Args:
         block: the steps.
-        how: "shifts" or "lax".
         train: whether norms use this batch's mean and variance.
         params: for each step a tuple of arrays as in `shapes`; convolutions use them in the type of x.
         statistics: for each step a tuple: of a norm mean and variance, else nothing.
@@ -75,7 +74,7 @@ def run(block: Block, how: str, train: bool, params, statistics, x: Array) -> tu
     Example:
         >>> block = (Norm(2, "batch"),)
         >>> params, statistics = ((jnp.ones(2), jnp.zeros(2)),), ((jnp.zeros(2), jnp.ones(2)),)
-        >>> run(block, "lax", False, params, statistics, jnp.ones((1, 1, 1, 2)))[0].round(3).ravel().tolist()
+        >>> run(block, False, params, statistics, jnp.ones((1, 1, 1, 2)))[0].round(3).ravel().tolist()
         [1.0, 1.0]
     """
     moved = []
@@ -83,32 +82,28 @@ def run(block: Block, how: str, train: bool, params, statistics, x: Array) -> tu
         if isinstance(step, Norm):
             x, running = batch_norm(x, *own, running, train)
         else:
-            x = run_step(step, iter([w.astype(x.dtype) for w in own]), x, how)
+            x = run_step(step, iter([w.astype(x.dtype) for w in own]), x)
         moved.append(running)
     return x, tuple(moved)
 
 
-def forward(how: str, train: bool, block: Block, params, statistics, x: Array) -> tuple[Array, tuple]:
+def forward(train: bool, block: Block, params, statistics, x: Array) -> tuple[Array, tuple]:
     """`run`, jitted: compiled once for a block and shape, whatever architecture it is of."""
-    return jitted(_forward)(block, (how, train), params, statistics, x)
+    return jitted(run, block, train)(params, statistics, x)
 
 
-def _forward(block, told, params, statistics, x):
-    return run(block, *told, params, statistics, x)
-
-
-def backward(how: str, block: Block, params, statistics, x: Array, g: Array):
+def backward(block: Block, params, statistics, x: Array, g: Array):
     """Gradients by a block's params and by its input, jitted; the block is run again, so that its insides need no room.
 
     Args:
-        how, block, params, statistics, x: as in `forward`, in training.
+        block, params, statistics, x: as in `forward`, in training.
         g: the gradient by its output.
     """
-    return jitted(_backward)(block, how, params, statistics, x, g)
+    return jitted(_backward, block)(params, statistics, x, g)
 
 
-def _backward(block, how, params, statistics, x, g):
-    return jax.vjp(lambda params, x: run(block, how, True, params, statistics, x)[0], params, x)[1](g)
+def _backward(block, params, statistics, x, g):
+    return jax.vjp(lambda params, x: run(block, True, params, statistics, x)[0], params, x)[1](g)
 
 
 def fresh(block: Block, dtype) -> tuple:

@@ -18,7 +18,6 @@ from jax import Array
 from mlkernels.errors import bad_input
 from mlkernels.kernels import check_outputs
 from mlkernels.nas.engine.devices import placed
-from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.operations import added, backward, forward, no_gradient, scaled, split
 from mlkernels.nas.engine.supernet import Record, check_images, run_cells, weightless
 from mlkernels.nas.space.blocks import Block
@@ -46,7 +45,6 @@ def sample_kernels(
     *,
     outputs: str = "sum",
     directions=None,
-    how: str = "auto",
     sharding=None,
 ) -> Kernels:
     r"""Kernels of per-sample gradients over the weights of convolutions and head, added up layer by layer.
@@ -55,7 +53,7 @@ def sample_kernels(
               F = \sum_c f_c \ \text{("sum")}
 
     Args:
-        layout, params, how: as in `logits`; group normalisation, as a sample's gradient is its own only there.
+        layout, params: as in `logits`; group normalisation, as a sample's gradient is its own only there.
         gates: bool `[cell type, edge, operation]`, or `[A, ...]` for A architectures in one pass.
         images: `[n, pixels, pixels, colours]`, or `[A, n, ...]`.
         outputs: "sum" (the reference's choice), "trace" (the mean over outputs of each output's kernel) or "full".
@@ -80,7 +78,6 @@ def sample_kernels(
 
     Source: Wang et al. 2022, its code, for the sum and for which weights count.
     """
-    how = lowering(how)
     check_outputs(outputs)
     if layout.norm != "group":
         do = "make the Layout with norm='group'"
@@ -100,15 +97,13 @@ def sample_kernels(
     per_device = images.sharding.shard_shape(images.shape)[0]
     needed = bytes_needed(layout, per_device, back, dtype.itemsize)
     require(needed, f"kernels of {per_device} images", "take fewer tasks, or fewer candidates at a time")
-    x, records = run_cells(
-        layout, params, gates, images, lambda block, weights, x, _=None: forward(block, how, weights, x)
-    )
-    features = forward(layout.last, how, (), x)
+    x, records = run_cells(layout, params, gates, images, lambda block, weights, x, _=None: forward(block, weights, x))
+    features = forward(layout.last, (), x)
     g = _ways(features, layout.ways, outputs) if directions is None else jnp.asarray(directions, dtype)[None]
     rows = len(images) // len(gates) * (back if outputs == "full" else 1)
     total = placed(np.zeros((len(gates), rows, rows), jnp.zeros(0, float).dtype), images.sharding)
     ones = placed(np.ones((len(images), 1, 1, 1), dtype), images.sharding)
-    tape = _Tape(how, outputs, back, total, ones)
+    tape = _Tape(outputs, back, total, ones)
     g = tape.back(layout.head, params["head"], features, g[:, :, None, None])
     nngp = tape.total
     behind: list[Array | None] = [None] * (len(records) + 1)  # gradients by the stem's output and by each cell's
@@ -138,8 +133,8 @@ def _ways(features: Array, ways: int, outputs: str) -> Array:
 class _Tape:
     """Goes back block by block and gathers the kernel."""
 
-    def __init__(self, how: str, outputs: str, k: int, total: Array, ones: Array):
-        self.how, self.outputs, self.k, self.total = how, outputs, k, total
+    def __init__(self, outputs: str, k: int, total: Array, ones: Array):
+        self.outputs, self.k, self.total = outputs, k, total
         self.ones = ones  # as factors are: a number would have the blocks compiled anew
         self.zeros: dict = {}
 
@@ -150,7 +145,7 @@ class _Tape:
 
     def back(self, block: Block, weights, x: Array, g: Array, factor=1.0, into: Array | None = None) -> Array:
         into = self.zero(x) if into is None else into
-        g, self.total = backward(block, self.how, self.outputs, weights, x, g, factor, into, self.total)
+        g, self.total = backward(block, self.outputs, weights, x, g, factor, into, self.total)
         return g
 
     def back_operation(self, blocks, weights, inputs: list[Array], g: Array, factor, into: Array | None) -> Array:

@@ -7,6 +7,9 @@ convolution is a matrix product a tap, shifted afterwards.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import partial
 
 import jax
@@ -17,38 +20,55 @@ from jax import Array, lax
 from mlkernels.errors import bad_input
 from mlkernels.nas.space.blocks import Conv, Norm, Pool
 
-LOWERINGS = ("shifts", "lax")
+LOWERINGS = ("auto", "shifts", "lax")
+_CHOSEN: ContextVar[str] = ContextVar("lowering", default="auto")
 EPSILON = 1e-5  # of the normalisations, as in PyTorch
 
 
-def lowering(name: str = "auto") -> str:
-    """How convolutions are written for XLA: "shifts" on a CPU, "lax" (`lax.conv`) elsewhere, unless `name` says which.
+@contextmanager
+def lowering(name: str) -> Iterator[None]:
+    """A context, of this thread alone, that says how convolutions are written for XLA.
+
+    A `jax.jit` of one's own keeps what it was traced with: open the context inside of it.
+
+    Args:
+        name: "shifts", "lax" (`lax.conv`), or "auto", as without a context: "shifts" on a CPU, "lax" elsewhere.
 
     Raises:
         InputError: another name.
 
     Example:
-        >>> lowering("lax")
+        >>> with lowering("lax"):
+        ...     current_lowering()
         'lax'
     """
-    if name == "auto":
-        return "shifts" if jax.default_backend() == "cpu" else "lax"
     if name not in LOWERINGS:
         raise bad_input("lowering", "auto, shifts or lax", repr(name), "leave it at auto")
-    return name
+    before = _CHOSEN.set(name)
+    try:
+        yield
+    finally:
+        _CHOSEN.reset(before)
 
 
-def conv(step: Conv, w: Array, x: Array, how: str) -> Array:
-    """A convolution; `how` is "shifts" or "lax".
+def current_lowering() -> str:
+    """ "shifts" or "lax", as the innermost `lowering` says."""
+    if (name := _CHOSEN.get()) != "auto":
+        return name
+    return "shifts" if jax.default_backend() == "cpu" else "lax"
+
+
+def conv(step: Conv, w: Array, x: Array) -> Array:
+    """A convolution, as `lowering` says.
 
     Example:
         >>> step = Conv(2, 2, (3, 3), depthwise=True)
-        >>> conv(step, jnp.ones((3, 3, 2)), jnp.ones((1, 4, 4, 2)), "shifts")[0, :, :, 0].tolist()
+        >>> conv(step, jnp.ones((3, 3, 2)), jnp.ones((1, 4, 4, 2)))[0, :, :, 0].tolist()
         [[4.0, 6.0, 6.0, 4.0], [6.0, 9.0, 9.0, 6.0], [6.0, 9.0, 9.0, 6.0], [4.0, 6.0, 6.0, 4.0]]
     """
     if step.kernel == (1, 1):
         return x[:, :: step.stride[0], :: step.stride[1]] @ w[0, 0]
-    if how == "lax":
+    if current_lowering() == "lax":
         d = step.dilation
         padding = [(d * (k // 2), d * (k // 2)) for k in step.kernel]
         w, groups = (w[:, :, None], step.inputs) if step.depthwise else (w, 1)
@@ -93,28 +113,26 @@ def _fold(x: Array) -> Array:
     return sum(x[:, i * rows : (i + 1) * rows] for i in range(parts))
 
 
-def sample_gradients(step: Conv, w: Array, x: Array, g: Array, how: str) -> Array:
+def sample_gradients(step: Conv, w: Array, x: Array, g: Array) -> Array:
     """The gradient by a convolution's weights of each sample: `[n, *w.shape]`.
 
     Args:
-        step, w, x, how: as in `conv`.
+        step, w, x: as in `conv`.
         g: the gradient by the output.
 
     Example:
         >>> step, x = Conv(2, 3), jnp.ones((4, 5, 5, 2))
-        >>> sample_gradients(step, jnp.ones((1, 1, 2, 3)), x, jnp.ones((4, 5, 5, 3)), "shifts").shape
+        >>> sample_gradients(step, jnp.ones((1, 1, 2, 3)), x, jnp.ones((4, 5, 5, 3))).shape
         (4, 1, 1, 2, 3)
     """
-    if how == "lax":
+    if current_lowering() == "lax":
 
         def one(x, g):
-            return jax.vjp(lambda w: conv(step, w, x[None], how), w)[1](g[None])[0]
+            return jax.vjp(lambda w: conv(step, w, x[None]), w)[1](g[None])[0]
 
         return jax.vmap(one)(x, g)
     if step.depthwise:
-        seen = _shifts(x, step.kernel, step.stride, step.dilation)
-        folded = jnp.stack([_fold(part * g) for part in seen], axis=1)
-        return folded.sum((2, 3)).reshape(-1, *w.shape)
+        return _depthwise_gradients(step, w, x, g)
     return jnp.stack(tap_gradients(step, x, g), axis=1).reshape(-1, *w.shape)
 
 
@@ -144,6 +162,12 @@ def _depthwise(step: Conv, w: Array, x: Array) -> Array:
     return sum(part * tap for part, tap in zip(seen, _taps(w), strict=True))
 
 
+def _depthwise_gradients(step: Conv, w: Array, x: Array, g: Array) -> Array:
+    seen = _shifts(x, step.kernel, step.stride, step.dilation)
+    folded = jnp.stack([_fold(part * g) for part in seen], axis=1)
+    return folded.sum((2, 3)).reshape(-1, *w.shape)
+
+
 def _depthwise_forward(step, w, x):
     return _depthwise(step, w, x), (w, x)
 
@@ -152,7 +176,7 @@ def _depthwise_backward(step, saved, g):
     w, x = saved
     seers = _back(g, x.shape[1:3], step.kernel, step.stride, step.dilation)
     by_x = sum(part * tap for part, tap in zip(seers, _taps(w), strict=True))
-    return sample_gradients(step, w, x, g, "shifts").sum(0), by_x
+    return _depthwise_gradients(step, w, x, g).sum(0), by_x
 
 
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)

@@ -16,7 +16,6 @@ from mlkernels.errors import bad_input
 from mlkernels.nas.engine.batch_norm import forward as forward_block
 from mlkernels.nas.engine.batch_norm import fresh
 from mlkernels.nas.engine.graph import Plan, Run, forward, plan_of
-from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.supernet import check_images
 from mlkernels.nas.engine.weights import init as init_supernet
 from mlkernels.nas.space.blocks import Block, Norm
@@ -175,7 +174,6 @@ def apply(
     drop: float = 0.0,
     key: Array | None = None,
     train: bool = False,
-    how: str = "auto",
 ):
     r"""The network's outputs, block by block; under `jax.jit` it is one piece.
 
@@ -190,7 +188,6 @@ def apply(
             stay); what is kept is divided by 1 - drop.
         key: for that.
         train: use this batch's mean and variance, and move the running ones.
-        how: "auto", "shifts" or "lax", as in `lowering.lowering`.
 
     Returns:
         Outputs `[n, classes]`; in training also the new statistics.
@@ -205,7 +202,7 @@ def apply(
         >>> apply(network, init(network, key=jax.random.key(0)), jnp.ones((3, 8, 8, 3))).shape
         (3, 5)
     """
-    images, how = check_images(network.layout, images), lowering(how)
+    images = check_images(network.layout, images)
     if isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop < 1:
         raise bad_input("drop", "a probability of at least 0 and below 1", drop, "choose such a number")
     masks = None
@@ -213,16 +210,16 @@ def apply(
         one_key(key)
         masks = drop_masks(key, drop, network.nodes, len(images), images.dtype)
     params, statistics = variables
-    x, moved = forward(network.plan, params["blocks"], statistics, images, partial(forward_block, how, train), masks)
+    x, moved = forward(network.plan, params["blocks"], statistics, images, partial(forward_block, train), masks)
     outputs = head(params["head"], x)
     return (outputs, moved) if train else outputs
 
 
-def features(network: Network, variables: Variables, images: Array, *, how: str = "auto") -> Array:
+def features(network: Network, variables: Variables, images: Array) -> Array:
     """The features of images, `[n, features]`: the last cell's output, its mean over pixels.
 
     Args:
-        network, variables, images, how: as in `apply`.
+        network, variables, images: as in `apply`.
 
     Raises:
         InputError: images of another shape.
@@ -233,7 +230,7 @@ def features(network: Network, variables: Variables, images: Array, *, how: str 
         >>> features(network, init(network, key=jax.random.key(0)), jnp.ones((3, 8, 8, 3))).shape
         (3, 24)
     """
-    images, run = check_images(network.layout, images), partial(forward_block, lowering(how), False)
+    images, run = check_images(network.layout, images), partial(forward_block, False)
     x, _ = forward(network.plan, variables.params["blocks"], variables.statistics, images, run)
     return pooled(x, variables.params["head"][0].dtype)
 

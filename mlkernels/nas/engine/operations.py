@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache, partial
 
 import jax
@@ -12,7 +12,7 @@ import jaxlib.version
 from jax import Array
 
 from mlkernels.kernels import gram
-from mlkernels.nas.engine.lowering import conv, norm, pool, sample_gradients, tap_gradients
+from mlkernels.nas.engine.lowering import conv, current_lowering, lowering, norm, pool, sample_gradients, tap_gradients
 from mlkernels.nas.space.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
 from mlkernels.support.tracing import traced
 
@@ -24,16 +24,13 @@ ROUNDING = 64
 WHOLE, PART = 4e6, 2.5e6
 
 
-def run_block(
-    block: Block, weights: tuple[Array, ...], x: Array, how: str = "shifts", seen: list | None = None
-) -> Array:
+def run_block(block: Block, weights: tuple[Array, ...], x: Array, seen: list | None = None) -> Array:
     """A block's output `[n, height, width, channels]`.
 
     Args:
         block: the steps.
         weights: one array for each shape in the steps' `weights`, in order.
         x: `[n, height, width, channels]`.
-        how: "shifts" or "lax".
         seen: a list that gets which ReLUs are on, bool arrays of the shapes of their outputs. One whose input is zero
             but for rounding is off.
 
@@ -46,19 +43,19 @@ def run_block(
     """
     left = iter(weights)
     for step in block:
-        x = run_step(step, left, x, how)
+        x = run_step(step, left, x)
         if seen is not None and isinstance(step, Relu):
             seen.append(x > ROUNDING * jnp.finfo(x.dtype).eps)
     return x
 
 
-def run_step(step: Step, weights: Iterator[Array], x: Array, how: str) -> Array:
+def run_step(step: Step, weights: Iterator[Array], x: Array) -> Array:
     """One step's output; it takes its weights from those that are left."""
     match step:
         case Relu():
             return jax.nn.relu(x)
         case Conv():
-            return conv(step, next(weights), x, how)
+            return conv(step, next(weights), x)
         case Halves():
             ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
             return jnp.concatenate([x[:, ::2, ::2] @ next(weights)[0, 0], ahead @ next(weights)[0, 0]], axis=-1)
@@ -75,22 +72,22 @@ def run_step(step: Step, weights: Iterator[Array], x: Array, how: str) -> Array:
     raise TypeError(f"no such step: {step}")
 
 
-def jitted(function):
-    """The function jitted over its arrays, as it suits this backend; its first two arguments are static.
+def jitted(function: Callable, *static) -> Callable:
+    """`function(*static, *arrays)` as a function of the arrays, jitted as it suits this backend and `lowering`.
 
     Within another program, be it `jax.jit`'s or `jax.grad`'s, it is a part of that: options are for a program of its
     own.
 
     Example:
-        >>> jax.jit(lambda x: jitted(lambda a, b, x: a * x + b)(2, 1, x))(jnp.ones(())).item()
+        >>> jax.jit(lambda x: jitted(lambda a, b, x: a * x + b, 2, 1)(x))(jnp.ones(())).item()
         3.0
     """
-    return _jitted(function, None if traced() else jax.default_backend())
+    return partial(program(function, None if traced() else jax.default_backend()), current_lowering(), static)
 
 
 @cache
-def _jitted(function, backend: str | None):
-    """For a backend, or None within another program.
+def program(function: Callable, backend: str | None) -> Callable:
+    """`run(lowering, static, *arrays)`, jitted for a backend, or for None within another program.
 
     On a CPU without LLVM's expensive passes: blocks compile twice as fast, and time is spent in matrix products anyway.
     jaxlib before 0.11 also has an older way to compile fusions: a third faster, and what comes out is no slower.
@@ -98,27 +95,29 @@ def _jitted(function, backend: str | None):
     options = {"xla_llvm_disable_expensive_passes": True} if backend == "cpu" else None
     if options and jaxlib.version.__version_info__ < (0, 11):
         options["xla_cpu_use_fusion_emitters"] = False
-    return jax.jit(function, static_argnums=(0, 1), compiler_options=options)
+
+    def run(how, static, *arrays):
+        with lowering(how):
+            return function(*static, *arrays)
+
+    run.__name__ = function.__name__  # in profiles
+    return jax.jit(run, static_argnums=(0, 1), compiler_options=options)
 
 
-def forward(block: Block, how: str, weights, x: Array) -> Array:
+def forward(block: Block, weights, x: Array) -> Array:
     """`run_block`, jitted."""
-    return jitted(_forward)(block, how, weights, x)
+    return jitted(run_block, block)(weights, x)
 
 
-def _forward(block, how, weights, x):
-    return run_block(block, weights, x, how)
-
-
-def observe(block: Block, how: str, weights, x: Array) -> tuple[Array, Array]:
+def observe(block: Block, weights, x: Array) -> tuple[Array, Array]:
     """`run_block` for batches `[B, n, ...]`, and which of its ReLUs are on, bool `[B*n, units]`; jitted."""
-    return jitted(_observe)(block, how, weights, x)
+    return jitted(_observe, block)(weights, x)
 
 
-def _observe(block, how, weights, x):
+def _observe(block, weights, x):
     def one(x):
         seen = []
-        y = run_block(block, weights, x, how, seen)
+        y = run_block(block, weights, x, seen)
         return y, jnp.concatenate([jnp.zeros((len(x), 0), bool), *(on.reshape(len(x), -1) for on in seen)], axis=1)
 
     y, seen = jax.vmap(one)(x)
@@ -166,13 +165,13 @@ def split(x: Array, parts: int) -> list[Array]:
     return jnp.split(x, parts, axis=-1)
 
 
-def backward(block: Block, how: str, outputs: str, weights, x: Array, g: Array, scale, into: Array, total: Array):
+def backward(block: Block, outputs: str, weights, x: Array, g: Array, scale, into: Array, total: Array):
     """Back through a block, sample by sample: add the Gram of its weights' gradients to a kernel.
 
     The block is run again from its input, so that nothing but inputs need be held between forward and backward.
 
     Args:
-        block, how, weights, x: as in `forward`.
+        block, weights, x: as in `forward`.
         outputs: how gradients of several outputs make a kernel, as in `kernels.gram`.
         g: `[k, n, height, width, channels]`, gradients by the block's output, of k outputs of each sample.
         scale: factors on `g`, `[n, 1, 1, 1]`, or one for all.
@@ -182,35 +181,32 @@ def backward(block: Block, how: str, outputs: str, weights, x: Array, g: Array, 
     Returns:
         The gradient by the input, `[k, n, ...]`, and the kernel.
     """
-    static = how, outputs, _parts(how, x, g)
-    return jitted(_backward)(block, static, weights, x, g, scale, into, total)
+    return jitted(_backward, block, outputs, _parts(x, g))(weights, x, g, scale, into, total)
 
 
-def _parts(how: str, x: Array, g: Array) -> int:
+def _parts(x: Array, g: Array) -> int:
     """In how many parts of equal size a block's samples are taken."""
     largest = max(x.nbytes, g.nbytes // len(g))
-    if how != "shifts" or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
+    if current_lowering() != "shifts" or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
         return 1
     most = max(int(len(x) * PART / largest), 1)  # samples
     return len(x) // next(count for count in range(most, 0, -1) if len(x) % count == 0)
 
 
-def _backward(block, static, weights, x, g, scale, into, total):
-    how, outputs, parts = static
-
+def _backward(block, outputs, parts, weights, x, g, scale, into, total):
     def back(part):
         x, g = part
         left, inputs = iter(weights), []  # per step: what went in and the weights
         for step in block:
             own = [next(left) for _ in step.weights]
             inputs.append((x, own))
-            x = run_step(step, iter(own), x, how)
+            x = run_step(step, iter(own), x)
 
         def one(g):
             found = []
             for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
-                found += [*_sample_gradients(step, own, x, g, how)]
-                g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x, how), x)[1](g)[0]
+                found += [*_sample_gradients(step, own, x, g)]
+                g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x), x)[1](g)[0]
             return found, g
 
         if g.shape[1] == 1:  # vmap would cost time
@@ -228,10 +224,10 @@ def _backward(block, static, weights, x, g, scale, into, total):
     return into + by_input, total + kernels(found, outputs, len(total)).astype(total.dtype)
 
 
-def _sample_gradients(step, weights, x: Array, g: Array, how: str) -> list[Array]:
+def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:
     if isinstance(step, Conv):
-        taps = how == "shifts" and not step.depthwise
-        return tap_gradients(step, x, g) if taps else [sample_gradients(step, *weights, x, g, how)]
+        taps = current_lowering() == "shifts" and not step.depthwise
+        return tap_gradients(step, x, g) if taps else [sample_gradients(step, *weights, x, g)]
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
         parts = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)

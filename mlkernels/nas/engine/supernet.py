@@ -11,7 +11,6 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.engine.devices import placed
-from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.operations import added, forward, joined, nothing, scaled
 from mlkernels.nas.space.layout import Cell, Layout
 from mlkernels.support.tracing import traced
@@ -129,14 +128,13 @@ def weightless(blocks) -> bool:
     return not any(step.weights for block in blocks for step in block)
 
 
-def logits(layout: Layout, params: dict, gates, images, *, how: str = "auto") -> Array:
+def logits(layout: Layout, params: dict, gates, images) -> Array:
     """Outputs `[n, ways]` of the network that gates leave (the head has no bias).
 
     Args:
         layout, params: the network; params from `weights.init`.
         gates: bool `[cell type, edge, operation]`.
         images: `[n, pixels, pixels, colours]`.
-        how: "auto", "shifts" or "lax", as in `lowering.lowering`.
 
     Raises:
         InputError: gates or images of another shape.
@@ -151,9 +149,8 @@ def logits(layout: Layout, params: dict, gates, images, *, how: str = "auto") ->
         >>> logits(layout, params, gates, jnp.ones((3, 8, 8, 3))).shape
         (3, 5)
     """
-    how = lowering(how)
     images = check_images(layout, images).astype(params["head"][0].dtype)
     gates = layout.space.check_gates(gates)[None]
-    x, _ = run_cells(layout, params, gates, images, lambda block, weights, x, _=None: forward(block, how, weights, x))
-    features = forward(layout.last, how, (), x)
-    return forward(layout.head, how, params["head"], features)[:, 0, 0]
+    x, _ = run_cells(layout, params, gates, images, lambda block, weights, x, _=None: forward(block, weights, x))
+    features = forward(layout.last, (), x)
+    return forward(layout.head, params["head"], features)[:, 0, 0]

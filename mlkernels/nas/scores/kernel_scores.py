@@ -177,14 +177,13 @@ def metantk_score(
     inner_time=math.inf,
     ridge=1e-3,
     outputs: str = "sum",
-    how: str = "auto",
 ) -> Score:
     """The condition number of the composite MetaNTK of what gates leave of a super-network: the lower the better.
 
     Args:
-        layout, params, gates, outputs, how: as in `gram.sample_kernels`. The choice of outputs changes the number.
+        layout, params, gates, outputs: as in `gram.sample_kernels`. The choice of outputs changes the number.
         tasks: B tasks of images.
-        algorithm: "maml" or "anil".
+        algorithm: "maml" or "anil"; "none" scores the plain NTK over all images of the tasks.
         inner_time: rate times steps in the inner loop, as gradient flow; the reference takes 1000 for infinity.
         ridge: added to the inner kernel's eigenvalues in the inverse, on the scale of that kernel.
 
@@ -205,9 +204,9 @@ def metantk_score(
         >>> metantk_score(layout, params, gates, TaskBatch(x[0], y, x[1], y)).value > 1
         True
 
-    Source: Wang et al. 2022 (MetaNTK-NAS).
+    Source: Wang et al. 2022 (MetaNTK-NAS); Chen et al. 2021 (TE-NAS) for the plain NTK.
     """
-    kernels = sample_kernels(layout, params, gates, task_images(tasks), outputs=outputs, how=how)
+    kernels = sample_kernels(layout, params, gates, task_images(tasks), outputs=outputs)
     precision = params["head"][0].dtype
     return score_of(kernels, tasks, algorithm=algorithm, inner_time=inner_time, ridge=ridge, precision=precision)
 
@@ -215,7 +214,7 @@ def metantk_score(
 def score_of(
     kernels: Kernels, tasks: TaskBatch, *, algorithm: str = "maml", inner_time=math.inf, ridge=1e-3, precision
 ) -> Score:
-    """`metantk_score` from kernels that are there already; for `algorithm` "none" `ntk_score`."""
+    """`metantk_score` from kernels that are there already."""
     if not (np.isfinite(kernels.ntk).all() and np.isfinite(kernels.nngp).all()):
         return condition_score(np.full(kernels.ntk.shape, np.nan))
     if algorithm == "none":
@@ -224,31 +223,14 @@ def score_of(
     return condition_score(phi, precision=precision)
 
 
-def ntk_score(
-    layout: Layout, params: dict, gates, tasks: TaskBatch, *, outputs: str = "sum", how: str = "auto"
-) -> Score:
-    """The condition number of the plain NTK over all images of the tasks: the lower the better.
-
-    Args:
-        layout, params, gates, tasks, outputs, how: as in `metantk_score`.
-
-    Returns:
-        A `Score`.
-
-    Source: Chen et al. 2021 (TE-NAS).
-    """
-    kernels = sample_kernels(layout, params, gates, task_images(tasks), outputs=outputs, how=how)
-    return condition_score(kernels.ntk, precision=params["head"][0].dtype)
-
-
-def gradient_norm(layout: Layout, params: dict, gates, tasks: TaskBatch, *, how: str = "auto") -> float:
+def gradient_norm(layout: Layout, params: dict, gates, tasks: TaskBatch) -> float:
     r"""The norm of the gradient of the mean cross-entropy over all images of the tasks: the larger the better.
 
     .. math:: \Big\| \tfrac{1}{N} \sum_i \nabla_W \ell_i \Big\| = \sqrt{\mathbf{1}^\top G\, \mathbf{1}}, \qquad
               G_{ij} = \tfrac{1}{N^2} \langle \nabla_W \ell_i, \nabla_W \ell_j \rangle
 
     Args:
-        layout, params, gates, how: as in `metantk_score`.
+        layout, params, gates: as in `metantk_score`.
         tasks: labels one-hot, as many ways as the layout has.
 
     Returns:
@@ -263,9 +245,9 @@ def gradient_norm(layout: Layout, params: dict, gates, tasks: TaskBatch, *, how:
     if tasks.outputs != layout.ways:
         raise bad_input("tasks", f"{layout.ways} ways", tasks.outputs, "make the Layout with as many ways")
     labels = jnp.concatenate([y.reshape(-1, layout.ways) for y in (tasks.query_y, tasks.support_y)])
-    chances = jax.nn.softmax(logits(layout, params, gates, images, how=how))
+    chances = jax.nn.softmax(logits(layout, params, gates, images))
     directions = (chances - labels) / len(images)
-    G = sample_kernels(layout, params, gates, images, directions=directions, how=how).ntk
+    G = sample_kernels(layout, params, gates, images, directions=directions).ntk
     return float(np.sqrt(max(float(G.sum()), 0.0)))
 
 

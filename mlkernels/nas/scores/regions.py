@@ -6,7 +6,6 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.operations import observe
 from mlkernels.nas.engine.supernet import check_images, run_cells
 from mlkernels.nas.space.layout import Layout
@@ -60,9 +59,7 @@ class Patterns:
         return self.distinct
 
 
-def linear_regions(
-    layout: Layout, params: dict, gates, images, *, how: str = "auto", block_bytes: int = BLOCK_BYTES
-) -> int | list[int]:
+def linear_regions(layout: Layout, params: dict, gates, images, *, block_bytes: int = BLOCK_BYTES) -> int | list[int]:
     """How many different patterns of ReLUs, on or off, the images make: the larger the better.
 
     The paper's count is of a thin network without stem (1 channel, batch normalisation, the first two of five cells)
@@ -73,7 +70,6 @@ def linear_regions(
         layout, params: the network; its norm is "batch" in the paper.
         gates: bool `[cell type, edge, operation]`, or `[A, ...]` for A architectures in one pass.
         images: `[batches, n, pixels, pixels, colours]`.
-        how: as in `supernet.logits`.
         block_bytes: how many ReLUs' states are held at once, a byte each.
 
     Returns:
@@ -94,7 +90,6 @@ def linear_regions(
 
     Source: Wang et al. 2022, its code; Chen et al. 2021 (TE-NAS).
     """
-    how = lowering(how)
     whole("block_bytes", block_bytes, 1, do="leave it at its default")
     gates = np.asarray(gates)
     one = gates.ndim < 4
@@ -107,7 +102,7 @@ def linear_regions(
     patterns = [Patterns(rows, block_bytes) for _ in gates]
 
     def run(block, weights, x, operation=None):
-        y, on = observe(block, how, weights, x)
+        y, on = observe(block, weights, x)
         for number, each in enumerate(patterns) if on.shape[1] else ():
             if operation is None or gates[(number, *operation)]:  # an architecture that has closed it does not count it
                 each.add(on if one else on[number * rows : (number + 1) * rows])

@@ -18,6 +18,7 @@ from jax import Array
 from mlkernels.errors import bad_input
 from mlkernels.nas.engine import batch_norm
 from mlkernels.nas.engine.graph import Plan, backward, forward
+from mlkernels.nas.engine.lowering import current_lowering, lowering
 from mlkernels.nas.engine.network import Network, Variables, head
 
 COMPILED = ("blocks", "whole")
@@ -57,7 +58,7 @@ def compiled_as(name: str = "auto") -> str:
 
 
 def gradients(
-    network: Network, variables: Variables, images: Array, labels: Array, masks=None, *, how: str, compiled: str
+    network: Network, variables: Variables, images: Array, labels: Array, masks=None, *, compiled: str
 ) -> Step:
     """Loss and gradients of a batch, in training mode.
 
@@ -66,23 +67,25 @@ def gradients(
         images: `[n, pixels, pixels, colours]`.
         labels: int `[n]`.
         masks: from `network.drop_masks`.
-        how: "shifts" or "lax".
         compiled: "blocks" or "whole"; the same numbers but for rounding.
 
     Returns:
         A `Step`.
     """
-    step = _whole if compiled == "whole" else _by_blocks
-    return step(network.plan, how, *variables, images, labels, masks)
+    arrays = *variables, images, labels, masks
+    if compiled == "whole":
+        return _whole(network.plan, current_lowering(), *arrays)
+    return _by_blocks(network.plan, *arrays)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _whole(plan: Plan, how: str, params: dict, statistics: list, images, labels, masks) -> Step:
     def loss_of(params):
         def run(block, *rest):
-            return batch_norm.run(block, how, True, *rest)
+            return batch_norm.run(block, True, *rest)
 
-        x, moved = forward(plan, params["blocks"], statistics, images, run, masks)
+        with lowering(how):
+            x, moved = forward(plan, params["blocks"], statistics, images, run, masks)
         loss, correct = _loss(params["head"], x, labels)
         return loss, (correct, moved)
 
@@ -90,12 +93,12 @@ def _whole(plan: Plan, how: str, params: dict, statistics: list, images, labels,
     return Step(loss, correct, found, moved)
 
 
-def _by_blocks(plan: Plan, how: str, params: dict, statistics: list, images, labels, masks) -> Step:
+def _by_blocks(plan: Plan, params: dict, statistics: list, images, labels, masks) -> Step:
     tape: dict = {}
-    run = partial(batch_norm.forward, how, True)
+    run = partial(batch_norm.forward, True)
     x, moved = forward(plan, params["blocks"], statistics, images, run, masks, tape)
     (loss, correct), (by_head, g) = _loss_and_gradients(params["head"], x, labels)
-    found = backward(plan, params["blocks"], statistics, tape, g, partial(batch_norm.backward, how), masks)
+    found = backward(plan, params["blocks"], statistics, tape, g, batch_norm.backward, masks)
     blocks = [
         jax.tree.map(jnp.zeros_like, own) if each is None else each
         for each, own in zip(found, params["blocks"], strict=True)

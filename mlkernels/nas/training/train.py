@@ -20,7 +20,6 @@ from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import fingerprint
 from mlkernels.errors import bad_input
 from mlkernels.nas.engine.devices import mesh_of, placed
-from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.network import Network, Variables, drop_masks, init
 from mlkernels.nas.pictures.augment import augment
 from mlkernels.nas.pictures.resized import Pictures
@@ -163,7 +162,7 @@ class _Run:
         self.network, self.pictures, self.settings, self.draws = network, pictures, settings, draws
         self.mean, self.std = (jnp.asarray(x, settings.dtype) for x in (dataset.mean, dataset.std))
         self.spread = NamedSharding(mesh, PartitionSpec("batch"))
-        self.how, self.compiled = lowering(), compiled_as(compiled)
+        self.compiled = compiled_as(compiled)
 
     def epoch(self, epoch: int, state: dict, clock: _Clock) -> tuple[dict, dict]:
         """The state after an epoch, and its line for the history."""
@@ -193,7 +192,7 @@ class _Run:
         told = (s.padding, s.jitter, s.flip, nodes, s.dtype, s.compute_dtype or s.dtype)
         images, masks = _prepared(images, key, self.mean, self.std, drop, *told)
         variables = state["variables"]
-        found = gradients(self.network, variables, images, labels, masks, how=self.how, compiled=self.compiled)
+        found = gradients(self.network, variables, images, labels, masks, compiled=self.compiled)
         update = _update_all if self.compiled == "whole" else _update_each
         numbers = rate, s.momentum, s.weight_decay
         parts, moving = update(_parts(variables.params), state["moving"], _parts(found.gradients), numbers)
