@@ -68,11 +68,11 @@ def signature(leaf):
 def test_what_is_warm_is_all_that_is_asked_for(monkeypatch):
     seen, jitted = set(), operations.jitted
 
-    def spy(function):
-        def run(block, static, *arrays):
+    def spy(function, *static):
+        def run(*arrays):
             leaves, tree = jax.tree.flatten(arrays)
-            seen.add((function.__name__, block, static, tree, tuple(map(signature, leaves))))
-            return jitted(function)(block, static, *arrays)
+            seen.add((function.__name__, static, tree, tuple(map(signature, leaves))))
+            return jitted(function, *static)(*arrays)
 
         return run
 
