@@ -14,7 +14,7 @@ import pytest
 from mlkernels.errors import InputError
 from mlkernels.nas.engine.gram import Kernels, sample_kernels
 from mlkernels.nas.engine.weights import init
-from mlkernels.nas.pictures.patches import patches
+from mlkernels.nas.pictures.search_images import patches
 from mlkernels.nas.scores.kernel_scores import (
     composite,
     condition_score,

@@ -54,7 +54,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     from mlkernels.nas import Layout, TrainSettings
     from mlkernels.nas.evaluation.compare import agreement, trained_accuracies
     from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
-    from mlkernels.nas.space.random_genotypes import random_genotypes
+    from mlkernels.nas.space.search_space import random_genotypes
     from mlkernels.support import provenance
     from mlkernels.support.files import alone, check_place, write_text
 

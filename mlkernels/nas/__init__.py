@@ -25,8 +25,7 @@ from mlkernels.nas.searching.search import Found, Progress, replay, search
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.cost import flop_count, parameter_count
 from mlkernels.nas.space.layout import Layout
-from mlkernels.nas.space.random_genotypes import random_genotypes
-from mlkernels.nas.space.search_space import CELL_TYPES, SHORT, SPACES, Genotype, Space
+from mlkernels.nas.space.search_space import CELL_TYPES, SHORT, SPACES, Genotype, Space, random_genotypes
 from mlkernels.nas.training.train import Trained, TrainProgress, TrainSettings, load_trained, train
 
 __all__ = [

@@ -56,18 +56,14 @@ def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array
     return (y * scale + shift).astype(x.dtype), moved
 
 
-def shapes(block: Block) -> list[tuple[tuple[int, ...], ...]]:
-    """Shapes of the arrays that are trained in each step: its weights, or a norm's scale and shift."""
-    return [((step.channels,),) * 2 if isinstance(step, Norm) else step.weights for step in block]
-
-
 def run(block: Block, train: bool, params, statistics, x: Array) -> tuple[Array, tuple]:
     """A block's output, and its running statistics.
 
     Args:
         block: the steps.
         train: whether norms use this batch's mean and variance.
-        params: for each step a tuple of arrays as in `shapes`; convolutions use them in the type of x.
+        params: for each step a tuple of arrays, its weights or a norm's scale and shift; convolutions use them in the
+            type of x.
         statistics: for each step a tuple: of a norm mean and variance, else nothing.
         x: `[n, height, width, channels]`.
 
@@ -93,11 +89,9 @@ def forward(train: bool, block: Block, params, statistics, x: Array) -> tuple[Ar
 
 
 def backward(block: Block, params, statistics, x: Array, g: Array):
-    """Gradients by a block's params and by its input, jitted; the block is run again, so that its insides need no room.
+    """Gradients by a block's params and by its input in training, from that by its output, g; jitted.
 
-    Args:
-        block, params, statistics, x: as in `forward`, in training.
-        g: the gradient by its output.
+    The block is run again, so that its insides need no room.
     """
     return jitted(_backward, block)(params, statistics, x, g)
 

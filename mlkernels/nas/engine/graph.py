@@ -156,7 +156,7 @@ def backward(plan: Plan, params, statistics, tape: dict, g: Array, run_back: Cal
             case Add(sources, dropped):
                 factors = nodes.pop() if masks else None
                 if g is not None:
-                    for source, part in zip(sources, _sum_back(dropped, g, factors), strict=True):
+                    for source, part in zip(sources, _times(dropped, (g, g), factors), strict=True):
                         gather(source, part)
             case Join(sources):
                 if g is not None:
@@ -171,11 +171,7 @@ def _sum(dropped: tuple[bool, bool], a: Array, b: Array, factors: Array | None) 
 
 
 @partial(jax.jit, static_argnums=0)
-def _sum_back(dropped: tuple[bool, bool], g: Array, factors: Array | None) -> list[Array]:
-    return _times(dropped, (g, g), factors)
-
-
-def _times(dropped, pair, factors) -> list[Array]:
+def _times(dropped: tuple[bool, bool], pair: tuple[Array, Array], factors: Array | None) -> list[Array]:
     return [
         x * factors[place].astype(x.dtype) if drop and factors is not None else x
         for place, (drop, x) in enumerate(zip(dropped, pair, strict=True))

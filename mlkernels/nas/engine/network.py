@@ -125,7 +125,7 @@ def init(network: Network, *, key: Array, initialisation: str = "uniform", dtype
     Example:
         >>> text = "N: sk<0 s3<1 | c3<1 mp<2 | c3<0 c3<2 R: sk<0 s3<1 | f5<1 d3<2 | d3<2 d3<3"
         >>> network = Network(Layout(cells=2, channels=4, pixels=8, norm="batch"), text)
-        >>> parameters(init(network, key=jax.random.key(0)))
+        >>> sum(leaf.size for leaf in jax.tree.leaves(init(network, key=jax.random.key(0)).params))
         7505
 
     Source: PyTorch's defaults, with which the reference trains.
@@ -159,11 +159,6 @@ def _in_order(network: Network, drawn: dict) -> list:
             for name, source in chosen:
                 found += own["edges"][space.edges.index((node, source))][space.operations.index(name)]
     return found
-
-
-def parameters(variables: Variables) -> int:
-    """How many numbers are trained; equals `cost.parameter_count` with the head's classes."""
-    return sum(leaf.size for leaf in jax.tree.leaves(variables.params))
 
 
 def apply(
@@ -230,9 +225,10 @@ def features(network: Network, variables: Variables, images: Array) -> Array:
         >>> features(network, init(network, key=jax.random.key(0)), jnp.ones((3, 8, 8, 3))).shape
         (3, 24)
     """
-    images, run = check_images(network.layout, images), partial(forward_block, False)
-    x, _ = forward(network.plan, variables.params["blocks"], variables.statistics, images, run)
-    return pooled(x, variables.params["head"][0].dtype)
+    params, statistics = variables
+    images = check_images(network.layout, images)
+    x, _ = forward(network.plan, params["blocks"], statistics, images, partial(forward_block, False))
+    return pooled(x, params["head"][0].dtype)
 
 
 @partial(jax.jit, static_argnums=1)

@@ -12,7 +12,6 @@ from jax import Array
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
 from mlkernels.nas.pictures.augment import apply_crop, apply_flip
-from mlkernels.nas.pictures.patches import patches
 from mlkernels.tasks import TaskBatch, episodes
 
 PADDING = 4  # black pixels around an image of which a window of its own size is cut
@@ -70,7 +69,7 @@ def _looked_at(images: Array, key: Array, mean: Array, std: Array, pixels: int) 
     where, side = jax.random.split(key)
     small = apply_flip(small, jax.random.bernoulli(side, 0.5, (len(small),)))
     small = apply_crop(small, jax.random.randint(where, (len(small), 2), 0, 2 * PADDING + 1), PADDING)
-    return (small - mean[None, None, None]) / std[None, None, None]
+    return (small - mean[None, None, None]) / std[None, None, None]  # in their type, which may be the wider one
 
 
 def search_patches(dataset: Dataset, *, key: Array, batches: int = 3, images: int = 1000, pixels: int = 32) -> Array:
@@ -109,3 +108,31 @@ def search_patches(dataset: Dataset, *, key: Array, batches: int = 3, images: in
         small = (np.asarray(small) - np.float32(dataset.mean)) / np.float32(dataset.std)
         found.append(patches(rng.permutation(small), rng))
     return jnp.stack(found)
+
+
+def patches(images: Array, rng: np.random.Generator, pixels: int = 3) -> Array:
+    """From each image a square at a random place, of one random colour: `[n, pixels, pixels, 1]`.
+
+    Args:
+        images: `[n, height, width, colours]`.
+        rng: a generator.
+        pixels: a side of the square.
+
+    Raises:
+        InputError: images that are smaller than that.
+
+    Example:
+        >>> patches(np.ones((5, 32, 32, 3)), np.random.default_rng(0)).shape
+        (5, 3, 3, 1)
+
+    Source: Wang et al. 2022, its code (images of 32 pixels a side).
+    """
+    images = np.asarray(images)
+    if images.ndim != 4 or min(images.shape[1:3]) < pixels:
+        expected = f"[n, height, width, colours] of at least {pixels} pixels a side"
+        raise bad_input("images", expected, list(images.shape), "take larger images")
+    n, height, width, colours = images.shape
+    rows = rng.integers(height - pixels + 1, size=n)[:, None] + np.arange(pixels)
+    columns = rng.integers(width - pixels + 1, size=n)[:, None] + np.arange(pixels)
+    colour = rng.integers(colours, size=n)[:, None, None]
+    return jnp.asarray(images[np.arange(n)[:, None, None], rows[:, :, None], columns[:, None], colour][..., None])

@@ -249,13 +249,3 @@ def gradient_norm(layout: Layout, params: dict, gates, tasks: TaskBatch) -> floa
     directions = (chances - labels) / len(images)
     G = sample_kernels(layout, params, gates, images, directions=directions).ntk
     return float(np.sqrt(max(float(G.sum()), 0.0)))
-
-
-def random_score(*, key: Array) -> float:
-    """A number between 0 and 1 that knows nothing: what every score has to beat.
-
-    Example:
-        >>> 0 <= random_score(key=jax.random.key(0)) < 1
-        True
-    """
-    return float(jax.random.uniform(key))

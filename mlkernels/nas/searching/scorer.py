@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import NamedSharding, PartitionSpec
 
 from mlkernels.datasets import Dataset
@@ -120,17 +119,15 @@ class Scorer:
         images = np.stack([np.asarray(task_images(tasks)) for tasks in drawn])
         gates = np.stack([item.gates for item in full])
         found = sample_kernels(s.layout, self.params, gates, images, outputs=s.outputs, sharding=self.spread)
-        ntk, nngp = (gathered(part) for part in found)
+        ntk, nngp = gathered((found.ntk, found.nngp))
         algorithm = s.algorithm if s.condition == "metantk" else "none"
         given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "precision": s.dtype}
         conditions, notes = [], []
         for number, tasks in enumerate(drawn[: len(items)]):
             kernels = Kernels(ntk[number], nngp[number])
             score = score_of(kernels, tasks, **given)
-            value = score.value
-            if s.reference_quirks:
-                value = blind(kernels, score.smallest, score.largest)
-            conditions.append(value)
+            quirks = s.reference_quirks
+            conditions.append(blind(kernels, score.smallest, score.largest) if quirks else score.value)
             notes.append(score.note)
         return conditions, notes
 
@@ -145,9 +142,7 @@ class Scorer:
                 full = [*mine, *[mine[-1]] * (-(-self.batch // processes) - len(mine))]  # one shape here too
                 gates, images = np.stack([items[n].gates for n in full]), self._images(draw)[1]
                 counts[mine] = linear_regions(self.thin, self.thin_params, gates, images)[: len(mine)]
-        if processes > 1:
-            counts = multihost_utils.process_allgather(counts).sum(0)
-        return [int(count) for count in counts]
+        return gathered(counts[None]).sum(0).tolist()
 
 
 def candidate_bytes(settings: SearchSettings) -> int:

@@ -31,7 +31,7 @@ def parameter_count(layout: Layout, gates, *, classes: int = 0, norms: bool = Tr
 
     Source: Wang et al. 2022, its published genotypes.
     """
-    steps = [step for block, _ in layout.parts(gates) for step in block]
+    steps = [step for block, _ in layout.blocks_of(gates) for step in block]
     count = sum(math.prod(shape) for step in steps for shape in step.weights)
     if norms:
         count += sum(2 * step.channels for step in steps if isinstance(step, Norm))
@@ -54,7 +54,7 @@ def flop_count(layout: Layout, gates) -> int:
         True
     """
     total = math.prod(layout.head[0].weights[0])
-    for block, pixels in layout.parts(gates):
+    for block, pixels in layout.blocks_of(gates):
         size = (pixels, pixels)
         for step in block:
             total += step.multiply_adds(size)

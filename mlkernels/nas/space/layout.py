@@ -112,7 +112,9 @@ class Layout:
             kind = int(number in self.reductions)
             channels *= 1 + kind
             (c0, p0), (c1, p1) = before
-            bring = (Relu(), Halves(c0, channels)) if p0 != p1 or self._after(number) else self._to(c0, channels)
+            bring = (
+                (Relu(), Halves(c0, channels)) if p0 != p1 or number - 1 in self.reductions else self._to(c0, channels)
+            )
             norm = Norm(channels, self.norm)
             edges = tuple(
                 tuple(operation(name, channels, 1 + (kind and source < 2), self.norm) for name in self.space.operations)
@@ -122,10 +124,6 @@ class Layout:
             cells.append(Cell(kind, channels, before, pixels, ((*bring, norm), (*self._to(c1, channels), norm)), edges))
             before = before[1], (self.space.nodes * channels, pixels)
         return tuple(cells)
-
-    def _after(self, number: int) -> bool:
-        """Whether the cell before this one was a reduction cell."""
-        return number - 1 in self.reductions
 
     @staticmethod
     def _to(inputs: int, outputs: int) -> Block:
@@ -146,7 +144,7 @@ class Layout:
         """The head, without its bias, which moves no kernel here."""
         return (Conv(self.features, self.ways),)
 
-    def parts(self, gates) -> list[tuple[Block, int]]:
+    def blocks_of(self, gates) -> list[tuple[Block, int]]:
         """Every block of the network that gates leave, with the pixels a side that go into it; up to the last cell.
 
         Args:
@@ -157,7 +155,7 @@ class Layout:
 
         Example:
             >>> layout = Layout(channels=8, depth=2)
-            >>> len(layout.parts(layout.space.open_gates() & False))
+            >>> len(layout.blocks_of(layout.space.open_gates() & False))
             5
         """
         gates = self.space.check_gates(gates)

@@ -13,9 +13,12 @@ import math
 from dataclasses import dataclass
 from functools import cached_property
 
+import jax
 import numpy as np
+from jax import Array
 
 from mlkernels.errors import InputError, bad_input
+from mlkernels.support.array_arguments import sizes
 
 CELL_TYPES = ("normal", "reduce")
 SHORT = {
@@ -206,7 +209,7 @@ class Genotype:
         """
         text = text.strip()
         try:
-            return cls(*(_published if text.startswith("Genotype") else _short)(text))
+            return cls(*(_parse_published if text.startswith("Genotype") else _parse_short)(text))
         except InputError:
             raise
         except (SyntaxError, KeyError, TypeError, IndexError, AttributeError, ValueError) as error:
@@ -240,7 +243,7 @@ def _check_node(node: int, chosen: tuple) -> None:
             raise bad_input("genotype", expected, source, "a node sees the inputs and earlier nodes alone")
 
 
-def _short(text: str) -> list:
+def _parse_short(text: str) -> list:
     normal, reduce = text.removeprefix("N:").split("R:") if text.count("R:") == 1 else (text, None)
 
     def pair(word):
@@ -254,7 +257,7 @@ def _short(text: str) -> list:
     return [tuple(tuple(map(pair, node.split())) for node in cell.split("|")) for cell in (normal, reduce)]
 
 
-def _published(text: str) -> list:
+def _parse_published(text: str) -> list:
     call = ast.parse(text, mode="eval").body
     named = {keyword.arg: keyword.value for keyword in call.keywords}
     cells = []
@@ -275,3 +278,37 @@ def _integers(node: ast.expr) -> list[int]:
     if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "range":
         return list(range(*(ast.literal_eval(argument) for argument in node.args)))
     return list(ast.literal_eval(node))
+
+
+def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
+    """Architectures drawn at random, all different: at each node two inputs, on each of their edges an operation.
+
+    Args:
+        space: a search space.
+        count: how many.
+        key: a key.
+
+    Raises:
+        InputError: more than half of all that there are.
+
+    Example:
+        >>> str(random_genotypes(SPACES["darts_fewshot"], 1, key=jax.random.key(0))[0])[:2]
+        'N:'
+
+    Source: notebooks/04_metantk_nas.
+    """
+    sizes(count=count)
+    if 2 * count > space.architectures:
+        raise bad_input("count", f"at most half of the {space.architectures} there are", count, "ask for fewer")
+    rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
+    found: dict[Genotype, None] = {}
+    while len(found) < count:
+        cells = [
+            tuple(
+                tuple((str(rng.choice(space.operations)), int(i)) for i in rng.choice(2 + node, 2, replace=False))
+                for node in range(space.nodes)
+            )
+            for _ in range(2)
+        ]
+        found[Genotype(*cells)] = None
+    return list(found)
