@@ -21,6 +21,7 @@ from _nas_train import TEXT, data, network, settings
 from mlkernels.errors import InputError
 from mlkernels.learners.outer_loop import checkpoint
 from mlkernels.nas import Layout, Network, TrainSettings, load_trained, train
+from mlkernels.nas.engine import batch_norm
 from mlkernels.nas.engine.network import apply, init
 from mlkernels.nas.pictures.augment import augment
 from mlkernels.nas.pictures.resized import Pictures, resized
@@ -68,7 +69,7 @@ def test_a_training_is_the_loop_written_down():
             images = augment(dataset.images[rows], key=look, mean=dataset.mean, std=dataset.std, padding=1)
             arguments = params, statistics, images, dataset.labels[rows], 0.3 * epoch / 2, path
             with pytest.MonkeyPatch.context() as patch:  # a jit with compiler options is not differentiated through
-                patch.setattr("mlkernels.nas.engine.network.forward_block", plain_block)
+                patch.setattr("mlkernels.nas.engine.network.forward_block", batch_norm.run)
                 (loss, statistics), by_params = loss_of(*arguments)
             decayed = jax.tree.map(lambda g, w: g + 5e-4 * w, by_params, params)
             speed = jax.tree.map(lambda v, g: 0.9 * v + g, speed, decayed)
@@ -80,12 +81,6 @@ def test_a_training_is_the_loop_written_down():
     ours, theirs = jax.tree.leaves(found.variables), jax.tree.leaves((params, statistics))
     for a, b in zip(ours, theirs, strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-7)
-
-
-def plain_block(train, block, *rest):
-    from mlkernels.nas.engine import batch_norm
-
-    return batch_norm.run(block, train, *rest)
 
 
 def test_compiled_as_a_whole_it_is_the_same_and_it_says_how_far_it_is():

@@ -56,12 +56,12 @@ def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array
     return (y * scale + shift).astype(x.dtype), moved
 
 
-def run(block: Block, train: bool, params, statistics, x: Array) -> tuple[Array, tuple]:
+def run(train: bool, block: Block, params, statistics, x: Array) -> tuple[Array, tuple]:
     """A block's output, and its running statistics.
 
     Args:
-        block: the steps.
         train: whether norms use this batch's mean and variance.
+        block: the steps.
         params: for each step a tuple of arrays, its weights or a norm's scale and shift; convolutions use them in the
             type of x.
         statistics: for each step a tuple: of a norm mean and variance, else nothing.
@@ -70,7 +70,7 @@ def run(block: Block, train: bool, params, statistics, x: Array) -> tuple[Array,
     Example:
         >>> block = (Norm(2, "batch"),)
         >>> params, statistics = ((jnp.ones(2), jnp.zeros(2)),), ((jnp.zeros(2), jnp.ones(2)),)
-        >>> run(block, False, params, statistics, jnp.ones((1, 1, 1, 2)))[0].round(3).ravel().tolist()
+        >>> run(False, block, params, statistics, jnp.ones((1, 1, 1, 2)))[0].round(3).ravel().tolist()
         [1.0, 1.0]
     """
     moved = []
@@ -85,7 +85,7 @@ def run(block: Block, train: bool, params, statistics, x: Array) -> tuple[Array,
 
 def forward(train: bool, block: Block, params, statistics, x: Array) -> tuple[Array, tuple]:
     """`run`, jitted: compiled once for a block and shape, whatever architecture it is of."""
-    return jitted(run, block, train)(params, statistics, x)
+    return jitted(run, train, block)(params, statistics, x)
 
 
 def backward(block: Block, params, statistics, x: Array, g: Array):
@@ -97,7 +97,7 @@ def backward(block: Block, params, statistics, x: Array, g: Array):
 
 
 def _backward(block, params, statistics, x, g):
-    return jax.vjp(lambda params, x: run(block, True, params, statistics, x)[0], params, x)[1](g)
+    return jax.vjp(lambda params, x: run(True, block, params, statistics, x)[0], params, x)[1](g)
 
 
 def fresh(block: Block, dtype) -> tuple:

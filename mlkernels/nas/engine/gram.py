@@ -97,7 +97,7 @@ def sample_kernels(
     per_device = images.sharding.shard_shape(images.shape)[0]
     needed = bytes_needed(layout, per_device, back, dtype.itemsize)
     require(needed, f"kernels of {per_device} images", "take fewer tasks, or fewer candidates at a time")
-    x, records = run_cells(layout, params, gates, images, lambda block, weights, x, _=None: forward(block, weights, x))
+    x, records = run_cells(layout, params, gates, images)
     features = forward(layout.last, (), x)
     g = _ways(features, layout.ways, outputs) if directions is None else jnp.asarray(directions, dtype)[None]
     rows = len(images) // len(gates) * (back if outputs == "full" else 1)

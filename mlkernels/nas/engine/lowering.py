@@ -189,8 +189,12 @@ def pool(step: Pool, x: Array) -> Array:
         >>> pool(Pool("average"), jnp.arange(4.0).reshape(1, 2, 2, 1)).ravel().tolist()
         [1.5, 1.5, 1.5, 1.5]
     """
-    pixels = x.shape[1:3]
-    return _max_pool(step, pixels, x) if step.kind == "max" else _average_pool(step, pixels, x)
+    pixels, channels = x.shape[1:3], x.shape[-1]
+    if step.kind == "max":
+        return _max_pool(step, pixels, x)
+    window = Conv(channels, channels, (3, 3), step.stride, depthwise=True)
+    inside = sum(_shifts(np.ones((1, *pixels, 1)), (3, 3), step.stride))  # pixels of the image that each output sees
+    return _depthwise(window, jnp.ones((3, 3, channels), x.dtype), x) / jnp.asarray(inside, x.dtype)
 
 
 @partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -215,27 +219,6 @@ def _max_pool_backward(step, pixels, winner, g):
 
 
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
-
-
-@partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _average_pool(step: Pool, pixels: tuple[int, int], x: Array) -> Array:
-    return sum(_shifts(x, (3, 3), step.stride)) / _inside(step, pixels, x.dtype)
-
-
-def _inside(step: Pool, pixels: tuple[int, int], dtype) -> Array:
-    """How many pixels of the image each output sees."""
-    return jnp.asarray(sum(_shifts(np.ones((1, *pixels, 1)), (3, 3), step.stride)), dtype)
-
-
-def _average_pool_forward(step, pixels, x):
-    return _average_pool(step, pixels, x), None
-
-
-def _average_pool_backward(step, pixels, _, g):
-    return (sum(_back(g / _inside(step, pixels, g.dtype), pixels, (3, 3), step.stride)),)
-
-
-_average_pool.defvjp(_average_pool_forward, _average_pool_backward)
 
 
 def norm(step: Norm, x: Array) -> Array:

@@ -110,11 +110,8 @@ def forward(block: Block, weights, x: Array) -> Array:
 
 
 def observe(block: Block, weights, x: Array) -> tuple[Array, Array]:
-    """`run_block` for batches `[B, n, ...]`, and which of its ReLUs are on, bool `[B*n, units]`; jitted."""
-    return jitted(_observe, block)(weights, x)
+    """`run_block` for batches `[B, n, ...]`, and which of its ReLUs are on, bool `[B*n, units]`."""
 
-
-def _observe(block, weights, x):
     def one(x):
         seen = []
         y = run_block(block, weights, x, seen)
@@ -220,8 +217,12 @@ def _backward(block, outputs, parts, weights, x, g, scale, into, total):
     else:
         cut = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), cut)
         found, by_input = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.lax.map(back, cut))
-    by_input = jnp.moveaxis(by_input, 1, 0)
-    return into + by_input, total + kernels(found, outputs, len(total)).astype(total.dtype)
+    into = into + jnp.moveaxis(by_input, 1, 0)
+    if not found:
+        return into, total
+    rows = [leaf.reshape(len(total), -1, leaf.shape[1], math.prod(leaf.shape[2:])) for leaf in found]
+    kernel = jax.vmap(lambda rows: gram(rows, rows, outputs))(rows)  # of each architecture
+    return into, total + kernel.astype(total.dtype)
 
 
 def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:
@@ -233,11 +234,3 @@ def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:
         parts = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)
         return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in zip(*parts, strict=True)]
     return []
-
-
-def kernels(jacobian, outputs: str, architectures: int) -> Array:
-    """The Gram matrices of gradients by several weights, each `[architectures * n, k, ...]`, within architectures."""
-    if not jacobian:
-        return jnp.zeros(())
-    rows = [leaf.reshape(architectures, -1, leaf.shape[1], math.prod(leaf.shape[2:])) for leaf in jacobian]
-    return jax.vmap(lambda rows: gram(rows, rows, outputs))(rows)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 
 import jax.numpy as jnp
 import numpy as np
@@ -47,35 +48,24 @@ class Record:
     live: list[list[tuple[int, int, int, Array, list[Array]]]]
 
 
-class Factors:
-    """What each operation's output is multiplied by, sample by sample, for several architectures in one pass.
+def _factors(gates: np.ndarray, images: Array) -> Callable[[int, int, int], Array]:
+    """What an operation's output is multiplied by, by cell type, edge and operation: `[samples, 1, ...]`.
 
-    On each edge an architecture's open operations are averaged; one that it has closed counts as nothing, and one that
-    all have closed is never run.
-
-    Args:
-        gates: bool `[architectures, cell type, edge, operation]`.
-        images: the first axis counts samples (or batches of them), those of the first architecture first.
+    On each edge an architecture's open operations are averaged; one that it has closed counts as nothing.
     """
+    shares = gates / np.maximum(gates.sum(-1, keepdims=True), 1)
 
-    def __init__(self, gates: np.ndarray, images: Array):
-        self.values = gates / np.maximum(gates.sum(-1, keepdims=True), 1)
-        self.open = gates.any(0)
-        self.images, self.each = images, images.shape[0] // len(gates)
-        self.made: dict[tuple, Array] = {}
+    @cache
+    def column(*shares: float) -> Array:
+        values = np.repeat(shares, images.shape[0] // len(gates)).astype(images.dtype)
+        values = values.reshape(-1, *[1] * (images.ndim - 1))
+        return placed(values, None if traced() else images.sharding)
 
-    def of(self, kind: int, edge: int, operation: int) -> Array:
-        """The factors of one operation, `[samples, 1, ...]`, spread over devices as the images are."""
-        values = self.values[:, kind, edge, operation]
-        if (key := tuple(values)) not in self.made:
-            column = np.repeat(values, self.each).astype(self.images.dtype)
-            column = column.reshape(-1, *[1] * (self.images.ndim - 1))
-            self.made[key] = placed(column, None if traced() else self.images.sharding)
-        return self.made[key]
+    return lambda kind, edge, operation: column(*shares[:, kind, edge, operation])
 
 
 def run_cells(
-    layout: Layout, params: dict, gates: np.ndarray, images: Array, run: Callable
+    layout: Layout, params: dict, gates: np.ndarray, images: Array, run: Callable | None = None
 ) -> tuple[Array, list[Record]]:
     """The forward pass up to the last cell's output, for several architectures at once.
 
@@ -84,14 +74,16 @@ def run_cells(
 
     Args:
         layout, params: the network.
-        gates: checked, `[architectures, cell type, edge, operation]`.
+        gates: checked, `[architectures, cell type, edge, operation]`; what all have closed is never run.
         images: `[..., pixels, pixels, colours]`, checked; those of the first architecture first.
-        run: `run(block, weights, x) -> y`; on an edge also told which operation, `(cell type, edge, operation)`.
+        run: instead of `forward`, `run(block, weights, x, operation=None) -> y`, where an operation on an edge is
+            `(cell type, edge, operation)`.
 
     Returns:
         The output and one record a cell.
     """
-    space, factors = layout.space, Factors(gates, images)
+    run = run or (lambda block, weights, x, _=None: forward(block, weights, x))
+    space, factors, live_gates = layout.space, _factors(gates, images), gates.any(0)
     x = run(layout.first, params["stem"], images) if layout.stem else images
     before, records = (x, x), []
     for cell, own in zip(layout.stack, params["cells"], strict=True):
@@ -101,8 +93,8 @@ def run_cells(
             total, opened = None, []
             for edge in space.into(node):
                 source = space.edges[edge][1]
-                for op in np.flatnonzero(factors.open[cell.kind, edge]) if states[source] is not None else ():
-                    opened.append((edge, source, int(op), factors.of(cell.kind, edge, op), [states[source]]))
+                for op in np.flatnonzero(live_gates[cell.kind, edge]) if states[source] is not None else ():
+                    opened.append((edge, source, int(op), factors(cell.kind, edge, op), [states[source]]))
             for edge, source, op, factor, passed in opened:
                 blocks = cell.edges[edge][op]
                 y = shared.get((source, blocks))
@@ -151,6 +143,6 @@ def logits(layout: Layout, params: dict, gates, images) -> Array:
     """
     images = check_images(layout, images).astype(params["head"][0].dtype)
     gates = layout.space.check_gates(gates)[None]
-    x, _ = run_cells(layout, params, gates, images, lambda block, weights, x, _=None: forward(block, weights, x))
+    x, _ = run_cells(layout, params, gates, images)
     features = forward(layout.last, (), x)
     return forward(layout.head, params["head"], features)[:, 0, 0]

@@ -115,11 +115,8 @@ class Features:
         """So many episodes; the same key draws the same ones, whatever the features."""
         rows = episode_rows(self.dataset, self.split, way, shot + queries, count, key)
         support, query = rows[..., :shot], rows[..., shot:]
-        shown = [self._of(support, copy) for copy in self._copies()]
+        shown = [self._of(support, copy) for copy in range(self.look.copies) or [None]]
         return Episodes(shown, self._of(query), self.pictures.labels[rows[..., 0]])
-
-    def _copies(self) -> list:
-        return list(range(self.look.copies)) or [None]
 
     def _of(self, rows: np.ndarray, copy: int | None = None) -> Gathered:
         features, known = self._known.get(copy, (None, np.zeros(len(self.pictures), bool)))

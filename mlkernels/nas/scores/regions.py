@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from mlkernels.nas.engine.operations import observe
+from mlkernels.nas.engine.operations import jitted, observe
 from mlkernels.nas.engine.supernet import check_images, run_cells
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import whole
@@ -102,7 +102,7 @@ def linear_regions(layout: Layout, params: dict, gates, images, *, block_bytes: 
     patterns = [Patterns(rows, block_bytes) for _ in gates]
 
     def run(block, weights, x, operation=None):
-        y, on = observe(block, weights, x)
+        y, on = jitted(observe, block)(weights, x)
         for number, each in enumerate(patterns) if on.shape[1] else ():
             if operation is None or gates[(number, *operation)]:  # an architecture that has closed it does not count it
                 each.add(on if one else on[number * rows : (number + 1) * rows])

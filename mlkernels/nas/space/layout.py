@@ -112,22 +112,17 @@ class Layout:
             kind = int(number in self.reductions)
             channels *= 1 + kind
             (c0, p0), (c1, p1) = before
-            bring = (
-                (Relu(), Halves(c0, channels)) if p0 != p1 or number - 1 in self.reductions else self._to(c0, channels)
-            )
+            bring = Halves if p0 != p1 or number - 1 in self.reductions else Conv
             norm = Norm(channels, self.norm)
+            pre = (Relu(), bring(c0, channels), norm), (Relu(), Conv(c1, channels), norm)
             edges = tuple(
                 tuple(operation(name, channels, 1 + (kind and source < 2), self.norm) for name in self.space.operations)
                 for _, source in self.space.edges
             )
             pixels = -(-p1 // (1 + kind))
-            cells.append(Cell(kind, channels, before, pixels, ((*bring, norm), (*self._to(c1, channels), norm)), edges))
+            cells.append(Cell(kind, channels, before, pixels, pre, edges))
             before = before[1], (self.space.nodes * channels, pixels)
         return tuple(cells)
-
-    @staticmethod
-    def _to(inputs: int, outputs: int) -> Block:
-        return Relu(), Conv(inputs, outputs)
 
     @property
     def features(self) -> int:

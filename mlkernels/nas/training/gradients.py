@@ -81,11 +81,8 @@ def gradients(
 @partial(jax.jit, static_argnums=(0, 1))
 def _whole(plan: Plan, how: str, params: dict, statistics: list, images, labels, masks) -> Step:
     def loss_of(params):
-        def run(block, *rest):
-            return batch_norm.run(block, True, *rest)
-
         with lowering(how):
-            x, moved = forward(plan, params["blocks"], statistics, images, run, masks)
+            x, moved = forward(plan, params["blocks"], statistics, images, partial(batch_norm.run, True), masks)
         loss, correct = _loss(params["head"], x, labels)
         return loss, (correct, moved)
 
