@@ -84,8 +84,8 @@ def test_samples_in_parts_give_what_all_at_once_give(outputs, monkeypatch):
     rest = draw(4, 6, 1, 1, 1), draw(5, k, 6, 5, 5, 16), jnp.zeros((2, rows, rows))
     whole = operations.backward(block, outputs, weights, x, g, *rest)
     monkeypatch.setattr(operations, "WHOLE", 1)
-    monkeypatch.setattr(operations, "PART", x.nbytes * 0.7)
-    assert operations._parts(x, g) == 2
+    monkeypatch.setattr(operations, "CHUNK", x.nbytes * 0.7)
+    assert operations._chunks(x, g) == 2
     for parts, one in zip(operations.backward(block, outputs, weights, x, g, *rest), whole, strict=True):
         np.testing.assert_allclose(parts, one, rtol=1e-10, atol=1e-12)
 

@@ -106,11 +106,11 @@ def _back(g: Array, pixels, kernel, stride, dilation: int = 1, fill=0) -> list[A
 
 
 def _fold(x: Array) -> Array:
-    """The image's parts, up to eight, added up: products are summed over pixels ten times faster after that."""
+    """The image's strips, up to eight, added up: products are summed over pixels ten times faster after that."""
     height = x.shape[1]
-    parts = max(count for count in range(1, 9) if height % count == 0)
-    rows = height // parts
-    return sum(x[:, i * rows : (i + 1) * rows] for i in range(parts))
+    strips = max(count for count in range(1, 9) if height % count == 0)
+    rows = height // strips
+    return sum(x[:, i * rows : (i + 1) * rows] for i in range(strips))
 
 
 def sample_gradients(step: Conv, w: Array, x: Array, g: Array) -> Array:

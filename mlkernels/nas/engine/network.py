@@ -153,11 +153,11 @@ def init(network: Network, *, key: Array, initialisation: str = "uniform", dtype
 def _in_order(network: Network, drawn: dict) -> list:
     """A super-network's weights, of the blocks that the architecture has, in the plan's order."""
     found, space = [drawn["stem"]] if network.layout.stem else [], network.layout.space
-    for cell, own in zip(network.layout.stack, drawn["cells"], strict=True):
-        found += own["pre"]
+    for cell, weights in zip(network.layout.stack, drawn["cells"], strict=True):
+        found += weights["pre"]
         for node, chosen in enumerate(getattr(network.genotype, CELL_TYPES[cell.kind])):
             for name, source in chosen:
-                found += own["edges"][space.edges.index((node, source))][space.operations.index(name)]
+                found += weights["edges"][space.edges.index((node, source))][space.operations.index(name)]
     return found
 
 

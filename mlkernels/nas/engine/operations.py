@@ -20,8 +20,8 @@ from mlkernels.support.tracing import traced
 ROUNDING = 64
 
 # Temporary memory beyond about 32 MB is given back to the system after each call, which then hands it out page by page
-# again: a third of the time. A block with larger arrays than WHOLE bytes takes its samples in parts of at most PART.
-WHOLE, PART = 4e6, 2.5e6
+# again: a third of the time. A block with larger arrays than WHOLE bytes takes its samples in chunks of at most CHUNK.
+WHOLE, CHUNK = 4e6, 2.5e6
 
 
 def run_block(block: Block, weights: tuple[Array, ...], x: Array, seen: list | None = None) -> Array:
@@ -151,15 +151,15 @@ def no_gradient(x: Array, outputs: int) -> Array:
 
 
 @jax.jit
-def joined(*parts: Array) -> Array:
+def joined(*arrays: Array) -> Array:
     """Arrays side by side, along the channels."""
-    return jnp.concatenate(parts, axis=-1)
+    return jnp.concatenate(arrays, axis=-1)
 
 
 @partial(jax.jit, static_argnums=1)
-def split(x: Array, parts: int) -> list[Array]:
+def split(x: Array, count: int) -> list[Array]:
     """The inverse of `joined`."""
-    return jnp.split(x, parts, axis=-1)
+    return jnp.split(x, count, axis=-1)
 
 
 def backward(block: Block, outputs: str, weights, x: Array, g: Array, scale, into: Array, total: Array):
@@ -178,21 +178,21 @@ def backward(block: Block, outputs: str, weights, x: Array, g: Array, scale, int
     Returns:
         The gradient by the input, `[k, n, ...]`, and the kernel.
     """
-    return jitted(_backward, block, outputs, _parts(x, g))(weights, x, g, scale, into, total)
+    return jitted(_backward, block, outputs, _chunks(x, g))(weights, x, g, scale, into, total)
 
 
-def _parts(x: Array, g: Array) -> int:
-    """In how many parts of equal size a block's samples are taken."""
+def _chunks(x: Array, g: Array) -> int:
+    """In how many chunks of equal size a block's samples are taken."""
     largest = max(x.nbytes, g.nbytes // len(g))
     if current_lowering() != "shifts" or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
         return 1
-    most = max(int(len(x) * PART / largest), 1)  # samples
+    most = max(int(len(x) * CHUNK / largest), 1)  # samples
     return len(x) // next(count for count in range(most, 0, -1) if len(x) % count == 0)
 
 
-def _backward(block, outputs, parts, weights, x, g, scale, into, total):
-    def back(part):
-        x, g = part
+def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
+    def back(chunk):
+        x, g = chunk
         left, inputs = iter(weights), []  # per step: what went in and the weights
         for step in block:
             own = [next(left) for _ in step.weights]
@@ -212,10 +212,10 @@ def _backward(block, outputs, parts, weights, x, g, scale, into, total):
         return jax.vmap(one, 1, 1)(g)
 
     cut = (x, jnp.moveaxis(g * _over(g, scale), 0, 1))
-    if parts == 1:
+    if chunks == 1:
         found, by_input = back(cut)
     else:
-        cut = jax.tree.map(lambda a: a.reshape(parts, -1, *a.shape[1:]), cut)
+        cut = jax.tree.map(lambda a: a.reshape(chunks, -1, *a.shape[1:]), cut)
         found, by_input = jax.tree.map(lambda a: a.reshape(-1, *a.shape[2:]), jax.lax.map(back, cut))
     into = into + jnp.moveaxis(by_input, 1, 0)
     if not found:
@@ -231,6 +231,6 @@ def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:
         return tap_gradients(step, x, g) if taps else [sample_gradients(step, *weights, x, g)]
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
-        parts = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)
-        return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in zip(*parts, strict=True)]
+        pairs = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)
+        return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in zip(*pairs, strict=True)]
     return []

@@ -86,8 +86,8 @@ def run_cells(
     space, factors, live_gates = layout.space, _factors(gates, images), gates.any(0)
     x = run(layout.first, params["stem"], images) if layout.stem else images
     before, records = (x, x), []
-    for cell, own in zip(layout.stack, params["cells"], strict=True):
-        states = [run(*each) for each in zip(cell.pre, own["pre"], before, strict=True)]
+    for cell, cell_weights in zip(layout.stack, params["cells"], strict=True):
+        states = [run(*each) for each in zip(cell.pre, cell_weights["pre"], before, strict=True)]
         shared, live = {}, []
         for node in range(space.nodes):
             total, opened = None, []
@@ -99,7 +99,7 @@ def run_cells(
                 blocks = cell.edges[edge][op]
                 y = shared.get((source, blocks))
                 if y is None:
-                    for block, weights in zip(blocks, own["edges"][edge][op], strict=True):
+                    for block, weights in zip(blocks, cell_weights["edges"][edge][op], strict=True):
                         passed.append(run(block, weights, passed[-1], (cell.kind, edge, op)))
                     y = passed[-1]
                     del passed[max(len(blocks), 1) :]  # the output itself is not needed again
@@ -110,7 +110,7 @@ def run_cells(
             live.append(opened)
         shape = (cell.pixels, cell.pixels, cell.channels)
         nodes = [nothing(images, shape) if state is None else state for state in states[2:]]
-        records.append(Record(cell, own, before, states, live))
+        records.append(Record(cell, cell_weights, before, states, live))
         before = before[1], joined(*nodes)
     return before[1], records
 

@@ -76,10 +76,10 @@ def metantk(train: Episodes, means: np.ndarray) -> Classifier:
     Source: Wang et al. 2022, the analytic MetaNTK; notebooks/01_derive_metantk, whose embedding labels these are.
     """
     with threadpool_limits(1, "blas"):
-        parts = [_adapted(train[number]) for number in range(len(train))]
-    Z = np.concatenate([z for _, z, _ in parts])
+        adapted = [_adapted(train[number]) for number in range(len(train))]
+    Z = np.concatenate([z for _, z, _ in adapted])
     targets = np.concatenate([means[train.classes[number]][train[number].query_labels] for number in range(len(train))])
-    R = targets - np.concatenate([adapted for adapted, _, _ in parts])
+    R = targets - np.concatenate([labels for labels, _, _ in adapted])
     W = np.linalg.solve(Z.T @ Z + OUTER_RIDGE * np.eye(Z.shape[1]), Z.T @ R)
 
     def classify(episode: Episode) -> np.ndarray:

@@ -103,8 +103,8 @@ def evaluate(
     Example:
         >>> from mlkernels import datasets
         >>> glyphs = datasets.load("glyphs", classes=24, drawings=6)
-        >>> told = {"queries": 3, "episodes": 20, "copies": 0, "unit": False, "methods": ["centroid"]}
-        >>> evaluate(pixels_of, glyphs, shots=[1], **told).interval("centroid", 1).n
+        >>> small = {"queries": 3, "episodes": 20, "copies": 0, "unit": False, "methods": ["centroid"]}
+        >>> evaluate(pixels_of, glyphs, shots=[1], **small).interval("centroid", 1).n
         20
 
     Source: Tian et al. 2020 (RFS); Wang et al. 2022, its code (1000 episodes, 5 copies, 50 queries, seed 42);
@@ -187,17 +187,17 @@ def _look_of(model, dataset: Dataset, pixels, augmentation, copies: int, unit: b
             raise bad_input("dataset", expected, f"{colours} in {dataset.name}", "name the data that it was trained on")
         if pixels is not None or augmentation is not None:
             raise bad_input("pixels, augmentation", "None", "others", "a trained network has its own")
-        side, told = model.network.layout.pixels, model.settings.augmentation
-        return Look(side, model.mean, model.std, told, copies, unit, block)
+        side, augmentation = model.network.layout.pixels, model.settings.augmentation
+        return Look(side, model.mean, model.std, augmentation, copies, unit, block)
     if not callable(model):
         raise bad_input("model", "a trained network or a function of images", model, "see nas.train and nas.pixels_of")
     side = int(dataset.images.shape[1]) if pixels is None else whole("pixels", pixels, 1)
     usual = TrainSettings().augmentation
     if augmentation is not None and not (isinstance(augmentation, Mapping) and set(augmentation) <= set(usual)):
         raise bad_input("augmentation", f"some of {', '.join(usual)}", augmentation, "see datasets.augment.augment")
-    told = usual | dict(augmentation or {})
+    augmentation = usual | dict(augmentation or {})
     mean, std = (tuple(map(float, values)) for values in (dataset.mean, dataset.std))
-    return Look(side, mean, std, told, copies, unit, block)
+    return Look(side, mean, std, augmentation, copies, unit, block)
 
 
 def _function_of(model) -> Callable[[Array], Array]:

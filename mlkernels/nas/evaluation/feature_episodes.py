@@ -87,9 +87,9 @@ class Episodes:
         return len(self.classes)
 
     def __getitem__(self, number: int) -> Episode:
-        parts = np.concatenate([copy[number] for copy in self.support], axis=1), self.query[number]
-        labels = (np.repeat(np.arange(len(part)), part.shape[1]) for part in parts)
-        support, query = (part.reshape(-1, part.shape[-1]) for part in parts)
+        pair = np.concatenate([copy[number] for copy in self.support], axis=1), self.query[number]
+        labels = (np.repeat(np.arange(len(x)), x.shape[1]) for x in pair)
+        support, query = (x.reshape(-1, x.shape[-1]) for x in pair)
         return Episode(support, next(labels), query, next(labels))
 
 
@@ -134,7 +134,7 @@ class Features:
     def _computed(self, rows: np.ndarray, copy: int | None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """The features of distinct rows, a block of them at a time."""
         look, drawn = self.look, None
-        told = {"mean": look.mean, "std": look.std}
+        numbers = {"mean": look.mean, "std": look.std}
         if copy is not None and len(rows):
             key = jax.random.fold_in(self.key, copy)
             drawn = jax.device_get(draw(len(self.pictures), key=key, **look.augmentation, dtype=np.float32))
@@ -143,10 +143,10 @@ class Features:
             full = padded(mine, look.block)
             images = self.pictures[full]
             if drawn is None:
-                images = normalise(images, **told, dtype=np.float32)
+                images = normalise(images, **numbers, dtype=np.float32)
             else:
-                own, padding = jax.tree.map(lambda leaf, full=full: leaf[full], drawn), look.augmentation["padding"]
-                images = apply_drawn(images, own, **told, padding=padding, dtype=np.float32)
+                draws, padding = jax.tree.map(lambda leaf, full=full: leaf[full], drawn), look.augmentation["padding"]
+                images = apply_drawn(images, draws, **numbers, padding=padding, dtype=np.float32)
             features = self._checked(np.asarray(self.function(images), np.float32))[: len(mine)]
             if look.unit:
                 norms = np.linalg.norm(features, axis=1, keepdims=True)

@@ -107,9 +107,9 @@ def apply_drawn(images: Array, drawn: Draws, *, mean: Array, std: Array, padding
         InputError: images of another shape, another number of draws.
 
     Example:
-        >>> images, told = np.full((2, 84, 84, 3), 128, np.uint8), {"mean": np.full(3, 0.5), "std": np.full(3, 0.25)}
+        >>> images, numbers = np.full((2, 84, 84, 3), 128, np.uint8), {"mean": np.full(3, 0.5), "std": np.full(3, 0.25)}
         >>> drawn = draw(2, key=jax.random.key(0))
-        >>> bool((apply_drawn(images, drawn, **told) == augment(images, key=jax.random.key(0), **told)).all())
+        >>> bool((apply_drawn(images, drawn, **numbers) == augment(images, key=jax.random.key(0), **numbers)).all())
         True
 
     Source: as `augment`; the support images of few-shot evaluation.

@@ -53,12 +53,12 @@ def search_tasks(
     drawn, look = jax.random.split(key)
     split = next(iter(dataset.splits))
     batch = episodes(dataset, split, way, shot, queries, tasks, drawn, one_hot="plain", dtype=dtype)
-    parts = batch.support_x, batch.query_x
-    images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in parts])
+    pair = batch.support_x, batch.query_x
+    images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in pair])
     images = _looked_at(images, look, jnp.asarray(dataset.mean), jnp.asarray(dataset.std), pixels).astype(dtype)
-    cut = parts[0].shape[0] * parts[0].shape[1]
+    cut = pair[0].shape[0] * pair[0].shape[1]
     support, query = (
-        x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((images[:cut], images[cut:]), parts, strict=True)
+        x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((images[:cut], images[cut:]), pair, strict=True)
     )
     return TaskBatch(support, batch.support_y, query, batch.query_y)
 

@@ -108,10 +108,10 @@ def training_free_scores(
 
 def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:
     """All that a repeat's scores follow from, for a file."""
-    own = asdict(settings) | {"inner_time": str(float(settings.inner_time)), "data": described(dataset)}
-    own["layout"]["space"] = settings.layout.space.described
-    own["key"] = np.asarray(jax.random.key_data(key)).tolist()
-    return {name: value for name, value in own.items() if name != "repeats"}
+    about = asdict(settings) | {"inner_time": str(float(settings.inner_time)), "data": described(dataset)}
+    about["layout"]["space"] = settings.layout.space.described
+    about["key"] = np.asarray(jax.random.key_data(key)).tolist()
+    return {name: value for name, value in about.items() if name != "repeats"}
 
 
 def _scorer(settings: ScoreSettings, dataset: Dataset, *, key: Array) -> Callable[[int, np.ndarray], dict[str, float]]:
@@ -122,13 +122,13 @@ def _scorer(settings: ScoreSettings, dataset: Dataset, *, key: Array) -> Callabl
     small_params = init(small, key=thin_key)
     tasks = search_tasks(dataset, key=looks, pixels=layout.pixels, way=layout.ways, tasks=settings.tasks)
     squares = search_patches(dataset, key=patches, images=settings.region_images)
-    told = {name: getattr(settings, name) for name in ("algorithm", "inner_time", "ridge")}
+    inner_loop = {name: getattr(settings, name) for name in ("algorithm", "inner_time", "ridge")}
     precision = params["head"][0].dtype
 
     def scores(number: int, gates: np.ndarray) -> dict[str, float]:
         kernels = sample_kernels(layout, params, gates, task_images(tasks))
         row = {
-            "metantk": -np.log(score_of(kernels, tasks, **told, precision=precision).value),
+            "metantk": -np.log(score_of(kernels, tasks, **inner_loop, precision=precision).value),
             "ntk": -np.log(score_of(kernels, tasks, algorithm="none", precision=precision).value),
             "regions": linear_regions(small, small_params, gates, squares),
             "gradient norm": gradient_norm(layout, params, gates, tasks),

@@ -1,4 +1,4 @@
-"""What a search is told."""
+"""Settings of a search."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ CONDITIONS = ("metantk", "ntk", "none")
 
 @dataclass(frozen=True)
 class SearchSettings:
-    """What a search is told; the defaults are those of the published search on miniImageNet with five cells.
+    """Settings of a search; the defaults are those of the published search on miniImageNet with five cells.
 
     Args:
         layout: the super-network, with group normalisation.
@@ -114,5 +114,5 @@ class SearchSettings:
     def described(self) -> dict:
         """As plain values, for a file."""
         layout = asdict(self.layout) | {"space": self.layout.space.described}
-        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
-        return layout | own | {"inner_time": str(float(self.inner_time))}
+        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
+        return layout | rest | {"inner_time": str(float(self.inner_time))}

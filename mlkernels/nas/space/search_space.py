@@ -219,11 +219,11 @@ class Genotype:
             raise bad_input("genotype", expected, repr(got), do) from None
 
     def __str__(self) -> str:
-        parts = [
+        normal, reduce = (
             " | ".join(" ".join(f"{SHORT[op]}<{source}" for op, source in chosen) for chosen in cell)
             for cell in (self.normal, self.reduce)
-        ]
-        return f"N: {parts[0]} R: {parts[1]}"
+        )
+        return f"N: {normal} R: {reduce}"
 
     def __repr__(self) -> str:
         flat = [[pair for chosen in cell for pair in chosen] for cell in (self.normal, self.reduce)]

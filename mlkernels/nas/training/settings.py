@@ -1,4 +1,4 @@
-"""What a training is told."""
+"""Settings of a training."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ COMPUTE = (*DTYPES, "bfloat16")
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """What a training is told; the defaults are those of the published networks on miniImageNet.
+    """Settings of a training; the defaults are those of the published networks on miniImageNet.
 
     The size of the images is the layout's.
 

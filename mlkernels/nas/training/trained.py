@@ -91,7 +91,7 @@ def load(folder: Path, like: dict, texts: dict[str, str]) -> tuple[dict, list[di
 
     Raises:
         InputError: a damaged file, one of an older version, which did not look at all images (`load_trained` still
-            reads it), or a training that was told something else (the message says what differs).
+            reads it), or a training with other settings or data (the message says what differs).
     """
     found = checkpoint.load(folder / STATE, like, texts)
     if found is None:
