@@ -145,7 +145,7 @@ def test_drop_path_drops_whole_samples_and_no_identity():
     assert kept[4] == (True, False)  # s3<0 sk<1 in a normal cell
 
 
-def shapes(block):
+def shapes_of(block):
     """Shapes of the arrays that are trained in each step: its weights, or a norm's scale and shift."""
     return [((step.channels,),) * 2 if isinstance(step, Norm) else step.weights for step in block]
 
@@ -155,7 +155,7 @@ def test_parameters_of_the_published_genotypes_as_they_are_trained(row):
     """Shapes alone, of the whole size."""
     cells, classes = map(int, row[0].split())
     net = Network(Layout(cells=cells, channels=48, pixels=84, ways=classes, norm="batch"), published(row))
-    shapes = [shape for block in net.blocks for step in shapes(block) for shape in step]
+    shapes = [shape for block in net.blocks for step in shapes_of(block) for shape in step]
     counted = sum(int(np.prod(shape)) for shape in shapes) + (net.features + 1) * classes
     assert counted == parameter_count(net.layout, net.gates, classes=classes)
     assert f"{counted / 1e6:.3f}" == row[7].split()[1]
@@ -168,7 +168,7 @@ def test_the_pytree_has_these_parameters(text):
     counted = sum(leaf.size for leaf in jax.tree.leaves(variables.params))
     assert counted == parameter_count(LAYOUT, net.gates, classes=6)
     for block, own in zip(net.blocks, variables.params["blocks"], strict=True):
-        assert [tuple(leaf.shape for leaf in step) for step in own] == shapes(block)
+        assert [tuple(leaf.shape for leaf in step) for step in own] == shapes_of(block)
     statistics = sum(leaf.size for leaf in jax.tree.leaves(variables.statistics))
     assert statistics == sum(2 * step.channels for block in net.blocks for step in block if isinstance(step, Norm))
 

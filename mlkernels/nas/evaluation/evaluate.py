@@ -20,7 +20,7 @@ from mlkernels.nas.evaluation.feature_episodes import Features, Look
 from mlkernels.nas.training.gradients import compiled_as
 from mlkernels.nas.training.settings import TrainSettings
 from mlkernels.nas.training.trained import Trained
-from mlkernels.support.arguments import whole
+from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.array_arguments import sizes
 from mlkernels.support.intervals import Interval, interval
 from mlkernels.tasks.image_episodes import episode_rows
@@ -116,8 +116,7 @@ def evaluate(
     for name, value, least in (("way", way, 2), ("copies", copies, 0), ("seed", seed, 0)):
         whole(name, value, least)
     for method in methods:
-        if method not in METHODS:
-            raise bad_input("methods", " or ".join(METHODS), repr(method), "name some of them")
+        one_of("methods", method, METHODS, do="name some of them")
     if episodes < 2 or not shots or not methods:
         got = f"{episodes} episodes, shots {list(shots)}, methods {list(methods)}"
         raise bad_input("evaluation", "two episodes, a shot and a method at least", got, "ask for more")
