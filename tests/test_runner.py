@@ -363,7 +363,7 @@ def test_a_failed_start_destroys_nothing(tmp_path, monkeypatch):
     jobs[0].target.write_text('{"metadata": {"mlkernels": {"status": "finished"}}}')
     monkeypatch.setattr(sys, "executable", "/bin/false")
     stream = io.StringIO()
-    (outcome,) = pool.run(jobs, display=displays.Lines(stream))
+    (outcome,) = pool.run(jobs, display=displays.Display([], stream))
     assert outcome.status == "failed"
     assert "ended without a result" in outcome.detail
     assert "finished" in jobs[0].target.read_text()
@@ -376,7 +376,7 @@ class Terminal(io.StringIO):
 
 def test_a_bar_a_notebook_on_a_terminal():
     stream = Terminal()
-    display = displays.progress(["00_a", "01_long"], stream)
+    display = displays.Display(["00_a", "01_long"], stream)
     display.start("00_a", 4)
     display.cell("00_a", 1)
     display.tick()
@@ -390,9 +390,9 @@ def test_a_bar_a_notebook_on_a_terminal():
 
 
 def test_a_plain_line_says_now_and_then_that_a_cell_is_at_work(monkeypatch):
-    stream, clock = io.StringIO(), iter([0.0, 1.0, 100.0, 101.0])
+    stream, clock = io.StringIO(), iter([0.0, 1.0, 100.0, 100.0, 101.0])
     monkeypatch.setattr(displays.time, "monotonic", lambda: next(clock))
-    display = displays.progress(["00_a"], stream)
+    display = displays.Display(["00_a"], stream)
     display.start("00_a", 4)
     display.cell("00_a", 2)
     for _ in range(3):

@@ -115,4 +115,4 @@ class SearchSettings:
         """As plain values, for a file."""
         layout = asdict(self.layout) | {"space": self.layout.space.described}
         own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
-        return layout | own | {"inner_time": str(float(self.inner_time))}
+        return layout | own
