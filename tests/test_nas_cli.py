@@ -8,7 +8,8 @@ import click
 import pytest
 from _cli import status_of
 
-from mlkernels.commands import nas_search
+from mlkernels.commands import nas_search, options
+from mlkernels.commands.counter import Counter
 from mlkernels.nas import Genotype, Layout, SearchSettings, search
 from mlkernels.support.progress import Progress
 
@@ -57,7 +58,7 @@ def test_options_are_the_arguments_of_the_settings():
 
 
 def test_the_estimate_comes_before_and_a_dry_run_ends_there(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(nas_search, "Counter", lambda stream: pytest.fail("nothing was to be searched"))
+    monkeypatch.setattr(options, "Counter", lambda stream: pytest.fail("nothing was to be searched"))
     out = tmp_path / "out"
     few = [*SMALL, "--space", "darts_fewshot", "--condition", "none"]
     assert status_of("nas", "search", *few, "--dry-run", "--out", out) == 0
@@ -105,7 +106,7 @@ def test_what_is_shown_on_a_terminal(capsys):
             return True
 
     shown = Terminal()
-    display = nas_search.Counter(shown)
+    display = Counter(shown)
     display(Progress(400, 1500, "round 2 of 7", "-12.0% condition number without conv_3x3 0 to node 2, normal", 75.0))
     display.close()
     for words in ("round 2 of 7, 1 min 15 s left", "400 of 1500", "-12.0% condition number without conv_3x3"):

@@ -11,6 +11,7 @@ from test_nas_cli import status_of
 
 from mlkernels import datasets, nas
 from mlkernels.commands import nas_evaluate, nas_train
+from mlkernels.commands.counter import Counter
 from mlkernels.errors import InputError
 from mlkernels.nas import Layout, TrainSettings
 from mlkernels.support.progress import Progress
@@ -105,7 +106,7 @@ def test_however_a_training_ends_its_display_is_closed(error, status, few_glyphs
 
     closed = []
     monkeypatch.setattr(nas, "train", stop)
-    monkeypatch.setattr(nas_train.Counter, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(Counter, "close", lambda self: closed.append(self))
     assert status_of("nas", "train", TEXT, *SMALL, "--out", tmp_path) == status
     assert len(closed) == 1
 
@@ -165,7 +166,7 @@ def test_options_have_the_published_defaults():
 
 
 def test_what_is_shown_of_a_training(capsys):
-    display = nas_train.Counter(sys.stderr)
+    display = Counter(sys.stderr)
     display(Progress(1, 60000, "epoch 1 of 100", "loss 2.500"))
     display.said = 0.0
     display(Progress(1800, 60000, "epoch 3 of 100", "loss 1.234, 813 images a second", 75.0))

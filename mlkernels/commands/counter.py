@@ -13,7 +13,7 @@ class Counter:
 
     def __init__(self, stream: TextIO):
         self.stream, self.said = stream, 0.0
-        self.bar = bar(stream, "{n_fmt} of {total_fmt} {bar} {desc}")
+        self.bar = bar(stream, bar_format="{n_fmt} of {total_fmt} {bar} {desc}")
 
     def __call__(self, progress: Progress) -> None:
         done = progress.done

@@ -15,7 +15,7 @@ from mlkernels.commands.nas_search import nas as nas_group
 from mlkernels.commands.typed_path import TypedPath
 from mlkernels.errors import InputError
 from mlkernels.support import provenance
-from mlkernels.support.files import is_of_a_place, not_written
+from mlkernels.support.files import alone, is_of_a_place, not_written
 
 _FOLDER = TypedPath(file_okay=False)
 _notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Folder of the notebooks [the checkout's].")
@@ -59,7 +59,6 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     """
     from mlkernels.runner import pool, report
     from mlkernels.runner.jobs import plan
-    from mlkernels.support.files import alone
 
     work, out = plan(notebooks, names, out, preset, settings)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off

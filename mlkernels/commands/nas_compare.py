@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 
 import click
 
-from mlkernels.commands.counter import Counter
-from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, stoppable
+from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, working
 from mlkernels.commands.typed_path import TypedPath
+from mlkernels.support import results
+from mlkernels.support.files import alone, check_place
 
 
 def _settings() -> list[click.Option]:
@@ -48,12 +48,9 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
 
     keep_freed()
     jax.config.update("jax_enable_x64", True)
-    from mlkernels.nas import Layout, TrainSettings
+    from mlkernels.nas import Layout, TrainSettings, random_genotypes
     from mlkernels.nas.evaluation.compare import agreement, trained_accuracies
     from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
-    from mlkernels.nas.space.random_genotypes import random_genotypes
-    from mlkernels.support import results
-    from mlkernels.support.files import alone, check_place
 
     check_place(out)
     dataset = named_dataset(data)
@@ -64,24 +61,13 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     genotypes = random_genotypes(trained_layout.space, count, key=drawn)
     settings = TrainSettings(epochs=epochs, rate=rate, milestones=(), drop_path=0.0, padding=2, flip=0.0, seed=seed)
     score_settings = ScoreSettings(Layout(**size), repeats=repeats)
-    display = Counter(sys.stderr)
     trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
-
-    def work():
-        accuracy = trained_accuracies(
-            genotypes, dataset, trained_layout, settings, seeds=seeds, episodes=episodes, out=trained_file,
-            progress=display,
-        )  # fmt: skip
-        return accuracy, training_free_scores(
-            genotypes, dataset, score_settings, key=scored, out=scores_file, progress=display
-        )
-
-    try:
-        accuracy, scores = stoppable(work, alone(out.parent, out.name), display)
-    except KeyboardInterrupt:
-        kept = f"{trained_file} and {scores_file.name} keep what is done"
-        click.echo(f"stopped; {kept}: the same command goes on from there", err=True)
-        return 130
+    kept = f"{trained_file} and {scores_file.name} keep what is done: the same command goes on from there"
+    with working(alone(out.parent, out.name), kept) as display:
+        budget = {"seeds": seeds, "episodes": episodes, "out": trained_file, "progress": display}
+        accuracy = trained_accuracies(genotypes, dataset, trained_layout, settings, **budget)
+        about = {"key": scored, "out": scores_file, "progress": display}
+        scores = training_free_scores(genotypes, dataset, score_settings, **about)
     told = {"data": dataset.name, "episodes": episodes, "seeds": seeds, "repeats": repeats, **size, **asdict(settings)}
     diverged = json.loads(trained_file.read_text(encoding="utf-8")).get("diverged", {})
     result = {

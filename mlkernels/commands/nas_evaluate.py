@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import sys
 from dataclasses import asdict
 
 import click
 
-from mlkernels.commands.counter import Counter
-from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, stoppable
+from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, working
 from mlkernels.commands.typed_path import TypedPath
+from mlkernels.support import results
+from mlkernels.support.files import alone, check_place
 
 
 def _settings() -> list[click.Option]:
@@ -36,11 +36,7 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
 
     jax.config.update("jax_enable_x64", True)
     from mlkernels.nas import evaluate as run
-    from mlkernels.nas.evaluation.evaluate import pixels_of
-    from mlkernels.nas.space.cost import parameter_count
-    from mlkernels.nas.training.train import load_trained
-    from mlkernels.support import results
-    from mlkernels.support.files import alone, check_place
+    from mlkernels.nas import load_trained, parameter_count, pixels_of
 
     trained, dataset = load_trained(checkpoint), named_dataset(data)
     out = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation.json" if out is None else out
@@ -48,21 +44,12 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
     network, done, epochs = trained.network, len(trained.history), trained.settings.epochs
     if done < epochs:
         click.echo(f"the training is not finished: this is its network after epoch {done} of {epochs}")
-    display = Counter(sys.stderr)
-
-    def both():
+    with working(alone(out.parent, out.name), "nothing was written") as display:
         rows = run(trained, dataset, progress=display, **told).described()
-        if not pixels:
-            return rows
-        plain = told | {"methods": ("centroid",), "copies": 0}
-        found = run(pixels_of, dataset, unit=False, progress=display, **plain).described()
-        return rows + [row | {"method": "centroid of pixels"} for row in found]
-
-    try:
-        rows = stoppable(both, alone(out.parent, out.name), display)
-    except KeyboardInterrupt:
-        click.echo("stopped; nothing was written", err=True)
-        return 130
+        if pixels:
+            plain = told | {"methods": ("centroid",), "copies": 0, "unit": False}
+            found = run(pixels_of, dataset, progress=display, **plain).described()
+            rows += [row | {"method": "centroid of pixels"} for row in found]
     for row in rows:
         half = (row["high"] - row["low"]) / 2
         click.echo(f"{told['way']}-way {row['shot']}-shot, {row['method']}: {row['mean']:.2%} ± {half:.2%}")

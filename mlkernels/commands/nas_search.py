@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from mlkernels.commands.counter import Counter
 from mlkernels.commands.nas_compare import compare
 from mlkernels.commands.nas_evaluate import evaluate
 from mlkernels.commands.nas_train import train
-from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, stoppable
+from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, working
 from mlkernels.commands.typed_path import TypedPath
+from mlkernels.support.files import alone, check_place
 from mlkernels.support.words import readable, seconds
 
 
@@ -57,7 +55,6 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
     from mlkernels.nas import Layout, SearchSettings
     from mlkernels.nas import search as run
     from mlkernels.nas.searching.estimate import estimate
-    from mlkernels.support.files import alone, check_place
 
     if not dry_run:
         check_place(out / "state.json")
@@ -74,13 +71,8 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
         click.echo(f"time: about {seconds(cost.seconds)}, {seconds(cost.compile_seconds)} of it compilation")
     if dry_run:
         return 0
-    display = Counter(sys.stderr)
-    told = {"out": out, "devices": devices, "progress": display}
-    try:
-        found = stoppable(lambda: run(settings, dataset, **told), alone(out), display)
-    except KeyboardInterrupt:
-        click.echo(f"stopped; {out} keeps what is done: the same command goes on from there", err=True)
-        return 130
+    with working(alone(out), f"{out} keeps what is done: the same command goes on from there") as display:
+        found = run(settings, dataset, out=out, devices=devices, progress=display)
     click.echo(str(found.genotype))
     click.echo(repr(found.genotype))
     click.echo(f"{out / 'result.json'}, {out / 'log.jsonl'}")

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import click
 
-from mlkernels.commands.counter import Counter
-from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, stoppable
+from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, working
 from mlkernels.commands.typed_path import TypedPath
 from mlkernels.errors import InputError, bad_input
+from mlkernels.support.files import alone, check_place
 
 
 def _settings() -> list[click.Option]:
@@ -43,7 +42,6 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     """
     from mlkernels.nas import Layout, Network, TrainSettings, flop_count, parameter_count
     from mlkernels.nas import train as run
-    from mlkernels.support.files import alone, check_place
 
     text, settings = _genotype(genotype), TrainSettings(**options)
     check_place(out / "checkpoint.npz")
@@ -58,13 +56,8 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     total = flops * settings.epochs * (images // settings.batch * settings.batch)
     cost = f"{total:.2g} floating-point operations (counted, 3 forward passes an image)"
     click.echo(f"{millions:.3f} M parameters, {ways} classes; {settings.epochs} epochs of {images} images: {cost}")
-    display = Counter(sys.stderr)
-    told = {"out": out, "devices": devices, "progress": display}
-    try:
-        trained = stoppable(lambda: run(network, dataset, settings, **told), alone(out), display)
-    except KeyboardInterrupt:
-        click.echo(f"stopped; {out} keeps the epochs that are done: the same command goes on from there", err=True)
-        return 130
+    with working(alone(out), f"{out} keeps the epochs that are done: the same command goes on from there") as display:
+        trained = run(network, dataset, settings, out=out, devices=devices, progress=display)
     last = trained.history[-1]
     click.echo(f"epoch {last['epoch']}: loss {last['loss']:.4g}, accuracy {last['accuracy']:.1%} in training")
     speed = last["images_per_second"]

@@ -6,11 +6,13 @@ import inspect
 import math
 import re
 import signal
-from collections.abc import Callable
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import click
 
+from mlkernels.commands.counter import Counter
 from mlkernels.errors import bad_input
 
 
@@ -97,15 +99,17 @@ def named_dataset(name: str):
     return datasets.load(name)
 
 
-def stoppable(work, lock: AbstractContextManager, display):
-    """Do it under a lock, so that Ctrl-C and a polite kill both raise KeyboardInterrupt; at the end the display closes.
+@contextmanager
+def working(lock: AbstractContextManager, kept: str) -> Iterator[Counter]:
+    """Work under a lock, `files.alone` of the place that is written to, and show how far it is.
 
-    The lock is `files.alone` of the place that is written to.
+    Ctrl-C and a polite kill end the command with exit status 130, and say what is kept.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with lock:
-            return work()
-    finally:
-        display.close()
+        with closing(Counter(sys.stderr)) as display, lock:
+            yield display
+    except KeyboardInterrupt:
+        click.echo(f"stopped; {kept}", err=True)
+        raise click.exceptions.Exit(130) from None

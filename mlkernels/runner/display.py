@@ -26,7 +26,7 @@ class Display:
 
     def start(self, name: str, cells: int) -> None:
         form = "{desc}  {bar} cell {n_fmt} of {total_fmt}, {elapsed}"
-        self.bars[name] = bar(self.stream, form, total=cells, desc=f"{name:<{self.width}}")
+        self.bars[name] = bar(self.stream, bar_format=form, total=cells, desc=f"{name:<{self.width}}")
         if self.bars[name].disable:
             self.say(name, f"started, {cells} cells")
 

@@ -34,15 +34,13 @@ class Progress:
         return f"{self.text}{left}{'; ' if self.note else ''}{self.note}"
 
 
-def bar(stream: TextIO, form: str, **options):
+def bar(stream: TextIO, **options):
     """A bar of tqdm on a terminal, gone when it closes; elsewhere one that counts and shows nothing (`disable`).
 
     Args:
         stream: where to.
-        form: tqdm's `bar_format`.
-        options: others of tqdm.
+        options: of tqdm.
     """
     from tqdm import tqdm
 
-    hidden = not stream.isatty()
-    return tqdm(bar_format=form, file=stream, dynamic_ncols=True, leave=False, disable=hidden, **options)
+    return tqdm(file=stream, dynamic_ncols=True, leave=False, disable=not stream.isatty(), **options)
