@@ -290,7 +290,7 @@ def test_ctrl_c_keeps_and_names_the_finished_ones_and_resume_goes_on(slow):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "stopped; finished and kept in build/quick: 00_quick\n" in err
-    assert "--resume" in err
+    assert f"go on with: mlkernels run --notebooks {slow} --resume" in err
     assert "Traceback" not in out + err
     assert not is_alive(kernel)
     assert record(slow, "00_quick")["status"] == "finished"

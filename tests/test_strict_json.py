@@ -46,6 +46,18 @@ def test_what_is_written_while_something_is_not_finite_is_strict_json(tmp_path, 
     assert (seconds, [str(float(each)) for each in values]) == (0.5, [str(value), "1.0"])
 
 
+def test_a_result_says_where_it_comes_from_unless_its_content_does(tmp_path):
+    found = results.save(tmp_path / "a.json", {"rate": math.inf, "rows": ((1, 2),)}, seed=3, command="make a")
+    assert strict((tmp_path / "a.json").read_text(encoding="utf-8")) == found
+    assert list(found) == ["created", "command", "seed", "versions", "device", "rate", "rows"]
+    assert (found["command"], found["seed"], found["rate"], found["rows"]) == ("make a", 3, "inf", [[1, 2]])
+    assert {"jax", "numpy", "mlkernels"} <= found["versions"].keys()
+    gathered = results.save(tmp_path / "b.json", {"versions": {}, "device": {"kind": "x"}})
+    assert (gathered["versions"], gathered["device"], "seed" in gathered) == ({}, {"kind": "x"}, False)
+    assert gathered["command"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "b.json"}
+
+
 def test_dumps_keeps_what_strict_json_has():
     assert strict(dumps({"é": [1, 2.5, None, True, "x"]})) == {"é": [1, 2.5, None, True, "x"]}
     assert dumps({"é": 1}) == '{"é": 1}'

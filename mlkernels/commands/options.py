@@ -70,17 +70,19 @@ def options_of(settings: Callable, *names: str, **defaults) -> list[click.Option
     arguments, options = inspect.signature(settings).parameters, []
     section = inspect.getdoc(settings).partition("Args:\n")[2].partition("\n\n")[0]
     entries = re.findall(r"^    ([\w, ]+): (.+(?:\n {8}.+)*)", section, re.M)
-    lines = {name: " ".join(text.split()) for names_, text in entries for name in names_.split(", ")}
+    said = {name: " ".join(text.split()) for together, text in entries for name in together.split(", ")}
     for name, _, flag in (each.partition("=") for each in names):
         default = defaults.get(name, arguments[name].default)
-        line = re.split(r"(?<=\.) ", lines[name])[0].replace("`", "").rstrip(".") + "."
-        line = line[0].upper() + line[1:] + " May be repeated." * isinstance(default, tuple)
-        flag = flag or "--" + name.replace("_", "-") + f"/--no-{name}" * (default is True)
-        kind = Time() if default == math.inf else None
+        several, kind = isinstance(default, tuple), None  # click takes the default's type
         if default is None:
-            kind = int if arguments[name].annotation.startswith("int") else str
-        more = {"type": kind, "multiple": isinstance(default, tuple), "is_flag": True if default is False else None}
-        options.append(click.Option([flag, name], default=default, show_default=True, help=line, **more))
+            kind = int if str(arguments[name].annotation).startswith("int") else str
+        elif default == math.inf:
+            kind = Time()
+        help_ = re.split(r"(?<=\.) ", said[name])[0].replace("`", "").rstrip(".") + "."
+        help_ = help_[0].upper() + help_[1:] + " May be repeated." * several
+        flag = flag or "--" + name.replace("_", "-") + f"/--no-{name}" * (default is True)
+        more = {"type": kind, "multiple": several, "is_flag": True if default is False else None}
+        options.append(click.Option([flag, name], default=default, show_default=True, help=help_, **more))
     return options
 
 
