@@ -345,9 +345,9 @@ def test_a_run_that_was_killed_leaves_no_lock(slow):
 
 def test_unfinished_files_of_two_processes_are_apart(slow):
     """Two runs of one notebook from Python, where nothing locks the folder: both end well, with a page and a record."""
-    script = "import sys; from pathlib import Path; from mlkernels.runner import pool\n"
-    script += "jobs, out = job_plans.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
-    script += "sys.exit([outcome.status for outcome in pool.run(jobs)] != ['finished'])"
+    script = "import sys; from pathlib import Path; from mlkernels.runner import jobs, pool\n"
+    script += "work, out = jobs.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
+    script += "sys.exit([outcome.status for outcome in pool.run(work)] != ['finished'])"
     both = [subprocess.Popen([sys.executable, "-c", script, str(slow)], stderr=subprocess.PIPE) for _ in range(2)]
     places = slow.parent / "build/quick"
     wait_for(lambda: len(list(places.glob(".01_slow.ipynb.*.part/*.ipynb"))) == 2)
