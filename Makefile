@@ -55,7 +55,7 @@ lock: ## renew requirements.txt after a change in pyproject.toml; make lock ARGS
 
 clean: ## remove .venv, the matrix's environments and caches; keeps what was run (build/PRESET) and data
 	rm -rf .venv build/venvs build/ci .pytest_cache .ruff_cache .hypothesis
-	find mlkernels tests benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find mlkernels tests benchmarks tools -name __pycache__ -type d -prune -exec rm -rf {} +
 
 $(STAMP): requirements.txt pyproject.toml tools/setup.sh
 	@sh tools/setup.sh "$(PYTHON)" .venv

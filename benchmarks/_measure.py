@@ -10,7 +10,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,9 +17,6 @@ import jax
 import psutil
 
 from mlkernels.runner import fingerprint
-from mlkernels.support import provenance
-from mlkernels.support.files import write_text
-from mlkernels.support.strict_json import dumps
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -122,27 +118,16 @@ def _git(*arguments: str) -> str | None:
     return done.stdout.strip() if done.returncode == 0 else None
 
 
-def origin(name: str, seed: int, command: str) -> dict[str, Any]:
-    """Where a result comes from: date, command, commit, versions, device, seed, load."""
+def origin() -> dict[str, Any]:
+    """What a time depends on besides what every result file says: commit, machine, load."""
     changed = _git("status", "--porcelain", "--", "mlkernels", "benchmarks")
     return {
-        "benchmark": name,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        "command": command,
         "commit": _git("rev-parse", "HEAD"),
         "changed_since_commit": None if changed is None else bool(changed),
         "package_sha256": fingerprint.package_hash(),
-        "seed": seed,
-        **provenance.here(),
         "machine": {"cpu": platform.processor() or platform.machine(), "memory_bytes": psutil.virtual_memory().total},
         "load_before": load(),
     }
-
-
-def write(result: Mapping, path: Path) -> Path:
-    """Write JSON, whole or not at all."""
-    write_text(path, dumps(result, indent=1) + "\n")
-    return path
 
 
 def table(rows: list[list[str]]) -> str:

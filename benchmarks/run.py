@@ -20,21 +20,23 @@ def main(arguments: list[str] | None = None) -> None:
 
     import jax
 
-    from benchmarks._measure import ROOT, load, origin, write
+    from benchmarks._measure import ROOT, load, origin
+    from mlkernels.support import provenance, results
 
     jax.config.update("jax_enable_x64", True)
     folder = ROOT / "data" / "results" if chosen.write else ROOT / "build" / "bench"
     for name in chosen.names or NAMES:
         words = ["python -m benchmarks.run", name, *(["--write"] if chosen.write else [])]
         words += [f"--seed {chosen.seed}"] if chosen.seed else []
-        where = origin(name, chosen.seed, " ".join(words))
+        where, device, path = origin(), provenance.device(), folder / f"bench_{name}.json"
         busy = where["load_before"][0]
-        print(f"\n== {name} ({where['device']['platform']}, {where['device']['cores']} cores, load {busy})", flush=True)
+        print(f"\n== {name} ({device['platform']}, {device['cores']} cores, load {busy})", flush=True)
         benchmark = import_module(f"benchmarks.{name}")
-        result = {"provenance": where, **benchmark.measure(seed=chosen.seed)}
+        result = benchmark.measure(seed=chosen.seed)
         where["load_after"] = load()
+        results.save(path, {"benchmark": name, **where, **result}, seed=chosen.seed, command=" ".join(words))
         print(benchmark.report(result))
-        print(f"written: {write(result, folder / f'bench_{name}.json').relative_to(ROOT)}", flush=True)
+        print(f"written: {path.relative_to(ROOT)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ import pytest
 from mlkernels.commands import main
 
 
-def status_of(*arguments) -> int:
-    """The exit status of `mlkernels ARGUMENTS`; what it shows is for pytest's capsys."""
+def status_of(*arguments, command=main.cli) -> int:
+    """The exit status of `mlkernels ARGUMENTS`, or of another command; what it shows is for pytest's capsys."""
     with pytest.raises(SystemExit) as leaving:
-        main.main([str(argument) for argument in arguments])
+        main.main([str(argument) for argument in arguments], command)
     return leaving.value.code

@@ -1,8 +1,7 @@
-"""The command line without kernels: usage, what is refused and how, lab, check, readme."""
+"""The command line without kernels: usage, what is refused and how, lab, check."""
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import re
@@ -148,10 +147,11 @@ def commands(group=main.cli, name="mlkernels"):
 
 @pytest.mark.parametrize(("name", "command"), [*commands()], ids=[name for name, _ in commands()])
 def test_every_path_of_every_command_is_the_callers(name, command):
-    paths = [one for one in command.params if isinstance(one.type, click.Path | click.File)]
+    options = command.get_params(click.Context(command))
+    paths = [one for one in options if isinstance(one.type, click.Path | click.File)]
     assert [one.name for one in paths if not isinstance(one.type, TypedPath)] == []
     words = ("claims", "checkpoint", "folder", "notebooks", "out", "path", "pictures", "source")
-    others = [one.name for one in command.params if one not in paths and one.name in words]
+    others = [one.name for one in options if one not in paths and one.name in words]
     assert others == [], "a path by its name and not by its type"
 
 
@@ -166,10 +166,6 @@ def test_a_tilde_that_the_shell_has_left_is_the_home_folder(folder, tmp_path, mo
     assert not (tmp_path / "notebooks" / "~").exists()
     for arguments in (["--out", ""], ["--out", " "], ["--out", "~nobody_of_this_name/x"]):
         assert status_of("run", "--notebooks", "~/notebooks", *arguments) == 2
-    readme = tmp_path / "README.md"
-    readme.write_text("<!-- claims:begin -->\n<!-- claims:end -->\n")
-    assert status_of("readme", "--claims", "~/out/claims.json", "--readme", "~/README.md") == 0
-    assert "No claims" in readme.read_text()
 
 
 def test_a_notebooks_path_means_that_file(folder, tmp_path, monkeypatch, capsys):
@@ -193,7 +189,6 @@ GENOTYPE = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2
         ["nas", "search", "--data", "glyphs", "--out"],
         ["nas", "train", GENOTYPE, "--data", "glyphs", "--out"],
         ["nas", "compare", "--data", "glyphs", "--out"],
-        ["readme", "--claims", "CLAIMS", "--readme"],
     ],
     ids=lambda arguments: " ".join(arguments[:2]),
 )
@@ -202,8 +197,6 @@ def test_a_place_that_cannot_be_written_to_gets_one_line_and_status_2(folder, tm
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "none")
     place = Path("/proc/none/inside") if place.startswith("nowhere") and Path("/proc").is_dir() else tmp_path / place
-    (tmp_path / "claims.json").write_text("{}")
-    arguments = [str(tmp_path / "claims.json") if one == "CLAIMS" else one for one in arguments]
     more = ["--notebooks", folder] if arguments[0] == "run" else []
     assert status_of(*arguments, place, *more) == 2
     shown = capsys.readouterr()
@@ -396,30 +389,12 @@ def test_check_prints_remedies_and_status(monkeypatch, capsys):
     assert "WRONG b" in shown.out
 
 
-def test_readme_is_written_and_checked(tmp_path, capsys):
-    path, claims = tmp_path / "README.md", tmp_path / "claims.json"
-    path.write_text("# T\n<!-- claims:begin -->\n<!-- claims:end -->\n")
-    result = {"claims": [], "preset": "quick", "created": "2025-01-01", "device": {}, "versions": {}}
-    claims.write_text(json.dumps(result))
-    options = ["readme", "--claims", claims, "--readme", path]
-    assert status_of(*options, "--check") == 1
-    assert "differs from" in capsys.readouterr().err
-    assert "No claims" not in path.read_text()
-    assert status_of(*options) == 0
-    assert "No claims have been measured yet." in path.read_text()
-    assert status_of(*options, "--check") == 0
-    claims.write_text("[]")
-    assert status_of(*options) == 2
-    assert status_of("readme", "--claims", tmp_path / "none.json", "--readme", path) == 2
-    assert capsys.readouterr().err.count("\n") == 2
-
-
 def test_version_and_help(capsys):
     assert status_of("--version") == 0
     assert mlkernels.__version__ in capsys.readouterr().out
     assert status_of("--help") == 0
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("run", "lab", "check", "readme"))
+    assert all(command in shown for command in ("run", "lab", "data", "nas", "check"))
     assert "..." not in shown.split("Commands:")[1]
     assert status_of() == 2
 
@@ -448,9 +423,3 @@ def test_the_command_line_starts_without_anything_heavy():
 def test_python_m_mlkernels():
     done = subprocess.run([sys.executable, "-m", "mlkernels", "--version"], capture_output=True, text=True, check=True)
     assert mlkernels.__version__ in done.stdout
-
-
-def test_the_readme_shows_the_claims_that_were_measured():
-    """README.md and data/results/claims.json belong together: mlkernels readme --claims data/results/claims.json."""
-    measured = Path(__file__).parents[1] / "data" / "results" / "claims.json"
-    assert status_of("readme", "--claims", measured, "--check") == 0

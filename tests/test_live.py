@@ -8,7 +8,7 @@ import pytest
 
 from mlkernels.course import live
 from mlkernels.course.demos.recorded_search import unpack
-from mlkernels.nas import TrainProgress
+from mlkernels.support.progress import Progress
 
 
 class Handle:
@@ -60,9 +60,9 @@ def test_a_picture_for_each_round_of_the_search(shown, tmp_path):
 def test_the_line_of_a_training(shown):
     line = live.TrainingLine()
     for left in (None, 75.0):
-        line(TrainProgress(2, 9, 1, 5, 0.7, 48.6, left))
+        line(Progress(6, 45, "epoch 2 of 9", "loss 0.700, 49 images a second", left))
     assert [data["text/plain"] for data, _ in shown] == [
         "training",
-        "epoch 2 of 9: 49 images a second",
-        "epoch 2 of 9: 49 images a second, 1 min 15 s left",
+        "epoch 2 of 9; loss 0.700, 49 images a second",
+        "epoch 2 of 9, 1 min 15 s left; loss 0.700, 49 images a second",
     ]

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import json
 
+import click
 import pytest
 from _cli import status_of
 
-from mlkernels.commands import nas_search
-from mlkernels.nas import Genotype, Layout, Progress, SearchSettings, search
+from mlkernels.commands import nas_search, options
+from mlkernels.commands.counter import Counter
+from mlkernels.nas import Genotype, Layout, SearchSettings, search
+from mlkernels.support.progress import Progress
 
 SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "4", "--pixels", "8", "--repeats", "1"]
 
@@ -40,18 +43,22 @@ def test_what_is_refused_is_said_in_one_line(arguments, said, capsys, tmp_path, 
         assert words in told
 
 
-def test_the_defaults_are_the_published_search():
-    defaults = {option.name: option.default for option in nas_search.search.params}
+def test_options_are_the_arguments_of_the_settings():
+    """With their defaults, which are the published search, and what the docstrings say of them."""
+    options = {option.name: option for option in nas_search.search.get_params(click.Context(nas_search.search))}
     told = SearchSettings(Layout())
-    for name in ("algorithm", "ridge", "repeats", "seed", "condition", "regions"):
-        assert defaults[name] == getattr(told, name)
+    for name in ("algorithm", "inner_time", "ridge", "repeats", "seed", "condition", "regions", "reference_quirks"):
+        assert options[name].default == getattr(told, name)
+        help_ = options[name].help.rstrip(".").lower()
+        assert help_ in " ".join(SearchSettings.__doc__.split()).replace("`", "").lower()
     for name in ("cells", "channels", "pixels"):
-        assert defaults[name] == getattr(told.layout, name)
-    assert (defaults["data"], defaults["inner_time"]) == ("miniimagenet", "inf")
+        assert options[name].default == getattr(told.layout, name)
+    assert options["data"].default == "miniimagenet"
+    assert options["repeats"].help == "How often each candidate is scored, with other weights and images each time."
 
 
 def test_the_estimate_comes_before_and_a_dry_run_ends_there(capsys, tmp_path, monkeypatch):
-    monkeypatch.setattr(nas_search, "_Display", lambda stream: pytest.fail("nothing was to be searched"))
+    monkeypatch.setattr(options, "Counter", lambda stream: pytest.fail("nothing was to be searched"))
     out = tmp_path / "out"
     few = [*SMALL, "--space", "darts_fewshot", "--condition", "none"]
     assert status_of("nas", "search", *few, "--dry-run", "--out", out) == 0
@@ -99,8 +106,8 @@ def test_what_is_shown_on_a_terminal(capsys):
             return True
 
     shown = Terminal()
-    display = nas_search._Display(shown)
-    display(Progress(2, 7, 400, 1500, 75.0, "-12.0% condition number without conv_3x3 0 to node 2, normal"))
+    display = Counter(shown)
+    display(Progress(400, 1500, "round 2 of 7", "-12.0% condition number without conv_3x3 0 to node 2, normal", 75.0))
     display.close()
     for words in ("round 2 of 7, 1 min 15 s left", "400 of 1500", "-12.0% condition number without conv_3x3"):
         assert words in shown.text

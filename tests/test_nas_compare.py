@@ -24,6 +24,7 @@ from mlkernels.nas.scores import training_free
 from mlkernels.nas.scores.kernel_scores import metantk_score
 from mlkernels.nas.scores.training_free import SCORES, ScoreSettings, training_free_scores
 from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.support.progress import Progress
 
 SPACE = Space("tiny", ("skip_connect", "max_pool_3x3BN"), 1)
 GLYPHS = datasets.load("glyphs", classes=24, drawings=6)
@@ -53,9 +54,9 @@ def test_scores_are_those_of_the_single_functions(key):
     genotypes = nas.random_genotypes(SPACE, 3, key=key)
     seen = []
     settings = ScoreSettings(layout, tasks=2, repeats=2, region_images=20)
-    found = training_free_scores(genotypes, GLYPHS, settings, key=key, progress=lambda *at: seen.append(at))
+    found = training_free_scores(genotypes, GLYPHS, settings, key=key, progress=seen.append)
     assert set(found) == set(SCORES)
-    assert seen == [(number, 6) for number in range(1, 7)]
+    assert seen == [Progress(number, 6, "scored") for number in range(1, 7)]
     weights, looks, *_ = jax.random.split(jax.random.fold_in(key, 1), 5)
     tasks = search_tasks(GLYPHS, key=looks, pixels=4, way=2, tasks=2)
     for number, genotype in enumerate(genotypes):
@@ -328,10 +329,10 @@ def test_the_command_leaves_scores_accuracies_and_tau(capsys, tmp_path, monkeypa
     assert status_of("nas", "compare", "--data", "imagenet", "--out", out) == 2
     assert "--data: expected omniglot or glyphs" in capsys.readouterr().err
 
-    before = out.read_text()
+    before = json.loads(out.read_text())
     monkeypatch.setattr("mlkernels.nas.scores.training_free.linear_regions", lambda *_: pytest.fail("it is kept"))
     assert status_of("nas", "compare", *small, "--out", out) == 0  # goes on from what is kept: trains and scores none
-    assert out.read_text() == before
+    assert json.loads(out.read_text()) | {"created": before["created"]} == before
     monkeypatch.setattr(compare, "agreement", lambda *_: {}["no tau"])
     out.unlink()
     with pytest.raises(KeyError):

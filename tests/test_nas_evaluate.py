@@ -38,6 +38,7 @@ from mlkernels.nas.evaluation.feature_episodes import Features, Look
 from mlkernels.nas.training.trained import Trained
 from mlkernels.support import provenance
 from mlkernels.support.files import write_atomically
+from mlkernels.support.progress import Progress
 from mlkernels.tasks import TaskBatch
 
 SMALL = {"queries": 5, "episodes": 60, "copies": 0}
@@ -191,14 +192,15 @@ def test_a_trained_network_is_shown_images_as_in_training(tmp_path):
     train(network(), dataset, settings(), out=tmp_path, epochs=1)
     trained, seen = load_trained(tmp_path), []
     told = {"queries": 3, "episodes": 20, "copies": 0, "shots": [2], "methods": ["centroid"]}
-    found = evaluate(trained, dataset, progress=lambda *each: seen.append(each), **told)
+    found = evaluate(trained, dataset, progress=seen.append, **told)
 
     def function(images):
         return features(trained.network, trained.variables, jnp.asarray(images, float))
 
     by_hand = evaluate(function, dataset, **told)
     np.testing.assert_array_equal(found.accuracies["centroid", 2], by_hand.accuracies["centroid", 2])
-    assert seen[-1] == ("episodes of 2 shot", 20, 20)
+    assert seen[-1] == Progress(20, 20, "episodes of 2 shot")
+    assert (seen[0].text, seen[0].total) == ("images", None)
     with pytest.raises(InputError, match="a trained network has its own"):
         evaluate(trained, dataset, pixels=8, **told)
 
@@ -213,7 +215,7 @@ def test_more_shots_take_no_more_passes_and_change_nothing(glyphs):
     def found(shots, **changes):
         at = {}
         told = SMALL | {"block": 30, "methods": ["centroid"]} | changes
-        result = evaluate(model, glyphs, shots=shots, progress=lambda what, done, _: at.update({what: done}), **told)
+        result = evaluate(model, glyphs, shots=shots, progress=lambda now: at.update({now.text: now.done}), **told)
         return result.accuracies, at["images"]
 
     alone, both = [found([shot], copies=2) for shot in (1, 4)], found([1, 4], copies=2)
@@ -347,7 +349,7 @@ def test_search_training_and_evaluation_on_the_real_images_are_above_their_pixel
         }  # fmt: skip
         for row in (*figures["network"], *figures["pixels"]):
             del row["accuracies"]
-        write_atomically(Path(path), lambda temporary: temporary.write_text(json.dumps(figures, indent=1) + "\n"))
+        write_atomically(Path(path), json.dumps(figures, indent=1) + "\n")
     for shot, margin in ((1, 0.02), (5, 0.03)):
         ours, baseline = found.interval("logistic", shot), pixels.interval("centroid", shot)
         print(f"{shot} shot: {ours:.1%}, pixels {baseline:.1%}")

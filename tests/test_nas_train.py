@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -90,11 +91,12 @@ def test_compiled_as_a_whole_it_is_the_same_and_it_says_how_far_it_is():
         np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-10)
     assert [row["epoch"] for row in found.history] == [1, 2, 3, 4]
     assert [row["rate"] for row in found.history] == pytest.approx([0.1, 0.1, 0.01, 0.01])
-    ends = [each for each in seen if each.step == each.steps]
-    assert [(each.epoch, each.epochs, each.steps) for each in ends] == [(e, 4, 6) for e in (1, 2, 3, 4)]
+    ends = [each for each in seen if each.done % 6 == 0]
+    assert [(each.done, each.total) for each in ends] == [(6, 24), (12, 24), (18, 24), (24, 24)]
+    assert [each.text for each in ends] == [f"epoch {epoch} of 4" for epoch in (1, 2, 3, 4)]
     assert ends[-1].seconds_left == 0.0
     assert ends[0].seconds_left > 0
-    assert all(each.images_per_second > 0 for each in ends)
+    assert all(re.fullmatch(r"loss \d\.\d{3}, [1-9]\d* images a second", each.note) for each in ends)
 
 
 def test_it_learns():
@@ -232,7 +234,7 @@ def test_a_loss_that_is_not_finite_ends_it_and_the_epoch_before_is_kept(tmp_path
     told, seen = settings(rate=1e200, milestones=()), []
     with pytest.raises(InputError, match=r"loss: expected a finite number, got nan in epoch 1; lower the rate$"):
         train(network(), data(), told, out=tmp_path, progress=seen.append)
-    assert len(seen) < seen[-1].steps  # it is not trained to the end of the epoch
+    assert len(seen) < seen[-1].total / told.epochs  # it is not trained to the end of the epoch
     assert not list(tmp_path.iterdir())
     with pytest.raises(InputError, match=r"got nan in epoch 2; lower the rate, .*: epoch 1 is kept in this one"):
         train(network(), data(), replace(told, batch=96), out=tmp_path)

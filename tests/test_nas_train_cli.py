@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-import inspect
 import json
+import sys
 
+import click
 import pytest
 from test_nas_cli import status_of
 
 from mlkernels import datasets, nas
 from mlkernels.commands import nas_evaluate, nas_train
+from mlkernels.commands.counter import Counter
 from mlkernels.errors import InputError
-from mlkernels.nas import Layout, TrainProgress, TrainSettings
+from mlkernels.nas import Layout, TrainSettings
+from mlkernels.support.progress import Progress
 
 TEXT = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
 SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "2", "--pixels", "8", "--epochs", "2", "--batch", "50"]
@@ -103,7 +106,7 @@ def test_however_a_training_ends_its_display_is_closed(error, status, few_glyphs
 
     closed = []
     monkeypatch.setattr(nas, "train", stop)
-    monkeypatch.setattr(nas_train._Training, "close", lambda self: closed.append(self))
+    monkeypatch.setattr(Counter, "close", lambda self: closed.append(self))
     assert status_of("nas", "train", TEXT, *SMALL, "--out", tmp_path) == status
     assert len(closed) == 1
 
@@ -150,26 +153,24 @@ def test_no_checkpoint_there(capsys, tmp_path):
     assert "expected the checkpoint of a training, got none" in " ".join(capsys.readouterr().err.split())
 
 
-def test_the_defaults_are_the_published_ones():
-    defaults = {option.name: option.default for option in nas_train.train.params}
+def test_options_have_the_published_defaults():
+    train, evaluate = ({option.name: option.default for option in command.get_params(click.Context(command))}
+                       for command in (nas_train.train, nas_evaluate.evaluate))  # fmt: skip
     told = TrainSettings()
     for name in ("epochs", "batch", "rate", "milestones", "drop_path", "weight_decay", "padding", "jitter", "flip"):
-        assert defaults[name] == getattr(told, name), name
-    assert (defaults["cells"], defaults["channels"], defaults["pixels"]) == (Layout().cells, Layout().channels, 84)
-    evaluation = {name: each.default for name, each in inspect.signature(nas.evaluate).parameters.items()}
-    for option in nas_evaluate.evaluate.params:
-        if option.name in evaluation and option.name != "pixels":
-            assert option.default == evaluation[option.name], option.name
+        assert train[name] == getattr(told, name), name
+    assert (train["cells"], train["channels"], train["pixels"]) == (Layout().cells, Layout().channels, 84)
+    published = {"way": 5, "shots": (1, 5), "queries": 50, "episodes": 1000, "copies": 5, "seed": 42, "split": "test"}
+    assert published.items() <= evaluate.items()
+    assert evaluate["methods"] == ("logistic", "centroid", "metantk")
 
 
 def test_what_is_shown_of_a_training(capsys):
-    import sys
-
-    display = nas_train._Training(sys.stderr)
-    display(TrainProgress(1, 100, 1, 600, 2.5, 0.0, None))
+    display = Counter(sys.stderr)
+    display(Progress(1, 60000, "epoch 1 of 100", "loss 2.500"))
     display.said = 0.0
-    display(TrainProgress(3, 100, 600, 600, 1.2345, 812.6, 75.0))
-    display(TrainProgress(100, 100, 600, 600, 0.5, 812.6, 0.0))
+    display(Progress(1800, 60000, "epoch 3 of 100", "loss 1.234, 813 images a second", 75.0))
+    display(Progress(60000, 60000, "epoch 100 of 100", "loss 0.500, 813 images a second", 0.0))
     assert capsys.readouterr().err.splitlines() == [
         "1 of 60000, epoch 1 of 100; loss 2.500",
         "1800 of 60000, epoch 3 of 100, 1 min 15 s left; loss 1.234, 813 images a second",

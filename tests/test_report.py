@@ -13,9 +13,8 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mlkernels.course import claim_records, claims
-from mlkernels.errors import InputError
-from mlkernels.runner import pages, readme, report
-from mlkernels.support.files import write_text
+from mlkernels.runner import pages, report
+from mlkernels.support.files import write_atomically
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n picture").decode()
 SVG = '<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 2 1"><rect width="2" height="1"/></svg>'
@@ -264,53 +263,10 @@ def test_index_of_nothing(tmp_path):
     assert "No claim was measured" in text
 
 
-def test_claims_table_is_markdown_that_survives_bars_and_line_ends():
-    table = claim_records.claims_table(
-        [
-            {**a_claim(statement="a | b\nc"), "notebook": "01_derive"},
-            {**a_claim("a.b", "not tested here", why="class only"), "notebook": "01_derive"},
-        ]
-    )
-    lines = table.splitlines()
-    assert lines[0] == "| Claim | Source | Expected | Measured | Verdict | Notebook |"
-    assert lines[2] == "| a \\| b c | Someone 2020 | -0.5 | -0.5 | ✓ holds | 01 |"
-    assert "○ not tested here (class only)" in lines[3]
-    assert len(lines) == 4
-
-
-def test_readme_block_is_replaced_and_stays_when_nothing_changed():
-    result = {"claims": [], "preset": "class", "created": "2025-01-02T00:00:00", "device": DEVICE, "versions": VERSIONS}
-    old = f"# T\n\n{readme.BEGIN}\nold\n{readme.END}\nend\n"
-    new = readme.readme_with(old, result)
-    assert "old" not in new
-    assert new.endswith(f"{readme.END}\nend\n")
-    assert "`mlkernels run --preset class`: CPU, 2 cores, float64, Python 1.0, JAX 1.0, 2025-01-02." in new
-    assert readme.readme_with(new, result) == new
-
-
-@pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END, f"{readme.END} {readme.BEGIN}"])
-def test_readme_without_the_marks_is_refused(text):
-    with pytest.raises(InputError, match="claims:begin"):
-        readme.readme_with(text, {"claims": []})
-
-
-def test_write_text_keeps_the_old_file_when_it_fails(tmp_path):
+def test_a_text_that_cannot_be_written_keeps_the_old_file_when_it_fails(tmp_path):
     path = tmp_path / "a.txt"
-    write_text(path, "old")
+    write_atomically(path, "old")
     with pytest.raises(UnicodeEncodeError):
-        write_text(path, "\ud800")
+        write_atomically(path, "\ud800")
     assert path.read_text() == "old"
     assert list(tmp_path.iterdir()) == [path]
-
-
-def test_pictures_of_tagged_cells_are_saved(tmp_path):
-    output = {"output_type": "display_data", "data": {"image/png": base64.b64encode(b"picture").decode()}}
-    cells = [
-        {"cell_type": "code", "metadata": {"tags": ["readme"]}, "source": "", "outputs": [output]},
-        {"cell_type": "code", "metadata": {}, "source": "", "outputs": [output]},
-    ]
-    executed = tmp_path / "01_first.ipynb"
-    executed.write_text(json.dumps({"cells": cells}), encoding="utf-8")
-    (saved,) = pages.save_pictures(executed, tmp_path)
-    assert saved.name == "01_first_1.png"
-    assert saved.read_bytes() == b"picture"

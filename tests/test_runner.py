@@ -290,7 +290,7 @@ def test_ctrl_c_keeps_and_names_the_finished_ones_and_resume_goes_on(slow):
     out, err = process.communicate(timeout=600)
     assert process.returncode == 130
     assert "stopped; finished and kept in build/quick: 00_quick\n" in err
-    assert "--resume" in err
+    assert f"go on with: mlkernels run --notebooks {slow} --resume" in err
     assert "Traceback" not in out + err
     assert not is_alive(kernel)
     assert record(slow, "00_quick")["status"] == "finished"
@@ -345,9 +345,9 @@ def test_a_run_that_was_killed_leaves_no_lock(slow):
 
 def test_unfinished_files_of_two_processes_are_apart(slow):
     """Two runs of one notebook from Python, where nothing locks the folder: both end well, with a page and a record."""
-    script = "import sys; from pathlib import Path; from mlkernels.runner import pool\n"
-    script += "jobs, out = job_plans.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
-    script += "sys.exit([outcome.status for outcome in pool.run(jobs)] != ['finished'])"
+    script = "import sys; from pathlib import Path; from mlkernels.runner import jobs, pool\n"
+    script += "work, out = jobs.plan(Path(sys.argv[1]), ['01'], None, 'quick', [])\n"
+    script += "sys.exit([outcome.status for outcome in pool.run(work)] != ['finished'])"
     both = [subprocess.Popen([sys.executable, "-c", script, str(slow)], stderr=subprocess.PIPE) for _ in range(2)]
     places = slow.parent / "build/quick"
     wait_for(lambda: len(list(places.glob(".01_slow.ipynb.*.part/*.ipynb"))) == 2)
@@ -363,7 +363,7 @@ def test_a_failed_start_destroys_nothing(tmp_path, monkeypatch):
     jobs[0].target.write_text('{"metadata": {"mlkernels": {"status": "finished"}}}')
     monkeypatch.setattr(sys, "executable", "/bin/false")
     stream = io.StringIO()
-    (outcome,) = pool.run(jobs, display=displays.Lines(stream))
+    (outcome,) = pool.run(jobs, display=displays.Display([], stream))
     assert outcome.status == "failed"
     assert "ended without a result" in outcome.detail
     assert "finished" in jobs[0].target.read_text()
@@ -376,7 +376,7 @@ class Terminal(io.StringIO):
 
 def test_a_bar_a_notebook_on_a_terminal():
     stream = Terminal()
-    display = displays.progress(["00_a", "01_long"], stream)
+    display = displays.Display(["00_a", "01_long"], stream)
     display.start("00_a", 4)
     display.cell("00_a", 1)
     display.tick()
@@ -390,9 +390,9 @@ def test_a_bar_a_notebook_on_a_terminal():
 
 
 def test_a_plain_line_says_now_and_then_that_a_cell_is_at_work(monkeypatch):
-    stream, clock = io.StringIO(), iter([0.0, 1.0, 100.0, 101.0])
+    stream, clock = io.StringIO(), iter([0.0, 1.0, 100.0, 100.0, 101.0])
     monkeypatch.setattr(displays.time, "monotonic", lambda: next(clock))
-    display = displays.progress(["00_a"], stream)
+    display = displays.Display(["00_a"], stream)
     display.start("00_a", 4)
     display.cell("00_a", 2)
     for _ in range(3):

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks._measure import write
 from mlkernels.learners.outer_loop import history
 from mlkernels.nas.searching import record
 from mlkernels.nas.searching.scorer import Scores
 from mlkernels.nas.training import trained
+from mlkernels.support import results
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.strict_json import dumps
 
@@ -32,7 +32,7 @@ def strict(text):
 
 @pytest.mark.parametrize("value", BAD)
 def test_what_is_written_while_something_is_not_finite_is_strict_json(tmp_path, value):
-    write({"seconds": value, "rows": [[value]]}, tmp_path / "bench.json")
+    results.save(tmp_path / "bench.json", {"seconds": value, "rows": [[value]]})
     Kept(tmp_path / "kept.json", "scores", {"about": 1}).add("a", [value, 1.0])
     kept_scores = record.Record(tmp_path, {"about": 1})
     kept_scores.add([Scores(value, 3, ""), Scores(None, None, "")], 1.0)
@@ -46,6 +46,18 @@ def test_what_is_written_while_something_is_not_finite_is_strict_json(tmp_path, 
     assert (seconds, [str(float(each)) for each in values]) == (0.5, [str(value), "1.0"])
 
 
+def test_a_result_says_where_it_comes_from_unless_its_content_does(tmp_path):
+    found = results.save(tmp_path / "a.json", {"rate": math.inf, "rows": ((1, 2),)}, seed=3, command="make a")
+    assert strict((tmp_path / "a.json").read_text(encoding="utf-8")) == found
+    assert list(found) == ["created", "command", "seed", "versions", "device", "rate", "rows"]
+    assert (found["command"], found["seed"], found["rate"], found["rows"]) == ("make a", 3, "inf", [[1, 2]])
+    assert {"jax", "numpy", "mlkernels"} <= found["versions"].keys()
+    gathered = results.save(tmp_path / "b.json", {"versions": {}, "device": {"kind": "x"}})
+    assert (gathered["versions"], gathered["device"], "seed" in gathered) == ({}, {"kind": "x"}, False)
+    assert gathered["command"]
+    assert {path.name for path in tmp_path.iterdir()} == {"a.json", "b.json"}
+
+
 def test_dumps_keeps_what_strict_json_has():
     assert strict(dumps({"é": [1, 2.5, None, True, "x"]})) == {"é": [1, 2.5, None, True, "x"]}
     assert dumps({"é": 1}) == '{"é": 1}'
@@ -54,11 +66,9 @@ def test_dumps_keeps_what_strict_json_has():
 def test_nothing_is_written_by_another_way():
     """json.dump and json.dumps are for a hash, a pipe or a comparison; a file gets strict_json.dumps."""
     allowed = {
-        "mlkernels/support/strict_json.py", "mlkernels/support/provenance.py", "mlkernels/runner/fingerprint.py",
-        "mlkernels/runner/worker.py", "mlkernels/nas/searching/record.py", "mlkernels/nas/evaluation/compare.py",
-        "mlkernels/nas/training/trained.py", "mlkernels/nas/training/settings.py",
-        "mlkernels/learners/outer_loop/checkpoint.py", "mlkernels/nas/engine/devices.py",
-        "mlkernels/support/kept_rows.py", "mlkernels/course/demos/recorded_search.py",
+        "mlkernels/support/strict_json.py", "mlkernels/runner/fingerprint.py", "mlkernels/runner/worker.py",
+        "mlkernels/nas/engine/devices.py", "mlkernels/nas/training/trained.py", "mlkernels/nas/training/settings.py",
+        "mlkernels/learners/outer_loop/checkpoint.py",
     }  # fmt: skip
     found = {
         str(path.relative_to(ROOT))

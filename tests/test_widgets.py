@@ -17,6 +17,7 @@ from _demos import ends_of
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageFont
 
+from benchmarks import sliders
 from mlkernels.course import plots, widgets
 from mlkernels.course.demos.demo import Control, Demo, Progress, Stage, choice, steps
 from mlkernels.course.widgets import explorer, static_twin
@@ -297,14 +298,14 @@ def test_narrow_twins_stand_in_two_columns():
 def test_latency_goes_through_the_widget_and_reports(demo):
     calm = make_demo(controls=tuple(c for c in demo.controls if c.name != "ridge"), twin=({}, {}, {}),
                      compute=lambda **v: _compute(ridge=0.01, **v))  # fmt: skip
-    result = widgets.latency(calm, repeats=3)
+    result = sliders.latency(calm, repeats=3)
     assert result["changes"] == 9
     assert set(result["by_control_ms"]) == {"width", "inner_steps", "adapt"}
     assert 0 < result["min_ms"] <= result["median_ms"] <= result["max_ms"]
     with pytest.raises(InputError, match="at least 1"):
-        widgets.latency(calm, repeats=0)
+        sliders.latency(calm, repeats=0)
     with pytest.raises(InputError, match="ridge"):
-        widgets.latency(demo, repeats=20)
+        sliders.latency(demo, repeats=20)
 
 
 # --- runs -------------------------------------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ import click
 
 from mlkernels.commands.typed_path import TypedPath
 from mlkernels.errors import InputError, bad_input
+from mlkernels.support.progress import bar
 
 
 @click.group()
@@ -58,13 +59,14 @@ def get(name, source, accept_licence) -> int:
         click.echo(made.summary())
         click.echo(in_words(counted(made, sets_of_equal(made))))
         return 0
+    unit = {"unit": "image", "unit_scale": True}
     with ExitStack() as stack:
         folder = get.get(
             get.recipe_of(name),
             source,
             accept=lambda recipe: accept_licence or _asked(recipe),
             say=lambda line: click.echo(line, err=True),
-            progress=lambda what, total: stack.enter_context(_bar(what, total, "image")).update,
+            progress=lambda what, total: stack.enter_context(bar(sys.stderr, desc=what, total=total, **unit)).update,
         )
     click.echo(f"{name}: {folder}")
     for line in get.described(read_manifest(folder)):
@@ -97,8 +99,8 @@ def verify(name) -> int:
             else:
                 where = folder
                 total = sum(file.stat().st_size for file in folder.iterdir() if file.suffix == ".npy")
-                with _bar(one, total, "B") as bar:
-                    equal = verify_prepared(folder, bar.update)["equal"]
+                with bar(sys.stderr, desc=one, total=total, unit="B", unit_scale=True) as shown:
+                    equal = verify_prepared(folder, shown.update)["equal"]
             click.echo(f"ok    {one}: {where}")
             if equal is not None and equal["sets"]:
                 click.echo(f"      {in_words(equal)}")
@@ -166,10 +168,3 @@ def _asked(recipe) -> bool:
         return False
     click.echo(f"{recipe.name} is under {recipe.licence}.", err=True)
     return click.confirm("Do you accept these terms?", default=False, err=True)
-
-
-def _bar(what: str, total: int, unit: str):
-    """A progress bar, where somebody sees it."""
-    from tqdm import tqdm
-
-    return tqdm(total=total, desc=what, unit=unit, unit_scale=True, disable=None)

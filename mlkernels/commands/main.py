@@ -1,9 +1,8 @@
-"""The command line: mlkernels run | lab | data | nas | check | readme. Heavy imports stay inside the commands."""
+"""The command line: mlkernels run | lab | data | nas | check. Heavy imports stay inside the commands."""
 
 from __future__ import annotations
 
 import os
-import shlex
 import signal
 import sys
 from pathlib import Path
@@ -14,8 +13,9 @@ import mlkernels
 from mlkernels.commands.data import data as data_group
 from mlkernels.commands.nas_search import nas as nas_group
 from mlkernels.commands.typed_path import TypedPath
-from mlkernels.errors import InputError, bad_input
-from mlkernels.support.files import is_of_a_place, not_written
+from mlkernels.errors import InputError
+from mlkernels.support import provenance
+from mlkernels.support.files import alone, is_of_a_place, not_written
 
 _FOLDER = TypedPath(file_okay=False)
 _notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Folder of the notebooks [the checkout's].")
@@ -24,7 +24,9 @@ _notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Fold
 _TREE = "\b\nThe package, from the ground up:\n" + mlkernels.__doc__.partition(":\n\n")[2]
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_TREE)
+@click.group(
+    "mlkernels", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_TREE
+)
 @click.version_option(mlkernels.__version__, prog_name="mlkernels")
 def cli() -> None:
     """A course on the theory of few-shot meta-learning: run its notebooks, read them, get data, check the set-up."""
@@ -56,18 +58,14 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     Exit status: 0 all finished and no claim failed, 1 a notebook or a claim failed, 2 bad usage, 130 stopped by Ctrl-C.
     """
     from mlkernels.runner import pool, report
-    from mlkernels.runner.display import progress
     from mlkernels.runner.jobs import plan
-    from mlkernels.support.files import alone
 
     work, out = plan(notebooks, names, out, preset, settings)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    command = shlex.join(["mlkernels", *sys.argv[1:]])
+    command = provenance.command()
     with alone(out):
-        outcomes = pool.run(
-            work, workers=jobs, timeout=timeout_cell, resume=resume, display=progress([job.name for job in work])
-        )
+        outcomes = pool.run(work, workers=jobs, timeout=timeout_cell, resume=resume)
         for outcome in outcomes:
             if outcome.detail:
                 click.echo(outcome.detail, err=True)
@@ -131,77 +129,31 @@ def check() -> int:
     return 1 if wrong else 0
 
 
-@cli.command()
-@click.option("--claims", required=True, type=TypedPath(dir_okay=False), help="A claims.json.")
-@click.option("--readme", "path", type=TypedPath(dir_okay=False), help="The file [the checkout's README.md].")
-@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit status 1 if it would change.")
-@click.option(
-    "--pictures",
-    type=TypedPath(exists=True, file_okay=False),
-    help="Also save here the figures of the cells tagged readme, of the executed notebooks beside the claims.json.",
-)
-def readme(claims, path, only_check, pictures) -> int:
-    """Write the README's claims from a claims.json."""
-    import json
-
-    from mlkernels.runner.pages import save_pictures
-    from mlkernels.runner.readme import readme_with
-    from mlkernels.support.files import check_place, write_text
-
-    path = path or Path(mlkernels.__file__).parents[1] / "README.md"
-    for place in () if only_check else filter(None, (path, pictures and pictures / "picture.png")):
-        check_place(place)
-    try:
-        old, result = path.read_text(encoding="utf-8"), json.loads(claims.read_text(encoding="utf-8"))
-        new = readme_with(old, result)
-    except InputError:
-        raise
-    except OSError as error:
-        raise bad_input(str(error.filename), "a file that can be read", error.strerror, "give its path") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise bad_input(
-            str(claims), "a claims.json of mlkernels run", type(error).__name__, "make one: mlkernels run"
-        ) from None
-    if only_check:
-        click.echo(
-            f"{_short(path)}: {'as generated' if new == old else 'differs from ' + _short(claims)}", err=new != old
-        )
-        return int(new != old)
-    if new != old:
-        write_text(path, new)
-    for executed in sorted(claims.parent.glob("*.ipynb")) if pictures else []:
-        save_pictures(executed, pictures)
-    return 0
-
-
-def main(arguments: list[str] | None = None) -> None:
+def main(arguments: list[str] | None = None, command: click.Command = cli) -> None:
     """The entry point: runs a command and leaves with its status; bad usage is one line and status 2.
 
     Args:
         arguments: of the command line; sys.argv[1:] where None.
+        command: with its name; a tool of the makers takes this way out, too.
     """
     if data := os.environ.get("MLKERNELS_DATA"):  # kernels run in the notebooks' folder: a relative path would move
         parts = [os.path.abspath(os.path.expanduser(part.strip())) for part in data.split(os.pathsep) if part.strip()]
         os.environ["MLKERNELS_DATA"] = os.pathsep.join(parts)
+    name, said, status = command.name, None, 2
     try:
-        status = cli.main(arguments, prog_name="mlkernels", standalone_mode=False)
+        status = command.main(arguments, prog_name=name, standalone_mode=False)
     except InputError as error:
-        click.echo(f"mlkernels: {' '.join(str(error).split())}", err=True)
-        status = 2
+        said = f"{name}: {error}"
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
-        status = 2
     except click.ClickException as error:
-        click.echo(f"mlkernels: {' '.join(error.format_message().split()).rstrip('.')}; see mlkernels --help", err=True)
-        status = error.exit_code
+        said, status = f"{name}: {error.format_message().rstrip('. ')}; see {name} --help", error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        click.echo("stopped", err=True)
-        status = 130
+        said, status = "stopped", 130
     except OSError as error:  # a disk may be full, or a place taken, long after it was looked at
         if not is_of_a_place(error):
             raise
-        click.echo(
-            f"mlkernels: {' '.join(str(not_written(Path(error.filename or 'a file'), error)).split())}", err=True
-        )
-        status = 2
+        said = f"{name}: {not_written(Path(error.filename or 'a file'), error)}"
+    if said is not None:
+        click.echo(" ".join(said.split()), err=True)
     sys.exit(status or 0)

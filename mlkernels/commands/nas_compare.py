@@ -3,34 +3,32 @@
 from __future__ import annotations
 
 import json
-import shlex
-import sys
 from dataclasses import asdict
 
 import click
 
-from mlkernels.commands.options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
+from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, working
 from mlkernels.commands.typed_path import TypedPath
-from mlkernels.support.strict_json import dumps
+from mlkernels.support import results
+from mlkernels.support.files import alone, check_place
 
 
-@click.command()
+def _settings() -> list[click.Option]:
+    from mlkernels.nas import Layout, TrainSettings
+    from mlkernels.nas.scores.training_free import ScoreSettings
+
+    size = options_of(Layout, "cells", "channels", "pixels", cells=3, channels=4, pixels=14)
+    budget = options_of(TrainSettings, "epochs", "rate", "seed", epochs=1, rate=0.1)
+    return [*size, *budget, *options_of(ScoreSettings, "repeats")]
+
+
+@click.command(cls=SettingsCommand, settings=_settings)
 @data_option("omniglot")
 @click.option("--count", default=32, show_default=True, type=click.IntRange(min=3), help="Random architectures.")
-@size_options(cells=3, channels=4, pixels=14)
-@budget_options(epochs=1, rate=0.1)
 @click.option("--seeds", default=1, show_default=True, type=click.IntRange(min=1), help="Trainings of each.")
-@click.option(
-    "--repeats",
-    default=3,
-    show_default=True,
-    type=click.IntRange(min=1),
-    help="Draws of weights and images for the scores.",
-)
 @click.option(
     "--episodes", default=300, show_default=True, type=click.IntRange(min=2), help="5-way 1-shot, for the test."
 )
-@seed_option()
 @click.option(
     "--out", default="build/nas-compare.json", show_default=True, metavar="FILE",
     type=TypedPath(dir_okay=False),
@@ -50,13 +48,9 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
 
     keep_freed()
     jax.config.update("jax_enable_x64", True)
-    from mlkernels.commands.counter import Counter
-    from mlkernels.nas import Layout, TrainSettings
+    from mlkernels.nas import Layout, TrainSettings, random_genotypes
     from mlkernels.nas.evaluation.compare import agreement, trained_accuracies
     from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
-    from mlkernels.nas.space.search_space import random_genotypes
-    from mlkernels.support import provenance
-    from mlkernels.support.files import alone, check_place, write_text
 
     check_place(out)
     dataset = named_dataset(data)
@@ -67,42 +61,23 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     genotypes = random_genotypes(trained_layout.space, count, key=drawn)
     settings = TrainSettings(epochs=epochs, rate=rate, milestones=(), drop_path=0.0, padding=2, flip=0.0, seed=seed)
     score_settings = ScoreSettings(Layout(**size), repeats=repeats)
-    display = Counter(sys.stderr)
     trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
-
-    def work():
-        accuracy = trained_accuracies(
-            genotypes, dataset, trained_layout, settings, seeds=seeds, episodes=episodes,
-            out=trained_file, progress=lambda done, total: display.show(done, total, "trained"),
-        )  # fmt: skip
-        return accuracy, training_free_scores(
-            genotypes, dataset, score_settings, key=scored, out=scores_file,
-            progress=lambda done, total: display.show(done, total, "scored"),
-        )  # fmt: skip
-
-    try:
-        accuracy, scores = stoppable(work, alone(out.parent, out.name), display)
-    except KeyboardInterrupt:
-        kept = f"{trained_file} and {scores_file.name} keep what is done"
-        click.echo(f"stopped; {kept}: the same command goes on from there", err=True)
-        return 130
+    kept = f"{trained_file} and {scores_file.name} keep what is done: the same command goes on from there"
+    with working(alone(out.parent, out.name), kept) as display:
+        budget = {"seeds": seeds, "episodes": episodes, "out": trained_file, "progress": display}
+        accuracy = trained_accuracies(genotypes, dataset, trained_layout, settings, **budget)
+        about = {"key": scored, "out": scores_file, "progress": display}
+        scores = training_free_scores(genotypes, dataset, score_settings, **about)
     told = {"data": dataset.name, "episodes": episodes, "seeds": seeds, "repeats": repeats, **size, **asdict(settings)}
     diverged = json.loads(trained_file.read_text(encoding="utf-8")).get("diverged", {})
     result = {
-        **provenance.here(), "command": shlex.join(["mlkernels", *sys.argv[1:]]), "seed": seed, "settings": told,
-        "genotypes": [str(genotype) for genotype in genotypes],
-        "accuracy": accuracy.round(6).tolist(),
-        "diverged": diverged,
-        "scores": {name: [list(map(float, row)) for row in values] for name, values in scores.items()},
+        "settings": told, "genotypes": [str(genotype) for genotype in genotypes], "accuracy": accuracy.round(6),
+        "diverged": diverged, "scores": scores,
     }  # fmt: skip
-
-    def write():
-        write_text(out, dumps(result, indent=1) + "\n")
-
-    write()  # whatever becomes of the taus
+    results.save(out, result, seed=seed)  # whatever becomes of the taus
     taus = {name: agreement(values.mean(1), accuracy.mean(1)) for name, values in scores.items()}
     result["tau"] = {name: [tau.mean, tau.low, tau.high] for name, tau in taus.items()}
-    write()
+    results.save(out, result, seed=seed)
     if diverged:
         click.echo(f"{len(diverged)} of {accuracy.size} trainings diverged: they count as the accuracy of chance")
     for name, tau in taus.items():

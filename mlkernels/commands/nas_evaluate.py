@@ -1,35 +1,28 @@
-"""mlkernels nas evaluate."""
+"""The command `nas evaluate`: a trained network on many few-shot episodes."""
 
 from __future__ import annotations
 
-import shlex
-import sys
 from dataclasses import asdict
-from pathlib import Path
 
 import click
 
-from mlkernels.commands.counter import Counter
-from mlkernels.commands.options import data_option, named_dataset, seed_option, stoppable
+from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, working
 from mlkernels.commands.typed_path import TypedPath
-from mlkernels.support.strict_json import dumps
+from mlkernels.support import results
+from mlkernels.support.files import alone, check_place
 
 
-@click.command()
+def _settings() -> list[click.Option]:
+    from mlkernels.nas.evaluation.evaluate import evaluate as run
+
+    names = ("split", "way", "shots", "queries", "episodes", "copies", "methods=--method", "seed")
+    return options_of(run, *names)
+
+
+@click.command(cls=SettingsCommand, settings=_settings)
 @click.argument("checkpoint", type=TypedPath())
 @data_option("miniimagenet")
-@click.option("--split", default="test", show_default=True, help="Where episodes come from.")
-@click.option("--way", default=5, show_default=True, help="Classes of an episode.")
-@click.option("--shots", multiple=True, default=(1, 5), show_default=True, type=int, help="May be repeated.")
-@click.option("--queries", default=50, show_default=True, help="Of each class; small classes want 15.")
-@click.option("--episodes", default=1000, show_default=True)
-@click.option("--copies", default=5, show_default=True, help="Augmented copies of each support image; 0: as it is.")
-@click.option(
-    "--method", "methods", multiple=True, default=("logistic", "centroid", "metantk"), show_default=True,
-    metavar="logistic|centroid|metantk", help="May be repeated.",
-)  # fmt: skip
 @click.option("--pixels/--no-pixels", default=True, show_default=True, help="Also nearest centroid on raw pixels.")
-@seed_option(42)
 @click.option(
     "--out", type=TypedPath(dir_okay=False), metavar="FILE",
     help="Where the result goes [evaluation.json beside the checkpoint].",
@@ -43,11 +36,7 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
 
     jax.config.update("jax_enable_x64", True)
     from mlkernels.nas import evaluate as run
-    from mlkernels.nas.evaluation.evaluate import pixels_of
-    from mlkernels.nas.space.cost import parameter_count
-    from mlkernels.nas.training.train import load_trained
-    from mlkernels.support import provenance
-    from mlkernels.support.files import alone, check_place, write_text
+    from mlkernels.nas import load_trained, parameter_count, pixels_of
 
     trained, dataset = load_trained(checkpoint), named_dataset(data)
     out = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "evaluation.json" if out is None else out
@@ -55,21 +44,12 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
     network, done, epochs = trained.network, len(trained.history), trained.settings.epochs
     if done < epochs:
         click.echo(f"the training is not finished: this is its network after epoch {done} of {epochs}")
-    display = _Evaluation(sys.stderr)
-
-    def both():
+    with working(alone(out.parent, out.name), "nothing was written") as display:
         rows = run(trained, dataset, progress=display, **told).described()
-        if not pixels:
-            return rows
-        plain = told | {"methods": ("centroid",), "copies": 0}
-        found = run(pixels_of, dataset, unit=False, progress=display, **plain).described()
-        return rows + [row | {"method": "centroid of pixels"} for row in found]
-
-    try:
-        rows = stoppable(both, alone(out.parent, out.name), display)
-    except KeyboardInterrupt:
-        click.echo("stopped; nothing was written", err=True)
-        return 130
+        if pixels:
+            plain = told | {"methods": ("centroid",), "copies": 0, "unit": False}
+            found = run(pixels_of, dataset, progress=display, **plain).described()
+            rows += [row | {"method": "centroid of pixels"} for row in found]
     for row in rows:
         half = (row["high"] - row["low"]) / 2
         click.echo(f"{told['way']}-way {row['shot']}-shot, {row['method']}: {row['mean']:.2%} ± {half:.2%}")
@@ -78,15 +58,7 @@ def evaluate(checkpoint, data, pixels, out, **told) -> int:
         "parameters": parameter_count(network.layout, network.gates, classes=network.classes),
         "trained_on": trained.data, "epochs": done, "training": asdict(trained.settings),
         "evaluation": told | {"data": dataset.name}, "results": rows,
-        **provenance.here(), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
     }  # fmt: skip
-    write_text(out, dumps(result, indent=2) + "\n")
+    results.save(out, result, seed=told["seed"])
     click.echo(str(out))
     return 0
-
-
-class _Evaluation(Counter):
-    """How far an evaluation is."""
-
-    def __call__(self, what: str, done: int, total: int | None) -> None:
-        self.show(done, done + 1 if total is None else total, what)

@@ -1,40 +1,33 @@
-"""The commands `nas train` and `nas evaluate`: an architecture's training and few-shot evaluation."""
+"""The command `nas train`: an architecture's training on the base classes."""
 
 from __future__ import annotations
 
 import json
 import os
-import sys
 from pathlib import Path
 
 import click
 
-from mlkernels.commands.counter import Counter
-from mlkernels.commands.options import budget_options, data_option, named_dataset, seed_option, size_options, stoppable
+from mlkernels.commands.options import SettingsCommand, data_option, named_dataset, options_of, working
 from mlkernels.commands.typed_path import TypedPath
 from mlkernels.errors import InputError, bad_input
-from mlkernels.support.words import seconds
+from mlkernels.support.files import alone, check_place
 
 
-@click.command()
+def _settings() -> list[click.Option]:
+    from mlkernels.nas import Layout
+    from mlkernels.nas.training.train import TrainSettings
+    from mlkernels.nas.training.train import train as run
+
+    names = ("epochs", "rate", "batch", "milestones=--milestone", "drop_path", "weight_decay", "padding", "jitter")
+    size = options_of(Layout, "space", "cells", "channels", "pixels", pixels=84)
+    made = options_of(TrainSettings, *names, "flip", "seed", "compute_dtype")
+    return [*size, *made, *options_of(run, "devices")]
+
+
+@click.command(cls=SettingsCommand, settings=_settings)
 @click.argument("genotype")
 @data_option("miniimagenet")
-@click.option("--space", default="darts_fewshot", show_default=True, metavar="darts_fewshot|darts")
-@size_options(cells=5, channels=48, pixels=84)
-@budget_options(epochs=100, rate=0.02)
-@click.option("--batch", default=64, show_default=True, help="Images a step.")
-@click.option(
-    "--milestone", "milestones", multiple=True, default=(60, 80), show_default=True, type=int,
-    help="An epoch after which the rate is a tenth; may be repeated.",
-)  # fmt: skip
-@click.option("--drop-path", default=0.2, show_default=True, help="In the last epoch; it grows linearly.")
-@click.option("--weight-decay", default=5e-4, show_default=True)
-@click.option("--padding", default=8, show_default=True, help="Black pixels around an image for the random crop.")
-@click.option("--jitter", default=0.4, show_default=True, help="Of brightness, contrast and saturation.")
-@click.option("--flip", default=0.5, show_default=True, help="Probability of a mirror image.")
-@seed_option()
-@click.option("--compute-dtype", metavar="float32|bfloat16", help="What blocks compute in [float32].")
-@click.option("--devices", type=int, metavar="N", help="How many devices a batch is spread over [all].")
 @click.option(
     "--out", default="build/nas-train", show_default=True, type=TypedPath(file_okay=False),
     metavar="DIR", help="Where the checkpoint and the log go.",
@@ -47,12 +40,8 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 
     Exit status: 0 trained, 2 bad usage, 130 stopped by Ctrl-C.
     """
-    from mlkernels.nas import Layout
+    from mlkernels.nas import Layout, Network, TrainSettings, flop_count, parameter_count
     from mlkernels.nas import train as run
-    from mlkernels.nas.engine.network import Network
-    from mlkernels.nas.space.cost import flop_count, parameter_count
-    from mlkernels.nas.training.train import TrainSettings
-    from mlkernels.support.files import alone, check_place
 
     text, settings = _genotype(genotype), TrainSettings(**options)
     check_place(out / "checkpoint.npz")
@@ -67,13 +56,8 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     total = flops * settings.epochs * (images // settings.batch * settings.batch)
     cost = f"{total:.2g} floating-point operations (counted, 3 forward passes an image)"
     click.echo(f"{millions:.3f} M parameters, {ways} classes; {settings.epochs} epochs of {images} images: {cost}")
-    display = _Training(sys.stderr)
-    told = {"out": out, "devices": devices, "progress": display}
-    try:
-        trained = stoppable(lambda: run(network, dataset, settings, **told), alone(out), display)
-    except KeyboardInterrupt:
-        click.echo(f"stopped; {out} keeps the epochs that are done: the same command goes on from there", err=True)
-        return 130
+    with working(alone(out), f"{out} keeps the epochs that are done: the same command goes on from there") as display:
+        trained = run(network, dataset, settings, out=out, devices=devices, progress=display)
     last = trained.history[-1]
     click.echo(f"epoch {last['epoch']}: loss {last['loss']:.4g}, accuracy {last['accuracy']:.1%} in training")
     speed = last["images_per_second"]
@@ -100,15 +84,3 @@ def _genotype(text: str):
     except (OSError, ValueError, KeyError, TypeError) as error:
         got = error.strerror if isinstance(error, OSError) else "something else"
         raise bad_input(text, "the result.json of a search", got, "name such a file, or give the genotype") from None
-
-
-class _Training(Counter):
-    """How far a training is."""
-
-    def __call__(self, progress) -> None:
-        left = "" if progress.seconds_left is None else f", {seconds(progress.seconds_left)} left"
-        text = f"epoch {progress.epoch} of {progress.epochs}{left}"
-        speed = progress.images_per_second  # 0 before there is one
-        note = f"loss {progress.loss:.3f}" + (f", {speed:.0f} images a second" if speed else "")
-        done = (progress.epoch - 1) * progress.steps + progress.step
-        self.show(done, progress.epochs * progress.steps, text, note)

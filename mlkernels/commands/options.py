@@ -2,50 +2,93 @@
 
 from __future__ import annotations
 
+import inspect
+import math
+import re
 import signal
-from contextlib import AbstractContextManager
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
 
 import click
 
+from mlkernels.commands.counter import Counter
 from mlkernels.errors import bad_input
+
+
+class Time(click.ParamType):
+    """A number of at least 0, or inf."""
+
+    name = "number|inf"
+
+    def convert(self, value, param, ctx):
+        try:
+            return float(value)
+        except ValueError:
+            self.fail(f"{value!r} is no number, nor inf", param, ctx)
+
+
+class SettingsCommand(click.Command):
+    """A command with options that are made when they are asked for, since their settings know JAX.
+
+    Args:
+        settings: makes them, by `options_of`.
+    """
+
+    def __init__(self, *arguments, settings: Callable[[], list[click.Option]], **more):
+        super().__init__(*arguments, **more)
+        self.settings = settings
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        if self.settings is not None:
+            self.params, self.settings = [*self.settings(), *self.params], None
+        return super().get_params(ctx)
+
+
+def options_of(settings: Callable, *names: str, **defaults) -> list[click.Option]:
+    """Options of a command that stand for arguments of a dataclass or a function.
+
+    Their defaults are those of the arguments, their help is what the docstring says of each in its first sentence. A
+    tuple is an option in the singular that may be repeated.
+
+    Args:
+        settings: the dataclass or function.
+        names: of the arguments; "methods=--method" gives the option another name.
+        defaults: where a command has others.
+
+    Example:
+        >>> def score(*, way: int = 5, copies: tuple[int, ...] = (0, 1)):
+        ...     \"\"\"Score.
+        ...
+        ...     Args:
+        ...         way: classes of an episode.
+        ...         copies: of images, if any. At most nine.
+        ...     \"\"\"
+        >>> [(each.opts, each.help, each.default) for each in options_of(score, "way", "copies=--copy", way=3)]
+        [(['--way'], 'Classes of an episode.', 3), (['--copy'], 'Of images, if any. May be repeated.', (0, 1))]
+    """
+    arguments, options = inspect.signature(settings).parameters, []
+    section = inspect.getdoc(settings).partition("Args:\n")[2].partition("\n\n")[0]
+    entries = re.findall(r"^    ([\w, ]+): (.+(?:\n {8}.+)*)", section, re.M)
+    said = {name: " ".join(text.split()) for together, text in entries for name in together.split(", ")}
+    for name, _, flag in (each.partition("=") for each in names):
+        default = defaults.get(name, arguments[name].default)
+        several, kind = isinstance(default, tuple), None  # click takes the default's type
+        if default is None:
+            kind = int if str(arguments[name].annotation).startswith("int") else str
+        elif default == math.inf:
+            kind = Time()
+        help_ = re.split(r"(?<=\.) ", said[name])[0].replace("`", "").rstrip(".") + "."
+        help_ = help_[0].upper() + help_[1:] + " May be repeated." * several
+        flag = flag or "--" + name.replace("_", "-") + f"/--no-{name}" * (default is True)
+        more = {"type": kind, "multiple": several, "is_flag": True if default is False else None}
+        options.append(click.Option([flag, name], default=default, show_default=True, help=help_, **more))
+    return options
 
 
 def data_option(default: str):
     """The option --data."""
     return click.option("--data", default=default, show_default=True, metavar="NAME", help="See mlkernels data list.")
-
-
-def seed_option(default: int = 0):
-    """The option --seed."""
-    return click.option("--seed", default=default, show_default=True, help="Everything random follows from it.")
-
-
-def size_options(*, cells: int, channels: int, pixels: int):
-    """The options --cells, --channels and --pixels, with their defaults."""
-
-    def add(command):
-        for option in (
-            click.option("--pixels", default=pixels, show_default=True, help="Side of the images; others are resized."),
-            click.option("--channels", default=channels, show_default=True, help="Channels of the first cell."),
-            click.option("--cells", default=cells, show_default=True, help="Cells of a network."),
-        ):
-            command = option(command)
-        return command
-
-    return add
-
-
-def budget_options(*, epochs: int, rate: float):
-    """The options --epochs and --rate, with their defaults."""
-
-    def add(command):
-        start = "Learning rate of SGD at the start."
-        command = click.option("--rate", default=rate, show_default=True, help=start)(command)
-        return click.option("--epochs", default=epochs, show_default=True, help="Passes over the images to train on.")(
-            command
-        )
-
-    return add
 
 
 def named_dataset(name: str):
@@ -58,16 +101,17 @@ def named_dataset(name: str):
     return datasets.load(name)
 
 
-def stoppable(work, lock: AbstractContextManager, display=None):
-    """Do it under a lock, so that Ctrl-C and a polite kill both raise KeyboardInterrupt; at the end the display closes.
+@contextmanager
+def working(lock: AbstractContextManager, kept: str) -> Iterator[Counter]:
+    """Work under a lock, `files.alone` of the place that is written to, and show how far it is.
 
-    The lock is `files.alone` of the place that is written to.
+    Ctrl-C and a polite kill end the command with exit status 130, and say what is kept.
     """
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.default_int_handler)
     try:
-        with lock:
-            return work()
-    finally:
-        if display is not None:
-            display.close()
+        with closing(Counter(sys.stderr)) as display, lock:
+            yield display
+    except KeyboardInterrupt:
+        click.echo(f"stopped; {kept}", err=True)
+        raise click.exceptions.Exit(130) from None

@@ -1,4 +1,4 @@
-"""Claims as they travel in executed notebooks: gathered, judged, shown as a table."""
+"""Claims as they travel in executed notebooks: gathered and judged."""
 
 from __future__ import annotations
 
@@ -40,31 +40,3 @@ def broken(claims: Sequence[dict]) -> list[dict]:
         []
     """
     return [claim for claim in claims if claim["verdict"] == "does not hold" and claim.get("expected_to_hold", True)]
-
-
-def claims_table(claims: Sequence[dict]) -> str:
-    """The claims as a Markdown table.
-
-    Args:
-        claims: of claims.json.
-
-    Returns:
-        The table, without a line end; one sentence where there are no claims.
-
-    Example:
-        >>> claims_table([])
-        'No claims have been measured yet.'
-    """
-    if not claims:
-        return "No claims have been measured yet."
-    rows = [["Claim", "Source", "Expected", "Measured", "Verdict", "Notebook"], ["---"] * 6]
-    for claim in claims:
-        verdict = f"{VERDICTS.get(claim['verdict'], '')} {claim['verdict']}".strip()
-        if claim["verdict"] != "holds" and claim.get("why"):
-            verdict += f" ({claim['why']})"
-        rows.append(
-            [*(claim[name] for name in ("statement", "source", "expected", "measured")), verdict, claim["notebook"][:2]]
-        )
-    return "\n".join(
-        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in rows
-    )

@@ -10,9 +10,9 @@ from IPython.display import display
 
 from mlkernels.course.plots import SCREEN, to_png
 from mlkernels.course.plots.drawings import draw_gates
-from mlkernels.nas import Space, TrainProgress, replay
+from mlkernels.nas import Space, replay
 from mlkernels.nas.searching.record import LOG
-from mlkernels.support.words import seconds
+from mlkernels.support.progress import Progress
 
 
 class _Live:
@@ -66,8 +66,8 @@ class TrainingLine(_Live):
     Example:
         >>> line = TrainingLine()
         {'text/plain': 'training'}
-        >>> line(TrainProgress(epoch=2, epochs=3, step=0, steps=9, loss=1.0, images_per_second=50, seconds_left=None))
-        {'text/plain': 'epoch 2 of 3: 50 images a second'}
+        >>> line(Progress(3, 9, "epoch 2 of 3", "loss 1.000, 50 images a second"))
+        {'text/plain': 'epoch 2 of 3; loss 1.000, 50 images a second'}
 
     Source: notebooks/04_metantk_nas, as `nas.train(..., progress=TrainingLine())`.
     """
@@ -75,8 +75,6 @@ class TrainingLine(_Live):
     def __init__(self) -> None:
         self._show({"text/plain": "training"})
 
-    def __call__(self, now: TrainProgress) -> None:
-        """Show the epoch, the speed, and how long it takes from here."""
-        left = "" if now.seconds_left is None else f", {seconds(now.seconds_left)} left"
-        words = f"epoch {now.epoch} of {now.epochs}: {now.images_per_second:.0f} images a second{left}"
-        self._show({"text/plain": words})
+    def __call__(self, now: Progress) -> None:
+        """Show the epoch, how long it takes from here, the loss, the speed."""
+        self._show({"text/plain": str(now)})

@@ -73,8 +73,7 @@ def claim(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if folder.resolve() != cache().resolve() and _mark(folder) != _read_mark(folder):
-            text = json.dumps(_mark(folder), indent=1)
-            write_atomically(folder / MARK, lambda temporary: temporary.write_text(text, encoding="utf-8") and None)
+            write_atomically(folder / MARK, json.dumps(_mark(folder), indent=1))
     except OSError as error:
         raise not_written(folder, error) from error
     return folder

@@ -21,18 +21,18 @@ from mlkernels.nas.scores.kernel_scores import condition_score, metantk_score, s
 from mlkernels.nas.scores.training_free import SCORES, ScoreSettings, training_free_scores
 from mlkernels.nas.searching.estimate import estimate, round_flops
 from mlkernels.nas.searching.ranking import dense_ranks
-from mlkernels.nas.searching.search import Found, Progress, replay, search
+from mlkernels.nas.searching.search import Found, replay, search
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.cost import flop_count, parameter_count
 from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.space.search_space import CELL_TYPES, SHORT, SPACES, Genotype, Space, random_genotypes
-from mlkernels.nas.training.train import Trained, TrainProgress, TrainSettings, load_trained, train
+from mlkernels.nas.training.train import Trained, TrainSettings, load_trained, train
 
 __all__ = [
-    "CELL_TYPES", "SCORES", "SHORT", "SPACES", "Evaluated", "Found", "Genotype", "Layout", "Network", "Progress",
-    "ScoreSettings", "SearchSettings", "Space", "Spread", "TrainProgress", "TrainSettings", "Trained", "agreement",
-    "agreement_gain", "condition_score", "dense_ranks", "estimate", "evaluate", "flop_count", "init", "load_trained",
-    "metantk_score", "parameter_count", "pixels_of", "random_genotypes", "repeatability", "replay", "round_flops",
-    "run_block", "sample_kernels", "score_of", "score_spread", "search", "search_tasks", "train",
-    "trained_accuracies", "training_free_scores",
+    "CELL_TYPES", "SCORES", "SHORT", "SPACES", "Evaluated", "Found", "Genotype", "Layout", "Network", "ScoreSettings",
+    "SearchSettings", "Space", "Spread", "TrainSettings", "Trained", "agreement", "agreement_gain", "condition_score",
+    "dense_ranks", "estimate", "evaluate", "flop_count", "init", "load_trained", "metantk_score", "parameter_count",
+    "pixels_of", "random_genotypes", "repeatability", "replay", "round_flops", "run_block", "sample_kernels",
+    "score_of", "score_spread", "search", "search_tasks", "train", "trained_accuracies",
+    "training_free_scores",
 ]  # fmt: skip

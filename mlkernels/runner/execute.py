@@ -70,9 +70,7 @@ def _engine():
 
         def give_up(self, error):
             """Put what nbclient raises without an output of its own into the cell at work."""
-            message = (
-                f"the cell took longer than {self.timeout} s" if isinstance(error, CellTimeoutError) else str(error)
-            )
+            message = f"the cell took longer than {self.timeout} s"
             if isinstance(error, DeadKernelError):
                 message = "the kernel died (out of memory?)"
             output = new_output("error", ename=type(error).__name__, evalue=message, traceback=[message])

@@ -5,13 +5,12 @@ from __future__ import annotations
 import base64
 import copy
 import html
-import json
 import os
 import re
 import shutil
 from pathlib import Path
 
-from mlkernels.support.files import scratch_folder, write_atomically, write_text
+from mlkernels.support.files import scratch_folder, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
@@ -136,29 +135,6 @@ def first_figure(notebook: dict) -> tuple[str, bytes, str] | None:
     return None
 
 
-def save_pictures(executed: Path, out: Path, tag: str = "readme") -> list[Path]:
-    """Save the PNG figures of an executed notebook's cells that carry a tag, as OUT/NAME_1.png and so on.
-
-    Args:
-        executed: the notebook.
-        out: the folder, which must exist.
-        tag: of the cells.
-
-    Returns:
-        The files written.
-    """
-    notebook = json.loads(executed.read_text(encoding="utf-8"))
-    tagged = [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
-    shown = [output.get("data", {}).get("image/png") for cell in tagged for output in cell.get("outputs", [])]
-    saved = []
-    for number, picture in enumerate(filter(None, shown), 1):
-        file = out / f"{executed.stem}_{number}.png"
-        content = base64.b64decode("".join(picture))
-        write_atomically(file, lambda path, content=content: path.write_bytes(content))
-        saved.append(file)
-    return saved
-
-
 def _record_only(output: dict) -> bool:
     return bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
 
@@ -199,5 +175,5 @@ def write_page(executed: Path) -> Path:
 
     notebook = nbformat.read(executed, as_version=4)
     page = executed.with_suffix(".html")
-    write_text(page, render(notebook, executed.stem, heading(notebook)[0]))
+    write_atomically(page, render(notebook, executed.stem, heading(notebook)[0]))
     return page

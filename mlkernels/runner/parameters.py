@@ -58,13 +58,9 @@ def parameters_of(notebook: dict) -> dict[str, Parameter]:
     comments = {token.start[0]: token.string.lstrip("# ") for token in tokens if token.type == tokenize.COMMENT}
     found, ranges = {}, {"seed": SEEDS} | ranges_of(notebook)
     for line in lines:
-        target = (
-            line.target
-            if isinstance(line, ast.AnnAssign)
-            else line.targets[0]
-            if isinstance(line, ast.Assign)
-            else None
-        )
+        if not isinstance(line, ast.AnnAssign | ast.Assign):
+            continue
+        target = line.target if isinstance(line, ast.AnnAssign) else line.targets[0]
         if isinstance(target, ast.Name) and line.value is not None:
             default = ast.unparse(line.value)
             annotation = ast.unparse(line.annotation) if isinstance(line, ast.AnnAssign) else _type_of(default)

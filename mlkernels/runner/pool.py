@@ -8,11 +8,10 @@ from __future__ import annotations
 import contextlib
 import queue
 import subprocess
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from mlkernels.runner.display import Lines
+from mlkernels.runner.display import Display
 from mlkernels.runner.jobs import Job, Outcome, _outcome, unchanged
 from mlkernels.runner.worker import Worker, kernel_environment
 from mlkernels.support.words import seconds
@@ -26,7 +25,7 @@ def run(
     workers: int = 1,
     timeout: float | None = None,
     resume: bool = False,
-    display: Lines | None = None,
+    display: Display | None = None,
     root: Path | None = None,
 ) -> list[Outcome]:
     """Execute notebooks, `workers` at a time.
@@ -36,14 +35,14 @@ def run(
         workers: processes at a time, at least 1.
         timeout: seconds that a cell may take, or None.
         resume: skip jobs whose finished notebook has the same fingerprint.
-        display: progress; plain lines on standard error where None.
+        display: shows how far it is; on standard error where None.
         root: of the checkout, for the compilation cache; None means beside the notebooks.
 
     Returns:
         An `Outcome` a job, in the jobs' order. Ctrl-C stops the workers and shuts their kernels down; the jobs that had
         not ended are then "interrupted" or "not started".
     """
-    display = display or Lines(sys.stderr)
+    display = display or Display([job.name for job in jobs])
     outcomes: dict[str, Outcome] = {}
     waiting, working = [], []
     events: queue.Queue = queue.Queue()

@@ -1,33 +1,28 @@
-"""What a run found: the claims of all executed notebooks in claims.json, and the index page that shows them.
-
-Also writes the README's table of claims from a claims.json, so that it is never typed.
-"""
+"""What a run found: the claims of all executed notebooks in claims.json, and the index page that shows them."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from pathlib import Path
 
 from mlkernels.course.claim_records import VERDICTS, broken, claims_of
 from mlkernels.runner.jobs import record_of
 from mlkernels.runner.pages import TEMPLATES, copy_mathjax, first_figure, heading, write_page
-from mlkernels.support.files import write_atomically, write_text
-from mlkernels.support.strict_json import dumps
+from mlkernels.support import results
+from mlkernels.support.files import write_atomically
 from mlkernels.support.words import seconds
 
 
-def gather(out: Path, *, preset: str, command: str) -> dict:
+def gather(out: Path, *, preset: str) -> dict:
     """All that the executed notebooks of a folder say, as claims.json holds it.
 
     Args:
         out: the folder.
         preset: of the run that asks.
-        command: what was typed.
 
     Returns:
-        `preset`, `command`, `created`, `versions`, `device`, `notebooks` (a record each), and `claims`, each with the
-        notebook, preset, seed and device that it was measured with.
+        `preset`, `versions`, `device`, `notebooks` (a record each), and `claims`, each with the notebook, preset, seed
+        and device that it was measured with.
     """
     notebooks, claims = {}, []
     for path in sorted(out.glob("[0-9][0-9]_*.ipynb")):
@@ -40,8 +35,6 @@ def gather(out: Path, *, preset: str, command: str) -> dict:
     latest = max(with_jax or ran, key=lambda record: record["started"], default={})
     return {
         "preset": preset,
-        "command": command,
-        "created": datetime.now(UTC).isoformat(timespec="seconds"),
         "versions": latest.get("versions", {}),
         "device": latest.get("device", {}),
         "notebooks": notebooks,
@@ -80,7 +73,7 @@ def write_report(out: Path, *, preset: str, command: str) -> dict:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     out.mkdir(parents=True, exist_ok=True)
-    result = gather(out, preset=preset, command=command)
+    result = results.save(out / "claims.json", gather(out, preset=preset), command=command)
     copy_mathjax(out)
     cards = []
     for name, record in result["notebooks"].items():
@@ -92,15 +85,10 @@ def write_report(out: Path, *, preset: str, command: str) -> dict:
         if figure := first_figure(notebook):
             suffix, content, alt = figure
             thumbnail = (f"thumbs/{name}{suffix}", alt)
-            write_atomically(out / thumbnail[0], lambda path, content=content: path.write_bytes(content))
+            write_atomically(out / thumbnail[0], content)
         cards.append({"name": name, "title": title or name, "sentence": sentence, "thumbnail": thumbnail, **record})
-    environment = Environment(
-        loader=FileSystemLoader(TEMPLATES),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    loader, trim = FileSystemLoader(TEMPLATES), {"trim_blocks": True, "lstrip_blocks": True}
+    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **trim)
     page = environment.get_template("index.html.j2").render(
         result=result,
         cards=cards,
@@ -111,6 +99,5 @@ def write_report(out: Path, *, preset: str, command: str) -> dict:
         marks=VERDICTS,
         seconds=seconds,
     )
-    write_text(out / "claims.json", dumps(result, indent=2) + "\n")
-    write_text(out / "index.html", page)
+    write_atomically(out / "index.html", page)
     return result

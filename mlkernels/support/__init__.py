@@ -1,1 +1,1 @@
-"""What every folder may use: files, argument checks, memory, intervals, words, provenance."""
+"""What every folder may use: files, argument checks, memory, intervals, words, progress, results, provenance."""

@@ -6,15 +6,14 @@ import errno
 import os
 import platform
 import re
-import shlex
 import shutil
-import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from mlkernels.errors import InputError, bad_input
+from mlkernels.support.provenance import command
 
 _ROOM = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 _LEAVE = {errno.EACCES, errno.EPERM, errno.EROFS}
@@ -66,12 +65,12 @@ def check_place(path: Path) -> None:
         raise not_written(path, error) from error
 
 
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let `write` fill a temporary file beside `path`, then rename it: `path` is whole, or as it was before.
+def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
+    """Fill a temporary file beside `path`, then rename it: `path` is whole, or as it was before.
 
     Args:
         path: the file to make or replace; its folder is made if there is none.
-        write: gets the temporary path.
+        content: a text, for UTF-8; bytes; or a function that writes to the temporary path that it gets.
 
     Raises:
         InputError: the folder cannot be written to, or the disk is full.
@@ -82,7 +81,10 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
         os.close(handle)
         temporary = Path(name)
-        write(temporary)
+        if callable(content):
+            content(temporary)
+        else:
+            temporary.write_bytes(content.encode() if isinstance(content, str) else content)
         temporary.chmod(0o644)  # mkstemp's files are private; data may be shared
         os.replace(temporary, path)
     except OSError as error:
@@ -90,11 +92,6 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
-
-
-def write_text(path: Path, text: str) -> None:
-    """`write_atomically` for a text, in UTF-8."""
-    write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 @contextmanager
@@ -141,7 +138,7 @@ def alone(folder: Path, name: str = "") -> Iterator[None]:
                 break
             stream.close()  # who had it has just removed it
         stream.truncate(0)
-        stream.write(f"process {os.getpid()} ({shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]])})")
+        stream.write(f"process {os.getpid()} ({command()})")
         stream.flush()
     except OSError as error:
         raise not_written(place, error) from error

@@ -21,8 +21,18 @@ def _written(value: float, low: float, high: float, spec: str) -> tuple[str, ...
     return tuple(format(number, spec) for number in (value, low, high))
 
 
+class _Range:
+    """What holds numbers between two ends, and is written as it is formatted."""
+
+    def __contains__(self, value: float) -> bool:
+        return bool(self.low <= value <= self.high)
+
+    def __str__(self) -> str:
+        return format(self)
+
+
 @dataclass(frozen=True)
-class Interval:
+class Interval(_Range):
     """A mean with its confidence interval. `f"{it}"` writes it out, `f"{it:.1%}"` gives that format to each number."""
 
     mean: float
@@ -31,19 +41,13 @@ class Interval:
     n: int
     level: float = 0.95
 
-    def __contains__(self, value: float) -> bool:
-        return bool(self.low <= value <= self.high)
-
     def __format__(self, spec: str) -> str:
         mean, low, high = _written(self.mean, self.low, self.high, spec)
         return f"{mean} ({100 * self.level:g} % interval {low} to {high}, n = {self.n})"
 
-    def __str__(self) -> str:
-        return format(self)
-
 
 @dataclass(frozen=True)
-class Slope:
+class Slope(_Range):
     """A fitted slope with its confidence interval; `seeds` counts the repetitions, `n` the points on the x axis."""
 
     slope: float
@@ -54,16 +58,10 @@ class Slope:
     intercept: float
     level: float = 0.95
 
-    def __contains__(self, value: float) -> bool:
-        return bool(self.low <= value <= self.high)
-
     def __format__(self, spec: str) -> str:
         slope, low, high = _written(self.slope, self.low, self.high, spec)
         seeds = f"{self.seeds} seed{'s' if self.seeds > 1 else ''}"
         return f"{slope} ({100 * self.level:g} % interval {low} to {high}, {self.n} points x {seeds})"
-
-    def __str__(self) -> str:
-        return format(self)
 
 
 def _quantile(level: float, freedom: int) -> float:
@@ -114,16 +112,10 @@ def interval(samples: ArrayLike, level: float = 0.95) -> Interval:
     """
     samples = np.asarray(samples, dtype=float)
     if samples.ndim != 1 or len(samples) < 2:
-        raise bad_input(
-            "samples", "at least two numbers, [n]", f"shape {samples.shape}", "measure over more seeds or episodes"
-        )
-    if not np.isfinite(samples).all():
-        raise bad_input(
-            "samples",
-            "finite numbers",
-            f"{np.sum(~np.isfinite(samples))} that are not",
-            "find out where they come from",
-        )
+        do = "measure over more seeds or episodes"
+        raise bad_input("samples", "at least two numbers, [n]", f"shape {samples.shape}", do)
+    if count := np.sum(~np.isfinite(samples)):
+        raise bad_input("samples", "finite numbers", f"{count} that are not", "find out where they come from")
     mean, half = float(samples.mean()), float(half_width(samples, level))
     return Interval(mean, mean - half, mean + half, len(samples), level)
 
@@ -156,20 +148,17 @@ def slope(x: ArrayLike, ys: ArrayLike, level: float = 0.95) -> Slope:
         raise bad_input("x and ys", "finite numbers", "NaN or infinity", "drop or explain these points first")
     seeds, n = ys.shape
     if len(np.unique(x)) < 2 or (seeds < 3 and seeds * n < 3):
-        raise bad_input(
-            "x", "two different values, and three points", f"{seeds} x {n} points", "measure at more places"
-        )
-    centred = x - x.mean()
-    scale = float(centred @ centred)
-    each = ys @ centred / scale
-    best, intercept = float(each.mean()), float(ys.mean() - each.mean() * x.mean())
+        expected = "two different values, and three points"
+        raise bad_input("x", expected, f"{seeds} x {n} points", "measure at more places")
+    from scipy.stats import linregress
+
+    fit = linregress(np.tile(x, seeds), ys.ravel())
     if seeds >= 3:
-        half = float(half_width(each, level))
+        half = half_width([linregress(x, y).slope for y in ys], level)
     else:
-        rest = ys - intercept - best * x
-        freedom = ys.size - 2
-        half = _quantile(level, freedom) * math.sqrt(float((rest**2).sum()) / freedom / (seeds * scale))
-    return Slope(best, best - half, best + half, n, seeds, intercept, level)
+        half = _quantile(level, ys.size - 2) * fit.stderr
+    best, half = float(fit.slope), float(half)
+    return Slope(best, best - half, best + half, n, seeds, float(fit.intercept), level)
 
 
 def power_law(x: ArrayLike, ys: ArrayLike, level: float = 0.95) -> Slope:
@@ -198,7 +187,6 @@ def power_law(x: ArrayLike, ys: ArrayLike, level: float = 0.95) -> Slope:
     """
     x, ys = np.asarray(x, dtype=float), np.asarray(ys, dtype=float)
     if not ((x > 0).all() and (ys > 0).all()):
-        raise bad_input(
-            "x and ys", "positive numbers", "some that are not", "a power law has no zeros: drop these points"
-        )
+        do = "a power law has no zeros: drop these points"
+        raise bad_input("x and ys", "positive numbers", "some that are not", do)
     return slope(np.log(x), np.log(ys), level)

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from mlkernels.errors import bad_input
-from mlkernels.support import provenance
-from mlkernels.support.files import write_atomically
-from mlkernels.support.strict_json import dumps
+from mlkernels.support import results
+from mlkernels.support.strict_json import to_json
 
 _FORMAT = 2  # of a file of rows; 1 looked at 16 images of a split
 
@@ -31,16 +30,15 @@ class Kept:
 
     def __init__(self, path: Path | str | None, kind: str, about: dict):
         self.path, self.kind = None if path is None else Path(path), kind
-        self.about = json.loads(json.dumps(about))
+        self.about = to_json(about)
         self.rows, self.diverged = self._read()
 
     def add(self, name: str, value) -> None:
         """One more row."""
         self.rows[name] = value
         if self.path is not None:
-            content = {"format": _FORMAT, **provenance.here(), "settings": self.about, self.kind: self.rows}
-            text = dumps(content | ({"diverged": self.diverged} if self.diverged else {}), indent=1) + "\n"
-            write_atomically(self.path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+            content = {"format": _FORMAT, "settings": self.about, self.kind: self.rows}
+            results.save(self.path, content | ({"diverged": self.diverged} if self.diverged else {}))
 
     def _read(self) -> tuple[dict, dict]:
         if self.path is None:

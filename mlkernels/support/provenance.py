@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, device, and the fingerprint that says whether it is still current.
+"""Where a result comes from: versions, device, command.
 
 Imports nothing heavy: the runner asks it without starting JAX, and a notebook's kernel asks it for its device.
 """
@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import sys
 from importlib import metadata
+from pathlib import Path
 
 import mlkernels
 
@@ -86,3 +88,10 @@ def here() -> dict:
         True
     """
     return {"versions": versions(), "device": device()}
+
+
+def command() -> str:
+    """What was typed to start this process, as a shell takes it."""
+    module = getattr(sys.modules["__main__"], "__spec__", None)  # of python -m, whose argv names a file
+    name = Path(sys.argv[0]).name if module is None else module.name.removesuffix(".__main__")
+    return shlex.join([name, *sys.argv[1:]])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from statistics import fmean
@@ -77,8 +78,9 @@ def _ratio(row: dict, score: str) -> float:
     """A score without over the score with a candidate, as ranked: by the mean change over repeats."""
     if score not in row:
         return 1.0
-    least, most = RATIOS  # the log has null for a change of minus infinity
-    return float(np.clip(1 - fmean(1 - most if each is None else each for each in row[score]["change"]), least, most))
+    (least, most), changes = RATIOS, row[score]["change"]
+    infinite = None, "-inf", -math.inf  # null in old logs, text in new ones, a number before they are written
+    return float(np.clip(1 - fmean(1 - most if each in infinite else each for each in changes), least, most))
 
 
 def numbers(rounds: Sequence[Round], round: int, cell: str) -> Round:

@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import io
-import statistics
-import time
-from typing import Any
 
 from matplotlib.font_manager import findfont
 from PIL import Image, ImageDraw, ImageFont
 
 from mlkernels.course.demos.demo import Demo
 from mlkernels.course.plots import DPI, show_png
-from mlkernels.course.widgets.explorer import explore
-from mlkernels.errors import bad_input
 
 
 def compose(pictures: list[tuple[str, Image.Image]], columns: int, dpi: float = DPI) -> Image.Image:
@@ -79,47 +74,3 @@ def twin(demo: Demo) -> None:
     sheet.save(file, "png", compress_level=6)
     alt = f"{len(frames)} pictures. " + " ".join(f"{caption}: {frame.alt}" for caption, frame in frames)
     show_png(file.getvalue(), alt, wide * columns)
-
-
-def latency(demo: Demo, repeats: int = 20) -> dict[str, Any]:
-    """How long a demo takes to answer a change of a control, through the very path that a reader's change takes.
-
-    Args:
-        demo: from `mlkernels.course.demos`.
-        repeats: changes of each control, at least 1; a slider goes up and down its stops.
-
-    Returns:
-        demo, changes, first_ms (making it, compilation included), min_ms, median_ms, max_ms, and median_ms by control.
-
-    Raises:
-        InputError: repeats below 1. An error of the demo itself is raised as it is.
-
-    Source: `make bench`.
-    """
-    if repeats < 1:
-        raise bad_input("repeats", "at least 1", repeats, "measure once or more")
-    start = time.perf_counter()
-    view = explore(demo)
-    first = time.perf_counter() - start
-    times: dict[str, list[float]] = {}
-    for control in demo.controls:
-        view.set()
-        path = [*control.values, *control.values[-2:0:-1]]  # up and down again
-        here = path.index(control.default)
-        for count in range(1, repeats + 1):
-            value = path[(here + count) % len(path)]
-            start = time.perf_counter()
-            view.controls[control.name].value = value
-            times.setdefault(control.name, []).append(1e3 * (time.perf_counter() - start))
-            if view.error is not None:
-                raise view.error
-    every = [ms for each in times.values() for ms in each]
-    return {
-        "demo": demo.name,
-        "changes": len(every),
-        "first_ms": round(1e3 * first, 1),
-        "min_ms": round(min(every), 2),
-        "median_ms": round(statistics.median(every), 2),
-        "max_ms": round(max(every), 2),
-        "by_control_ms": {name: round(statistics.median(each), 2) for name, each in times.items()},
-    }

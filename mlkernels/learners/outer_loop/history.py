@@ -136,7 +136,7 @@ def _listed(value):
 
 def _save(path: Path, found: dict) -> None:
     rows = [dict(zip(_NUMBERS, (step, *found[step]), strict=True)) for step in sorted(found)]
-    write_atomically(path, lambda temporary: temporary.write_text(dumps(rows), encoding="utf-8"))
+    write_atomically(path, dumps(rows))
 
 
 def _load(path: Path) -> dict[int, tuple]:

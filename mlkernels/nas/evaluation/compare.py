@@ -23,6 +23,7 @@ from mlkernels.nas.training.train import TrainSettings, train
 from mlkernels.support.arguments import whole
 from mlkernels.support.intervals import Interval
 from mlkernels.support.kept_rows import Kept
+from mlkernels.support.progress import Progress
 
 _WAY = 5  # of the episodes that trained architectures are tested on
 _AT_ONCE = 2**20  # pairs of architectures, all resamples of a batch together: about 50 bytes each
@@ -42,7 +43,7 @@ def trained_accuracies(
     episodes: int = 100,
     queries: int = 15,
     out: Path | str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> np.ndarray:
     """Train architectures, all on the same budget, and test each on the same new episodes of five classes.
 
@@ -57,7 +58,7 @@ def trained_accuracies(
         seeds: trainings of each.
         shot, method, episodes, queries: of the evaluation, as in `evaluate`; images as they are, without copies.
         out: a JSON file that keeps what is done, from which the same call goes on.
-        progress: is called as `progress(done, total)`.
+        progress: is called after each training.
 
     Returns:
         Mean accuracy of each training, float `[A, seeds]`.
@@ -95,7 +96,7 @@ def trained_accuracies(
                     value, kept.diverged[name] = 1 / _WAY, str(error)
                 kept.add(name, value)
             if progress is not None:
-                progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds)
+                progress(Progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds, "trained"))
     return np.array([[kept.rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
 
 

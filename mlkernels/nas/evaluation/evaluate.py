@@ -23,6 +23,7 @@ from mlkernels.nas.training.trained import Trained
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.array_arguments import sizes
 from mlkernels.support.intervals import Interval, interval
+from mlkernels.support.progress import Progress
 from mlkernels.tasks.image_episodes import episode_rows
 
 TRAIN_TASKS, TRAIN_QUERIES = 100, 15  # of the base classes, for the MetaNTK
@@ -71,7 +72,7 @@ def evaluate(
     pixels: int | None = None,
     augmentation: dict | None = None,
     block: int = 100,
-    progress: Callable[[str, int, int | None], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Evaluated:
     """Classify the queries of many episodes by features of images.
 
@@ -80,8 +81,10 @@ def evaluate(
             features `[block, d]`, row by row.
         dataset: of the first split, the base classes, the "metantk" method is trained.
         split: where the episodes come from.
-        way, shots, queries, episodes: classes of an episode, two at least, support images of each, for each evaluation,
-            its query images, and how many episodes. Small classes want 15 queries.
+        way: classes of an episode, two at least.
+        shots: support images of each class, for each evaluation.
+        queries: query images of each class; small classes want 15.
+        episodes: how many, two at least.
         copies: support images are shown in so many augmented copies, as in training, and not as they are; 0 shows them
             as they are. An image has the same copies in all episodes.
         methods: "logistic" regression, nearest "centroid", "metantk" (regression with a linear head on the features,
@@ -91,7 +94,7 @@ def evaluate(
         pixels, augmentation: of a function: side of the images (None: as they are), and arguments for
             `datasets.augment.augment` (None: its defaults). A trained network has its own.
         block: images in one call.
-        progress: is called as `progress(what, done, total)`, total None where it is not known.
+        progress: is called after each block of images, whose total is not known, and after each episode.
 
     Returns:
         `Evaluated`.
@@ -131,7 +134,7 @@ def evaluate(
     def tell(count: int) -> None:
         done["images"] += count
         if progress is not None:
-            progress("images", done["images"], None)
+            progress(Progress(done["images"], None, "images"))
 
     draws, tasks, base = jax.random.split(jax.random.key(seed), 3)
     shown = Features(function, dataset, split, look, draws, tell)
@@ -151,7 +154,7 @@ def evaluate(
                 for method in methods:
                     found[method, shot][number] = (classifiers[method](episode) == episode.query_labels).mean()
             if progress is not None:
-                progress(f"episodes of {shot} shot", number + 1, episodes)
+                progress(Progress(number + 1, episodes, f"episodes of {shot} shot"))
     return Evaluated(found)
 
 

@@ -22,8 +22,9 @@ from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.space.cost import flop_count, parameter_count
 from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.space.search_space import Genotype
-from mlkernels.support.arguments import one_of
+from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.kept_rows import Kept
+from mlkernels.support.progress import Progress
 
 SCORES = ("metantk", "ntk", "regions", "gradient norm", "parameters", "FLOPs", "random")
 
@@ -35,9 +36,12 @@ class ScoreSettings:
     Args:
         layout: the stack, with group normalisation.
         tasks: tasks in the batch of one repeat.
-        repeats: of weights and images.
+        repeats: draws of weights and images.
         region_images: of each of three batches of patches.
         algorithm, inner_time, ridge: of the inner loop, as in `scores.metantk_score` and with the search's defaults.
+
+    Raises:
+        InputError: another algorithm, no task or repeat, or a single image.
     """
 
     layout: Layout
@@ -50,6 +54,8 @@ class ScoreSettings:
 
     def __post_init__(self) -> None:
         one_of("algorithm", self.algorithm, ALGORITHMS)
+        for name, least in (("tasks", 1), ("repeats", 1), ("region_images", 2)):
+            whole(name, getattr(self, name), least)
 
 
 def training_free_scores(
@@ -59,7 +65,7 @@ def training_free_scores(
     *,
     key: Array,
     out: Path | str | None = None,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> dict[str, np.ndarray]:
     """All scores of architectures, each turned so that larger is held to be better.
 
@@ -72,7 +78,7 @@ def training_free_scores(
         settings: how.
         key: a key.
         out: a JSON file that keeps what is done, from which the same call, or one of more repeats, goes on.
-        progress: is called as `progress(done, total)`.
+        progress: is called after each architecture of each repeat.
 
     Returns:
         Name, as in `SCORES`, -> float `[A, repeats]`.
@@ -102,14 +108,14 @@ def training_free_scores(
                 score = score or _scorer(settings, dataset, key=jax.random.fold_in(key, repeat))
                 kept.add(name, {kind: float(value) for kind, value in score(number, each).items()})
             if progress is not None:
-                progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats)
+                progress(Progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats, "scored"))
     table = [[kept.rows[name] for name in row] for row in names]
     return {kind: np.array([[float(each[kind]) for each in row] for row in table]) for kind in SCORES}
 
 
 def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:
     """All that a repeat's scores follow from, for a file."""
-    about = asdict(settings) | {"inner_time": str(float(settings.inner_time)), "data": described(dataset)}
+    about = asdict(settings) | {"data": described(dataset)}
     about["layout"]["space"] = settings.layout.space.described
     about["key"] = np.asarray(jax.random.key_data(key)).tolist()
     return {name: value for name, value in about.items() if name != "repeats"}

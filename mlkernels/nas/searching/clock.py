@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -12,25 +11,7 @@ from mlkernels.nas.searching.record import Record
 from mlkernels.nas.searching.scorer import Scores
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.search_space import CELL_TYPES
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a search is.
-
-    Attributes:
-        round, rounds: the round at work, from 1, and how many there are.
-        done, total: networks scored, and to be scored in all.
-        seconds_left: about; None before anything was scored.
-        best: in words, the candidate of this round without which the condition number falls most.
-    """
-
-    round: int
-    rounds: int
-    done: int
-    total: int
-    seconds_left: float | None
-    best: str
+from mlkernels.support.progress import Progress
 
 
 class Clock:
@@ -54,7 +35,7 @@ class Clock:
         rest = (sum(costs) - _spent(costs, plan, done)) / spent if spent else 0
         left = (time.monotonic() - self.start) * rest if spent else None
         best = _best(self.settings, self.record.partial, candidates, items)
-        self.progress(Progress(number, len(plan), done, total, left, best))
+        self.progress(Progress(done, total, f"round {number} of {len(plan)}", best, left))
 
     def _costs(self) -> list[float]:
         """What a network costs in each round: as its open operations, and something for the rest."""

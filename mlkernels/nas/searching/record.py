@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import math
+from dataclasses import astuple
 from pathlib import Path
 
 import jax
@@ -12,7 +12,7 @@ from mlkernels.errors import InputError, bad_input
 from mlkernels.nas.engine.devices import told
 from mlkernels.nas.searching.scorer import Scores
 from mlkernels.support.files import write_atomically
-from mlkernels.support.strict_json import dumps
+from mlkernels.support.strict_json import dumps, to_json
 
 FORMAT = 2  # 1 had no checksum of the images
 _OLD, _DO = "one of an older version, which did not", "move it away to begin anew, or choose another folder"
@@ -29,6 +29,7 @@ class Record:
         about: what the search was told; a folder of a search that was told something else is refused.
 
     Attributes:
+        folder: None where nothing is written, so in all processes but the first.
         done: the scores of each finished round, item by item.
         partial: those of the round at work.
         seconds: what the search took so far, in all its sessions.
@@ -38,16 +39,16 @@ class Record:
     """
 
     def __init__(self, folder: Path | None, about: dict):
-        self.folder, self.about = folder, json.loads(json.dumps(about))
+        self.folder, self.about = folder if jax.process_index() == 0 else None, to_json(about)
         self.done: list[list[Scores]] = []
         self.partial: list[Scores] = []
         self.seconds = 0.0
-        found = told(self._read() if folder is not None and jax.process_index() == 0 else None)
+        found = told(None if self.folder is None else self._read())
         if isinstance(found, str):
             raise InputError(found)
         if found:
-            self.done = [[_scores(row) for row in rows] for rows in found["done"]]
-            self.partial = [_scores(row) for row in found["partial"]]
+            self.done = [[_scores(*row) for row in rows] for rows in found["done"]]
+            self.partial = [_scores(*row) for row in found["partial"]]
             self.seconds = found["seconds"]
 
     def _read(self) -> dict | str | None:
@@ -91,26 +92,16 @@ class Record:
             "format": FORMAT,
             "about": self.about,
             "seconds": round(self.seconds, 3),
-            "done": [[_row(each) for each in rows] for rows in self.done],
-            "partial": [_row(each) for each in self.partial],
+            "done": [list(map(astuple, rows)) for rows in self.done],
+            "partial": list(map(astuple, self.partial)),
         }
         self.write(STATE, dumps(content))
 
     def write(self, name: str, text: str) -> None:
         """A file of the folder, whole."""
-        if self.folder is not None and jax.process_index() == 0:
-            write_atomically(self.folder / name, lambda path: path.write_text(text, encoding="utf-8"))
+        if self.folder is not None:
+            write_atomically(self.folder / name, text)
 
 
-def _row(scores: Scores) -> list:
-    condition = scores.condition
-    return [
-        str(condition) if condition is not None and math.isinf(condition) else condition,
-        scores.regions,
-        scores.note,
-    ]
-
-
-def _scores(row: list) -> Scores:
-    condition, regions, note = row
+def _scores(condition, regions, note) -> Scores:
     return Scores(None if condition is None else float(condition), regions, note)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import math
-import shlex
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +10,7 @@ import numpy as np
 
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
-from mlkernels.nas.searching.clock import Clock, Progress
+from mlkernels.nas.searching.clock import Clock
 from mlkernels.nas.searching.ranking import (
     Candidate,
     choose,
@@ -27,7 +24,8 @@ from mlkernels.nas.searching.record import LOG, RESULT, Record
 from mlkernels.nas.searching.scorer import Item, Scorer, Scores
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.search_space import CELL_TYPES, Genotype, Space
-from mlkernels.support import provenance
+from mlkernels.support import results
+from mlkernels.support.progress import Progress
 from mlkernels.support.strict_json import dumps
 
 
@@ -37,7 +35,7 @@ class Found:
 
     Attributes:
         genotype: the architecture.
-        log: one dict a decision, as in the log file.
+        log: one dict a decision, as in the log file, where infinities are texts.
         gates: the gates after each round, the open ones first: bool `[cell type, edge, operation]` each.
         seconds: what it took, all sessions together.
     """
@@ -68,7 +66,7 @@ def search(
         dataset: its first split is looked at, labels and images.
         out: a folder for `state.json` (after each batch of candidates), `log.jsonl` (a line a decision) and
             `result.json`. The same call goes on where it was stopped, to the same result, on the same images alone.
-        devices: how many to spread candidates over; None for all there are, in all processes of `jax.distributed`.
+        devices: how many to spread candidates over; all there are by default, in all processes of `jax.distributed`.
         at_once: candidates a device in one pass; None leaves it to the device.
         progress: is called after every batch.
 
@@ -105,11 +103,9 @@ def search(
     genotype = space.genotype_of(gates)
     log.append({"genotype": repr(genotype), "short": str(genotype)})
     record.write(LOG, "".join(dumps(line) + "\n" for line in log))
-    result = {
-        **log[-1], "seconds": round(record.seconds, 1), "settings": about, **provenance.here(),
-        "devices": int(scorer.mesh.size), "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-    }  # fmt: skip
-    record.write(RESULT, dumps(result, indent=2) + "\n")
+    if record.folder is not None:
+        more = {"seconds": round(record.seconds, 1), "settings": about, "devices": int(scorer.mesh.size)}
+        results.save(record.folder / RESULT, log[-1] | more, seed=settings.seed)
     return Found(genotype, tuple(log), (*history, gates), record.seconds)
 
 
@@ -173,7 +169,7 @@ def _decide(settings, number: int, gates, candidates, scores) -> list[dict]:
             continue
         origins, others, changes[name] = _changes(settings, scores, name)
         for row, origin, other, change in zip(table, origins, others, changes[name], strict=True):
-            row[name] = {"with": _plain(origin), "without": _plain(other), "change": _plain(change)}
+            row[name] = {"with": list(origin), "without": list(other), "change": list(change)}
     sums, *ranks = rank_sums(changes.get("condition"), changes.get("regions"), precision=settings.precision)
     for name, ranked in zip(("condition", "regions"), ranks, strict=True):
         for row, rank in zip(table, ranked if ranked is not None else (), strict=False):
@@ -206,11 +202,6 @@ def _note(settings, table: list[dict], scores) -> None:
         found = [repeat[1 + number * step].note for repeat in scores]
         if any(found):
             row["notes"] = found
-
-
-def _plain(values) -> list:
-    """Numbers for JSON, which has no infinity: null, the worst."""
-    return [None if isinstance(value, float) and math.isinf(value) else value for value in values]
 
 
 def _pruned(gates: np.ndarray, log: list[dict], number: int, space: Space) -> np.ndarray:

@@ -114,5 +114,5 @@ class SearchSettings:
     def described(self) -> dict:
         """As plain values, for a file."""
         layout = asdict(self.layout) | {"space": self.layout.space.described}
-        rest = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
-        return layout | rest | {"inner_time": str(float(self.inner_time))}
+        own = {field.name: getattr(self, field.name) for field in fields(self) if field.name != "layout"}
+        return layout | own

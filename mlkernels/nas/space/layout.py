@@ -41,10 +41,10 @@ class Layout:
     cells to the end, N = (cells - 2) // 3. A reduction cell halves the sides (rounded up) and doubles the channels.
 
     Args:
-        space: a search space, or its name.
-        cells: at least 2.
+        space: a search space, or its name: "darts_fewshot" or "darts".
+        cells: cells of the network, at least 2.
         channels: channels of the first cell, at least 1.
-        pixels: height and width of the images.
+        pixels: height and width of the images; others are resized.
         ways: outputs of the head.
         colours: channels of the images.
         norm: "group" (min(16, C) groups) or "batch".

@@ -25,18 +25,21 @@ class TrainSettings:
         epochs: passes over the images to train on, at least 1.
         batch: images a step, at least 2. What is left over at the end of an epoch waits for another one, as in the
             reference: a smaller batch would be compiled anew.
-        rate: of SGD, for the first epochs.
-        milestones: epochs, counted from 1, after which the rate is multiplied by `decay`.
+        rate: learning rate of SGD, for the first epochs.
+        milestones: epochs, counted from 1, after which the rate is multiplied by `decay`, a tenth.
         decay: above 0.
         momentum: of SGD, from 0 to below 1.
         weight_decay: this times the parameter is added to each gradient, norms and biases included.
-        drop_path: p_max: in epoch e of E, an operation's output is dropped with probability p_max e / E.
-        padding, jitter, flip: the augmentation, as in `datasets.augment.augment`.
+        drop_path: p_max, of the last epoch: in epoch e of E, an operation's output is dropped with probability
+            p_max e / E.
+        padding: black pixels around an image for the random crop.
+        jitter: of brightness, contrast and saturation.
+        flip: probability of a mirror image.
         seed: from 0 to 2**32 - 1; everything that is random follows from it.
         initialisation: as in `network.init`.
         dtype: "float32", or "float64" in 64-bit JAX, of parameters and statistics.
-        compute_dtype: what blocks compute in: None as `dtype`, or "bfloat16" for accelerators, nothing wider than
-            `dtype`; norms take their means in `dtype` in any case.
+        compute_dtype: "float32" or, for accelerators, "bfloat16": what blocks compute in. None is `dtype`, and nothing
+            wider is taken; norms take their means in `dtype` in any case.
 
     Raises:
         InputError: a setting out of its range.

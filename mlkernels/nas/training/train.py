@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -29,31 +28,11 @@ from mlkernels.nas.training.settings import TrainSettings
 from mlkernels.nas.training.trained import Trained, load_trained
 from mlkernels.support.arguments import whole
 from mlkernels.support.files import check_place
+from mlkernels.support.progress import Progress
 
-__all__ = ["TrainProgress", "TrainSettings", "Trained", "load_trained", "train"]
+__all__ = ["TrainSettings", "Trained", "load_trained", "train"]
 
 _TELL_SECONDS = 0.2  # between calls of `progress`: reading a loss waits for the device
-
-
-@dataclass(frozen=True)
-class TrainProgress:
-    """How far a training is.
-
-    Attributes:
-        epoch, epochs: the epoch at work, from 1, and how many there are.
-        step, steps: steps done in it, and how many it has.
-        loss: of the last step.
-        images_per_second: in this session, without its first step.
-        seconds_left: about, to the end of all epochs; None before the second step.
-    """
-
-    epoch: int
-    epochs: int
-    step: int
-    steps: int
-    loss: float
-    images_per_second: float
-    seconds_left: float | None
 
 
 def train(
@@ -65,7 +44,7 @@ def train(
     devices: int | None = None,
     compiled: str = "auto",
     epochs: int | None = None,
-    progress: Callable[[TrainProgress], None] | None = None,
+    progress: Callable[[Progress], None] | None = None,
 ) -> Trained:
     r"""Train a network to tell the base classes apart.
 
@@ -79,7 +58,7 @@ def train(
         settings: None for the published ones.
         out: a folder for `checkpoint.npz` (after each epoch) and `log.jsonl` (a line an epoch). The same call goes on
             where it was stopped, to the same result to the bit.
-        devices: how many to spread a batch over; None for all there are. BatchNorm sees the whole batch.
+        devices: how many to spread a batch over; all there are by default. BatchNorm sees the whole batch.
         compiled: "blocks", "whole" or "auto": see `_gradients`. A second architecture of the same layout then has
             little left to compile.
         epochs: stop after so many in this session.
@@ -252,7 +231,9 @@ class _Clock:
         value = float(loss)
         now = self.said = time.monotonic()
         speed = (self.done - 1) / (now - self.began) if self.done > 1 else 0.0
-        epochs = self.settings.epochs
-        left = ((epochs - epoch) * self.steps + self.steps - step) / speed if speed else None
-        self.progress(TrainProgress(epoch, epochs, step, self.steps, value, speed * self.settings.batch, left))
+        epochs, images = self.settings.epochs, speed * self.settings.batch
+        done, total = (epoch - 1) * self.steps + step, epochs * self.steps
+        note = f"loss {value:.3f}" + (f", {images:.0f} images a second" if speed else "")
+        left = (total - done) / speed if speed else None
+        self.progress(Progress(done, total, f"epoch {epoch} of {epochs}", note, left))
         return math.isfinite(value)

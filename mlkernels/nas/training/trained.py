@@ -83,7 +83,7 @@ def _log(path: Path, history: list[dict]) -> None:
     """Write the log, if it is not there already."""
     lines = "".join(dumps(row) + "\n" for row in history).encode()
     if not path.exists() or path.read_bytes() != lines:
-        write_atomically(path, lambda path: path.write_bytes(lines))
+        write_atomically(path, lines)
 
 
 def load(folder: Path, like: dict, texts: dict[str, str]) -> tuple[dict, list[dict]] | None:

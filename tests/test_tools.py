@@ -1,0 +1,110 @@
+"""The makers' tools: the README's table of claims."""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pytest
+from _cli import status_of
+
+from mlkernels.errors import InputError
+from tools import readme
+
+VERSIONS = {"python": "1.0", "jax": "1.0"}
+DEVICE = {"platform": "cpu", "kind": "cpu", "count": 1, "cores": 2, "x64": True}
+CLAIM = {"source": "Someone 2020", "measured": "-0.5", "expected": "-0.5", "why": "", "notebook": "01_derive"}
+
+
+def run(*arguments):
+    return status_of(*arguments, command=readme.command)
+
+
+def test_readme_is_written_and_checked(tmp_path, capsys):
+    path, claims = tmp_path / "README.md", tmp_path / "claims.json"
+    path.write_text("# T\n<!-- claims:begin -->\n<!-- claims:end -->\n")
+    result = {"claims": [], "preset": "quick", "created": "2025-01-01", "device": {}, "versions": {}}
+    claims.write_text(json.dumps(result))
+    options = ["--claims", claims, "--readme", path]
+    assert run(*options, "--check") == 1
+    assert "differs from" in capsys.readouterr().err
+    assert "No claims" not in path.read_text()
+    assert run(*options) == 0
+    assert "No claims have been measured yet." in path.read_text()
+    assert run(*options, "--check") == 0
+    claims.write_text("[]")
+    assert run(*options) == 2
+    assert run("--claims", tmp_path / "none.json", "--readme", path) == 2
+    assert capsys.readouterr().err.count("\n") == 2
+
+
+@pytest.mark.parametrize("place", ["file/inside", "file/in/side", "nowhere/inside", "dangling/inside", "x" * 300])
+def test_a_place_that_cannot_be_written_to_gets_one_line_and_status_2(tmp_path, capsys, place):
+    (tmp_path / "file").touch()
+    (tmp_path / "dangling").symlink_to(tmp_path / "none")
+    (tmp_path / "claims.json").write_text("{}")
+    place = Path("/proc/none/inside") if place.startswith("nowhere") and Path("/proc").is_dir() else tmp_path / place
+    assert run("--claims", tmp_path / "claims.json", "--readme", place) == 2
+    shown = capsys.readouterr()
+    assert shown.err.count("\n") == 1
+    assert shown.err.startswith("tools.readme: ")
+    assert shown.out == ""
+
+
+def test_a_tilde_that_the_shell_has_left_is_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    result = {"claims": [], "preset": "quick", "created": "2025-01-01", "device": {}, "versions": {}}
+    (tmp_path / "claims.json").write_text(json.dumps(result))
+    (tmp_path / "README.md").write_text("<!-- claims:begin -->\n<!-- claims:end -->\n")
+    assert run("--claims", "~/claims.json", "--readme", "~/README.md") == 0
+    assert "No claims" in (tmp_path / "README.md").read_text()
+
+
+def test_claims_table_is_markdown_that_survives_bars_and_line_ends():
+    table = readme.claims_table(
+        [
+            CLAIM | {"statement": "a | b\nc", "verdict": "holds"},
+            CLAIM | {"statement": "It falls.", "verdict": "not tested here", "why": "class only"},
+        ]
+    )
+    lines = table.splitlines()
+    assert lines[0] == "| Claim | Source | Expected | Measured | Verdict | Notebook |"
+    assert lines[2] == "| a \\| b c | Someone 2020 | -0.5 | -0.5 | ✓ holds | 01 |"
+    assert "○ not tested here (class only)" in lines[3]
+    assert len(lines) == 4
+
+
+def test_readme_block_is_replaced_and_stays_when_nothing_changed():
+    result = {"claims": [], "preset": "class", "created": "2025-01-02T00:00:00", "device": DEVICE, "versions": VERSIONS}
+    old = f"# T\n\n{readme.BEGIN}\nold\n{readme.END}\nend\n"
+    new = readme.readme_with(old, result)
+    assert "old" not in new
+    assert new.endswith(f"{readme.END}\nend\n")
+    assert "`mlkernels run --preset class`: CPU, 2 cores, float64, Python 1.0, JAX 1.0, 2025-01-02." in new
+    assert readme.readme_with(new, result) == new
+
+
+@pytest.mark.parametrize("text", ["", readme.BEGIN, readme.END, f"{readme.END} {readme.BEGIN}"])
+def test_readme_without_the_marks_is_refused(text):
+    with pytest.raises(InputError, match="claims:begin"):
+        readme.readme_with(text, {"claims": []})
+
+
+def test_pictures_of_tagged_cells_are_saved(tmp_path):
+    output = {"output_type": "display_data", "data": {"image/png": base64.b64encode(b"picture").decode()}}
+    cells = [
+        {"cell_type": "code", "metadata": {"tags": ["readme"]}, "source": "", "outputs": [output]},
+        {"cell_type": "code", "metadata": {}, "source": "", "outputs": [output]},
+    ]
+    executed = tmp_path / "01_first.ipynb"
+    executed.write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    (saved,) = readme.save_pictures(executed, tmp_path)
+    assert saved.name == "01_first_1.png"
+    assert saved.read_bytes() == b"picture"
+
+
+def test_the_readme_shows_the_claims_that_were_measured():
+    """README.md and data/results/claims.json belong together: see tools/readme.py."""
+    measured = Path(__file__).parents[1] / "data" / "results" / "claims.json"
+    assert run("--claims", measured, "--check") == 0

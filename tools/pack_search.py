@@ -1,0 +1,47 @@
+"""Pack a finished search's folder as one file of data/results: `python -m tools.pack_search build/nas search.json`."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from mlkernels.errors import bad_input
+from mlkernels.nas.searching.record import LOG, RESULT
+from mlkernels.support.files import write_atomically
+
+DIGITS = 6
+_ORIGIN = ("created", "command", "seed", "versions", "device", "devices")
+
+
+def pack(folder: Path, path: Path, **origin) -> None:
+    """Write what a finished search has left in its folder as one file, numbers to six digits, a decision a line.
+
+    Args:
+        folder: of a search that is done, with `log.jsonl` and `result.json`.
+        path: the file, for `mlkernels.course.demos.recorded_search.unpack`.
+        origin: what else is known of where it comes from, as `commit`.
+
+    Raises:
+        InputError: the folder has no finished search, or the file cannot be written.
+
+    Source: data/results/search_glyphs.json.
+    """
+    try:
+        result = json.loads((folder / RESULT).read_text(encoding="utf-8"))
+        lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
+    except OSError as error:
+        do = "let the search come to its end first"
+        raise bad_input(str(folder), f"a finished search's {LOG} and {RESULT}", error.strerror, do) from None
+    log = [json.dumps(json.loads(line, parse_float=_short), separators=(",", ":")) for line in lines]
+    where = {name: result.pop(name) for name in _ORIGIN if name in result}
+    head = json.dumps({"provenance": origin | where, **result}, indent=1, ensure_ascii=False)
+    write_atomically(path, head.removesuffix("\n}") + ',\n "log": [\n  ' + ",\n  ".join(log) + "\n ]\n}\n")
+
+
+def _short(number: str) -> float:
+    return float(f"{float(number):.{DIGITS}g}")
+
+
+if __name__ == "__main__":
+    pack(*map(Path, sys.argv[1:]))

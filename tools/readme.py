@@ -1,0 +1,129 @@
+"""Write the README's claims from a claims.json: `python -m tools.readme --claims build/class/claims.json`."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from mlkernels.commands.main import main
+from mlkernels.commands.typed_path import TypedPath
+from mlkernels.course.claim_records import VERDICTS
+from mlkernels.errors import InputError, bad_input
+from mlkernels.runner.report import device_line
+from mlkernels.support.files import check_place, write_atomically
+
+ROOT = Path(__file__).resolve().parents[1]
+BEGIN, END = "<!-- claims:begin -->", "<!-- claims:end -->"
+
+
+def claims_table(claims: Sequence[dict]) -> str:
+    """The claims as a Markdown table.
+
+    Args:
+        claims: of claims.json.
+
+    Returns:
+        The table, without a line end; one sentence where there are no claims.
+    """
+    if not claims:
+        return "No claims have been measured yet."
+    rows = [["Claim", "Source", "Expected", "Measured", "Verdict", "Notebook"], ["---"] * 6]
+    for claim in claims:
+        verdict = f"{VERDICTS.get(claim['verdict'], '')} {claim['verdict']}".strip()
+        if claim["verdict"] != "holds" and claim.get("why"):
+            verdict += f" ({claim['why']})"
+        rows.append(
+            [*(claim[name] for name in ("statement", "source", "expected", "measured")), verdict, claim["notebook"][:2]]
+        )
+    return "\n".join(
+        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in rows
+    )
+
+
+def readme_with(readme: str, result: dict) -> str:
+    """A README whose block between the claims marks is generated from a claims.json.
+
+    Args:
+        readme: its text.
+        result: what claims.json holds.
+
+    Returns:
+        The new text.
+
+    Raises:
+        InputError: the marks are not there, once and in order.
+    """
+    before, begin, rest = readme.partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise bad_input(
+            "README", f"a block between {BEGIN} and {END}", "none", "put both lines where the table belongs"
+        )
+    versions = result["versions"]
+    made = [f"preset {result['preset']}", device_line(result["device"])]
+    made += [f"{label} {versions[name]}" for name, label in (("python", "Python"), ("jax", "JAX")) if name in versions]
+    line = f"Measured by `mlkernels run --preset {result['preset']}`: {', '.join(made[1:])}, {result['created'][:10]}."
+    return f"{before}{BEGIN}\n\n{claims_table(result['claims'])}\n\n{line}\n\n{END}{after}"
+
+
+def save_pictures(executed: Path, out: Path, tag: str = "readme") -> list[Path]:
+    """Save the PNG figures of an executed notebook's cells that carry a tag, as OUT/NAME_1.png and so on.
+
+    Args:
+        executed: the notebook.
+        out: the folder, which must exist.
+        tag: of the cells.
+
+    Returns:
+        The files written.
+    """
+    notebook = json.loads(executed.read_text(encoding="utf-8"))
+    tagged = [cell for cell in notebook["cells"] if tag in cell["metadata"].get("tags", [])]
+    shown = [output.get("data", {}).get("image/png") for cell in tagged for output in cell.get("outputs", [])]
+    saved = []
+    for number, picture in enumerate(filter(None, shown), 1):
+        saved.append(out / f"{executed.stem}_{number}.png")
+        write_atomically(saved[-1], base64.b64decode("".join(picture)))
+    return saved
+
+
+@click.command("tools.readme", context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--claims", required=True, type=TypedPath(dir_okay=False), help="A claims.json.")
+@click.option("--readme", "path", type=TypedPath(dir_okay=False), help="The file [the checkout's README.md].")
+@click.option("--check", "only_check", is_flag=True, help="Change nothing; exit status 1 if it would change.")
+@click.option(
+    "--pictures",
+    type=TypedPath(exists=True, file_okay=False),
+    help="Also save here the figures of the cells tagged readme, of the executed notebooks beside the claims.json.",
+)
+def command(claims, path, only_check, pictures) -> int:
+    """Write the README's claims from a claims.json."""
+    path = path or ROOT / "README.md"
+    for place in () if only_check else filter(None, (path, pictures and pictures / "picture.png")):
+        check_place(place)
+    try:
+        old, result = path.read_text(encoding="utf-8"), json.loads(claims.read_text(encoding="utf-8"))
+        new = readme_with(old, result)
+    except InputError:
+        raise
+    except OSError as error:
+        raise bad_input(str(error.filename), "a file that can be read", error.strerror, "give its path") from None
+    except (ValueError, KeyError, TypeError) as error:
+        do = "make one: mlkernels run"
+        raise bad_input(str(claims), "a claims.json of mlkernels run", type(error).__name__, do) from None
+    if only_check:
+        click.echo(f"{path}: {'as generated' if new == old else f'differs from {claims}'}", err=new != old)
+        return int(new != old)
+    if new != old:
+        write_atomically(path, new)
+    for executed in sorted(claims.parent.glob("*.ipynb")) if pictures else []:
+        save_pictures(executed, pictures)
+    return 0
+
+
+if __name__ == "__main__":
+    main(command=command)
