@@ -141,9 +141,12 @@ def inner_constants(
     Source: Ji et al. 2020, the constants of its assumptions; notebooks/03_anil_inner_loop_geometry.
     """
     problem_of(apply, params, tasks, inner, None, "half_sum_squares")
-    smallest, largest, p = extremes(apply, params, tasks, inner, None, along)
+    return _constants(*extremes(apply, params, tasks, inner, None, along))
+
+
+def _constants(smallest, largest, dimension) -> InnerConstants:
     size = float(max(np.abs(smallest).max(), np.abs(largest).max()))
-    return InnerConstants(float(smallest.min()), size, smallest, largest, p)
+    return InnerConstants(float(smallest.min()), size, smallest, largest, dimension)
 
 
 def contraction_per_step(
@@ -305,15 +308,12 @@ def check_inner(
         check_strongly_convex(inner)
     constants = inner_constants(apply, params, tasks, inner)
     if isinstance(inner.rate, float):
-        rate, limit = inner.rate, constants.largest_rate
+        rate, limit, got = inner.rate, constants.largest_rate, f"{inner.rate:.4g}"
+        expected = f"at most 2 / L = {limit:.4g} (L = {constants.smoothness:.4g}, measured)"
     else:  # a rate for each layer: the Hessian seen through them
-        smallest, largest, _ = extremes(apply, params, tasks, inner, rates, False)
-        size = max(np.abs(smallest).max(), np.abs(largest).max())
-        rate, limit = 1.0, 2 / size if size > 0 else float("inf")
+        scaled = _constants(*extremes(apply, params, tasks, inner, rates, False))
+        rate, limit, got = 1.0, scaled.largest_rate, dict(inner.rate)
+        expected = f"at most {limit:.4g} times these"
     if rate > limit and not force:
-        if isinstance(inner.rate, float):
-            expected, got = f"at most 2 / L = {limit:.4g} (L = {constants.smoothness:.4g}, measured)", f"{rate:.4g}"
-        else:
-            expected, got = f"at most {limit:.4g} times these", dict(inner.rate)
         raise bad_input("rate", expected, got, "lower it, or pass force=True to see the inner loop diverge")
     return constants

@@ -81,12 +81,6 @@ def value_and_direction(problem: Problem, params, rates, tasks: TaskBatch):
 def add_up(one: Callable, tasks, sequential: bool):
     """The sum over tasks (or whatever a tree's first axis counts) of `one(task)`, any pytree; in sequence it holds one
     task's alone.
-
-    Example:
-        >>> from mlkernels.tasks import sinusoid
-        >>> batch = sinusoid(tasks=3, support=2, queries=2, key=jax.random.key(0))
-        >>> float(add_up(lambda task: jnp.ones(()), batch, True))
-        3.0
     """
     if not sequential:
         return jax.tree.map(lambda leaf: leaf.sum(0), jax.vmap(one)(tasks))

@@ -52,14 +52,6 @@ def problem_of(
 
     Raises:
         InputError: no tasks that the losses can work with, rates or layers that do not fit.
-
-    Example:
-        >>> from mlkernels import networks, tasks
-        >>> network, batch = networks.MLP(16), tasks.sinusoid(tasks=3, support=4, queries=5, key=jax.random.key(0))
-        >>> params = network.init(jax.random.key(1), (1,))
-        >>> problem, rates = problem_of(network.apply, params, batch, InnerLoop(0.5, 3), None, "mean_squares")
-        >>> problem.sequential, float(rates)
-        (False, 0.5)
     """
     if not isinstance(tasks, TaskBatch):
         raise bad_input("tasks", "a TaskBatch", type(tasks).__name__, "make one with mlkernels.tasks")

@@ -69,14 +69,6 @@ def inner_limit(apply: Callable, params, rates, tasks: TaskBatch, inner: InnerLo
 
     Raises:
         InputError: too little memory for the kernel.
-
-    Example:
-        >>> from mlkernels import networks, tasks
-        >>> batch = tasks.sinusoid(tasks=2, support=4, queries=5, key=jax.random.key(0))
-        >>> network = networks.MLP(width=16)
-        >>> params = network.init(jax.random.key(1), (1,))
-        >>> inner_limit(network.apply, params, 1e-6, batch, InnerLoop(1e-6, 3)) > 1
-        True
     """
     w, phi = split(params, inner.layers)
     rates = jax.tree.map(jnp.abs, spread(rates, w))

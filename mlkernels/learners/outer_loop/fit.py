@@ -32,6 +32,19 @@ _CHUNK_SECONDS = 0.5  # between callbacks, where nobody says: quick enough to be
 _SAVE_SECONDS = 10.0  # between checkpoints, where nobody says
 
 
+def outer_step(loop: OuterLoop, state: State, rates, tasks, key):
+    """One step of the outer loop: draw tasks, take the meta-gradient, let the optimiser make an update of it.
+
+    Returns the loss before the step, and what is trained and the optimiser's state after it.
+    """
+    if loop.draw is not None:
+        tasks = loop.draw(jax.random.fold_in(key, state.step))
+    loss, gradient = loop.gradient(loop.problem, state.trained, rates, tasks)
+    optimizer = optax.with_extra_args_support(loop.optimizer)  # some look at the loss
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained, value=loss)
+    return loss, optax.apply_updates(state.trained, updates), opt_state
+
+
 class State(NamedTuple):
     """What changes from step to step.
 
@@ -65,16 +78,6 @@ class OuterLoop:
     gradient: Callable
     optimizer: optax.GradientTransformation
     draw: Callable | None
-
-
-def outer_step(loop: OuterLoop, state: State, rates, tasks, key):
-    """One step of the outer loop: `(loss before it, what is trained after it, the optimiser's state)`."""
-    if loop.draw is not None:
-        tasks = loop.draw(jax.random.fold_in(key, state.step))
-    loss, gradient = loop.gradient(loop.problem, state.trained, rates, tasks)
-    optimizer = optax.with_extra_args_support(loop.optimizer)  # some look at the loss
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained, value=loss)
-    return loss, optax.apply_updates(state.trained, updates), opt_state
 
 
 @partial(jax.jit, static_argnums=0)
@@ -241,6 +244,7 @@ def fit(
         raise bad_input("tasks", "finite numbers", "infinities or NaN", "look at the data and how it is normalised")
     if not _finite((params, rates)):
         raise bad_input("params", "finite numbers", "infinities or NaN", "start from freshly drawn parameters")
+
     gradient = value_and_direction if method == "reptile" else value_and_gradient
     loop = OuterLoop(problem, gradient, optimizer, draw if _traceable(draw, key, sampler) else None)
     trained = _arrays(problem.trained(params, rates))
@@ -257,7 +261,7 @@ def fit(
             "outer_loss": outer_loss,
             "reduce": reduce,
             "sequential": problem.sequential,
-            "network": apply,
+            "apply": apply,
             "optimizer": checkpoints.describe(optimizer),
             "params": checkpoints.digest(params),
             "opt_state": checkpoints.digest(opt_state),
