@@ -16,8 +16,8 @@ import pytest
 
 from mlkernels import tasks
 from mlkernels.errors import InputError
+from mlkernels.learners import fit_and_measure
 from mlkernels.learners.maml import InnerLoop
-from mlkernels.learners.outer_loop import history
 from mlkernels.networks import MLP
 
 NETWORK = MLP(16)
@@ -37,7 +37,7 @@ def size(params):
 def run(checkpoint=None, measure=size, steps=12, **settings):
     params = NETWORK.init(jax.random.key(1), (1,))
     settings = {"key": jax.random.key(2)} | settings
-    return history.fit_and_measure(
+    return fit_and_measure(
         NETWORK.apply, params, draw, INNER, ADAM, steps=steps, every=4, measure=measure, checkpoint=checkpoint,
         **settings,
     )  # fmt: skip
@@ -139,7 +139,7 @@ def test_a_run_that_diverges_ends_there():
 def test_bad_settings_say_so(wrong):
     (name,) = wrong
     with pytest.raises(InputError, match=name):
-        history.fit_and_measure(
+        fit_and_measure(
             NETWORK.apply, NETWORK.init(jax.random.key(1), (1,)), draw, INNER, ADAM,
             **{"steps": 4, "every": 4, "measure": size, "key": jax.random.key(2)} | wrong,
         )  # fmt: skip

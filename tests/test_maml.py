@@ -20,7 +20,7 @@ import pytest
 from mlkernels import datasets, kernels
 from mlkernels.errors import InputError
 from mlkernels.inner_loop.losses import loss_of
-from mlkernels.learners import maml, meta_gradient
+from mlkernels.learners import maml, meta_gradient, problem
 from mlkernels.learners.maml import InnerLoop
 from mlkernels.learners.outer_loop import checkpoint, probe
 from mlkernels.learners.outer_loop.divergence import inner_limit
@@ -171,6 +171,9 @@ def test_images_few_by_few_are_all_of_them(loss, monkeypatch):
         for sequential in (True, False)
     )
     close(few, together, 1e-12)
+    function = partial(loss_by_hand, loss)  # of which parts are not known to add up: all queries at once
+    how = {"outer_loss": function, "with_rates": True, "sequential": True}
+    close(maml.meta_gradient(*given, InnerLoop(0.1, 2), **how), together, 1e-12)
 
 
 def test_meta_loss_is_differentiable_by_jax_and_is_the_sum_of_task_losses():
@@ -302,6 +305,18 @@ def test_a_loss_may_be_a_function():
     assert InnerLoop(0.2, 3, loss=absolute) == InnerLoop(0.2, 3, loss=absolute)
 
 
+@pytest.mark.parametrize("sequential", [False, True])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_function_gives_the_meta_gradient_of_the_loss_that_it_is(loss, sequential):
+    function, how = partial(loss_by_hand, loss), {"sequential": sequential, "with_rates": True}
+    named = maml.meta_gradient(apply, PARAMS, BATCH, InnerLoop(0.1, 2, loss), outer_loss=loss, **how)
+    found = maml.meta_gradient(apply, PARAMS, BATCH, InnerLoop(0.1, 2, function), outer_loss=function, **how)
+    close(found, named, 1e-12)
+    close(maml.meta_loss(apply, PARAMS, BATCH, InnerLoop(0.1, 2, function), outer_loss=function), named[0], 1e-12)
+    each = [maml.task_loss(apply, PARAMS, task, InnerLoop(0.1, 2, function), outer_loss=function) for task in BATCH]
+    close(sum(each), named[0], 1e-12)
+
+
 class Unhashable:
     __hash__ = None
 
@@ -341,8 +356,8 @@ def test_types_of_the_parameters_are_kept():
 
 def test_small_networks_take_tasks_at_once_large_ones_in_sequence():
     big = {"w": jnp.zeros((500, 500))}
-    assert not meta_gradient.in_sequence(PARAMS)
-    assert meta_gradient.in_sequence(big) == (jax.default_backend() == "cpu")
+    assert not problem.in_sequence(PARAMS)
+    assert problem.in_sequence(big) == (jax.default_backend() == "cpu")
 
 
 # --- bad settings -----------------------------------------------------------------------------------------------------
@@ -651,6 +666,8 @@ maml.fit(apply, PARAMS, draw_batch, INNER, ADAM, steps=20, checkpoint={str(path)
         ({"params": draw_params(1)}, "params "),
         ({"tasks": BATCH[:2]}, "tasks "),
         ({"outer_loss": "mean_squares"}, "outer_loss half_sum_squares"),
+        ({"outer_loss": absolute}, "outer_loss half_sum_squares"),
+        ({"inner": replace(INNER, loss=absolute)}, "inner.loss half_sum_squares"),
     ],
 )
 def test_a_checkpoint_of_other_settings_is_refused_and_named(change, said, tmp_path):
@@ -661,6 +678,26 @@ def test_a_checkpoint_of_other_settings_is_refused_and_named(change, said, tmp_p
     with pytest.raises(InputError, match=f"made with .{said}"):
         maml.fit(apply, **(given | change))
     assert path.read_bytes() == before
+
+
+def scaled_loss(scale):
+    return lambda outputs, labels: scale * absolute(outputs, labels)
+
+
+@pytest.mark.parametrize("which", ["inner.loss", "outer_loss"])
+def test_a_checkpoint_goes_on_with_the_function_that_was_its_loss(which, tmp_path):
+    def run(scale, steps, **how):
+        losses = {"inner": replace(INNER, loss=scaled_loss(scale)), "outer_loss": "half_sum_squares"}
+        if which == "outer_loss":
+            losses = {"inner": INNER, "outer_loss": scaled_loss(scale)}
+        return maml.fit(apply, PARAMS, BATCH, optimizer=ADAM, steps=steps, **losses, **how)
+
+    path = tmp_path / "run.npz"
+    run(2.0, 2, checkpoint=path)
+    with pytest.raises(InputError, match=f"made with .{which} #"):
+        run(3.0, 4, checkpoint=path)
+    resumed, whole = run(2.0, 4, checkpoint=path), run(2.0, 4)
+    same((resumed.params, resumed.losses), (whole.params, whole.losses))
 
 
 def sampler(low, high, outputs=3):

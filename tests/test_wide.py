@@ -9,6 +9,7 @@ import pytest
 from mlkernels import tasks
 from mlkernels.inner_loop.wide_mlp import WIDE, network_of
 from mlkernels.learners import maml, meta_gradient, wide_gradient
+from mlkernels.learners.problem import Problem
 from mlkernels.metantk import empirical_metantk
 from mlkernels.metantk.empirical import wide_metantk, wide_rows
 from mlkernels.networks import MLP, Conv4
@@ -39,9 +40,8 @@ def test_it_is_the_gradient_by_plain_differentiation(network, loss):
     params = network.init(jax.random.key(1), (6,), jnp.float64)
     inner = maml.InnerLoop(0.07, 3, loss=loss)
     outer = "cross_entropy" if loss == "cross_entropy" else "half_sum_squares"
-    found = jax.jit(wide_gradient.value_and_gradient, static_argnums=(0, 4, 5))(
-        network.apply, params, 0.07, batch, inner, outer
-    )
+    problem = Problem(network.apply, inner, outer)
+    found = jax.jit(wide_gradient.value_and_gradient, static_argnums=0)(problem, params, 0.07, batch)
     expected = maml.meta_gradient(network.apply, params, batch, inner, outer_loss=outer)
     assert jax.tree.structure(found) == jax.tree.structure(expected)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-10, atol=1e-13), found, expected)
@@ -50,11 +50,10 @@ def test_it_is_the_gradient_by_plain_differentiation(network, loss):
 def test_wide_networks_take_it_and_nothing_changes():
     network, inner = MLP(WIDE, depth=1), maml.InnerLoop(0.05, 2)
     params = network.init(jax.random.key(2), (6,), jnp.float64)
-    assert wide_gradient.fits(network.apply, params, 0.05, BATCH, inner, False)
+    problem = Problem(network.apply, inner, "half_sum_squares", "mean")
+    assert wide_gradient.fits(problem, params, 0.05, BATCH)
     found = maml.meta_gradient(network.apply, params, BATCH, inner, reduce="mean")
-    expected = jax.value_and_grad(
-        lambda p: meta_gradient.value_of_batch(network.apply, p, 0.05, BATCH, inner, "half_sum_squares", "mean", False)
-    )(params)
+    expected = jax.value_and_grad(lambda params: meta_gradient.value(problem, params, 0.05, BATCH))(params)
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12), found, expected)
 
 
@@ -132,21 +131,16 @@ def test_a_wide_network_is_fitted_without_inner_steps():
 
 
 def test_what_it_cannot_do_is_left_to_plain_differentiation():
-    wide, inner = MLP(1024), maml.InnerLoop(0.05, 2)
+    wide = MLP(1024)
 
     def params_of(network):
         shape = (16, 16, 1) if isinstance(network, Conv4) else (6,)
         return jax.eval_shape(lambda: network.init(jax.random.key(0), shape, jnp.float64))
 
     def fits(network=wide, rates=0.05, with_rates=False, **settings):
-        return wide_gradient.fits(
-            network.apply,
-            params_of(network),
-            rates,
-            BATCH,
-            maml.InnerLoop(**{"rate": 0.05, "steps": 2} | settings),
-            with_rates,
-        )
+        inner = maml.InnerLoop(**{"rate": 0.05, "steps": 2} | settings)
+        problem = Problem(network.apply, inner, "half_sum_squares", learn_rates=with_rates)
+        return wide_gradient.fits(problem, params_of(network), rates, BATCH)
 
     assert fits()
     assert not fits(network=MLP(64))
@@ -156,4 +150,5 @@ def test_what_it_cannot_do_is_left_to_plain_differentiation():
     assert not fits(with_rates=True)
     for setting in ({"adapt": ("head",)}, {"first_order": True}, {"l2": 0.1}, {"steps": 1000}):
         assert not fits(**setting), setting
-    assert not wide_gradient.fits(lambda params, x: x, params_of(wide), 0.05, BATCH, inner, False)
+    other = Problem(lambda params, x: x, maml.InnerLoop(0.05, 2), "half_sum_squares")
+    assert not wide_gradient.fits(other, params_of(wide), 0.05, BATCH)

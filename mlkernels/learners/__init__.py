@@ -1,7 +1,7 @@
 """Meta-learners in parameter space, as pure functions over `(init, apply)`: `maml`; and what is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
-step takes, `similarity` how much features change.
+step takes, `similarity` how much features change; `fit_and_measure` is `maml.fit` with measurements on the way.
 """
 
 from mlkernels.learners import anil, cost, curvature, maml, similarity

@@ -14,11 +14,12 @@ from jax.flatten_util import ravel_pytree
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import gradient_step
-from mlkernels.inner_loop.losses import loss_of, support_loss
+from mlkernels.inner_loop.losses import Loss, loss_of, support_loss
 from mlkernels.inner_loop.minimum import check_solver, check_strongly_convex, minimum, solve
 from mlkernels.inner_loop.parts import joined, split, spread
-from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
-from mlkernels.learners.meta_gradient import add_up, check_batch, check_reduce, in_sequence
+from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.learners.meta_gradient import add_up, mean_or_sum
+from mlkernels.learners.problem import Problem, problem_of
 from mlkernels.support.arguments import whole
 from mlkernels.tasks import TaskBatch
 
@@ -42,13 +43,14 @@ class TwoPart(NamedTuple):
         return joined(self.dw, self.dphi)
 
 
-def _query_loss(apply, outer_loss, task):
-    return lambda w, phi: loss_of(outer_loss, apply(joined(w, phi), task.query_x), task.query_y)
+def _losses(problem: Problem, l2, task):
+    """One task's inner and outer loss, functions of w and phi."""
+    support = support_loss(problem.apply, problem.inner.loss, l2, task.support_x, task.support_y)
 
+    def queries(w, phi):
+        return loss_of(problem.outer_loss, problem.apply(joined(w, phi), task.query_x), task.query_y)
 
-def _reduced(one, params, tasks, reduce) -> TwoPart:
-    total = add_up(one, tasks, in_sequence(params))
-    return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if reduce == "mean" else total
+    return support, queries
 
 
 def room(w, steps: int):
@@ -57,18 +59,19 @@ def room(w, steps: int):
     return jax.tree.map(lambda leaf: jnp.zeros((kept, *leaf.shape), leaf.dtype), w)
 
 
-def two_part_of_task(apply, inner: InnerLoop, outer_loss, params, rates, l2, task: TaskBatch, steps, path):
+def two_part_of_task(problem: Problem, params, rates, l2, task: TaskBatch, steps, path):
     """`two_part_gradient` of one task, without its first axis, unchecked and not compiled.
 
     Args:
+        l2: the L2 strength, in place of the inner loop's; it and `rates` may be traced.
         steps: may be traced; at most as many as there is room for.
         path: `room(w, ...)`, whatever is in it: who takes many gradients one after the other makes it once.
 
     Returns:
         `TwoPart`, and the path.
     """
-    w0, phi = split(params, inner.layers)
-    support = support_loss(apply, inner.loss, l2, task.support_x, task.support_y)
+    w0, phi = split(params, problem.inner.layers)
+    support, queries = _losses(problem, l2, task)
 
     def forward(m, carry):
         w, path = carry
@@ -76,7 +79,7 @@ def two_part_of_task(apply, inner: InnerLoop, outer_loss, params, rates, l2, tas
         return gradient_step(w, rates, jax.grad(support)(w, phi)), path
 
     w, path = jax.lax.fori_loop(0, steps, forward, (w0, path))
-    loss, (v, dphi) = jax.value_and_grad(_query_loss(apply, outer_loss, task), (0, 1))(w, phi)
+    loss, (v, dphi) = jax.value_and_grad(queries, (0, 1))(w, phi)
 
     def backward(i, carry):
         v, dphi = carry
@@ -87,19 +90,19 @@ def two_part_of_task(apply, inner: InnerLoop, outer_loss, params, rates, l2, tas
         _, (hessian, mixed) = jax.jvp(lambda w: jax.grad(support, (0, 1))(w, phi), (w,), (av,))
         return jax.tree.map(jnp.subtract, (v, dphi), (hessian, mixed))
 
-    if not inner.first_order:
+    if not problem.inner.first_order:
         v, dphi = jax.lax.fori_loop(0, steps, backward, (v, dphi))
     return TwoPart(loss, v, dphi), path
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3))
-def _two_part(apply, inner, outer_loss, reduce, params, rates, l2, tasks, steps) -> TwoPart:
-    path = room(split(params, inner.layers)[0], inner.steps)
+@partial(jax.jit, static_argnums=0)
+def _two_part(problem: Problem, params, rates, l2, tasks, steps) -> TwoPart:
+    path = room(split(params, problem.inner.layers)[0], problem.inner.steps)
 
     def one(task):
-        return two_part_of_task(apply, inner, outer_loss, params, rates, l2, task, steps, path)[0]
+        return two_part_of_task(problem, params, rates, l2, task, steps, path)[0]
 
-    return _reduced(one, params, tasks, reduce)
+    return mean_or_sum(problem, add_up(one, tasks, problem.sequential), tasks)
 
 
 def two_part_gradient(
@@ -110,7 +113,7 @@ def two_part_gradient(
     *,
     rates=None,
     steps=None,
-    outer_loss: str = "half_sum_squares",
+    outer_loss: Loss = "half_sum_squares",
     reduce: str = "sum",
 ) -> TwoPart:
     r"""The gradient of `maml.meta_loss` in two parts, without automatic differentiation through the inner loop.
@@ -148,32 +151,25 @@ def two_part_gradient(
 
     Source: Ji et al. 2020, the meta-gradient of ANIL; notebooks/03_anil_inner_loop_geometry.
     """
-    check_batch(tasks, inner, outer_loss)
-    check_reduce(reduce)
-    rates = rates_for(params, inner, rates)
+    # another L2 strength does not compile anew: it is passed beside the problem, as the rates are
+    problem, rates = problem_of(apply, params, tasks, replace(inner, l2=0.0), rates, outer_loss, reduce)
     if steps is None:
         steps = inner.steps
     elif not isinstance(steps, jax.core.Tracer):
         steps = whole("steps", steps.item() if hasattr(steps, "item") else steps)
         if steps > inner.steps:
             raise bad_input("steps", f"at most inner.steps = {inner.steps}", steps, "give inner more steps")
-    static, l2 = _without_numbers(inner)
-    return _two_part(apply, static, outer_loss, reduce, params, rates, l2, tasks, jnp.asarray(steps))
+    return _two_part(problem, params, rates, inner.l2, tasks, jnp.asarray(steps))
 
 
-def _without_numbers(inner: InnerLoop) -> tuple[InnerLoop, float]:
-    """The inner loop without its rate and its L2 strength, so that others do not compile anew; and the strength."""
-    return replace(form(inner), l2=0.0), inner.l2
-
-
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _implicit(apply, inner, outer_loss, reduce, solver, params, l2, tasks) -> TwoPart:
-    w0, phi = split(params, inner.layers)
+@partial(jax.jit, static_argnums=(0, 1))
+def _implicit(problem: Problem, solver, params, l2, tasks) -> TwoPart:
+    w0, phi = split(params, problem.inner.layers)
 
     def one(task):
-        support = support_loss(apply, inner.loss, l2, task.support_x, task.support_y)
+        support, queries = _losses(problem, l2, task)
         w = minimum(lambda w: support(w, phi), w0, solver)
-        loss, (g, dphi) = jax.value_and_grad(_query_loss(apply, outer_loss, task), (0, 1))(w, phi)
+        loss, (g, dphi) = jax.value_and_grad(queries, (0, 1))(w, phi)
         g, unravel = ravel_pytree(g)
 
         def products(u):
@@ -184,7 +180,7 @@ def _implicit(apply, inner, outer_loss, reduce, solver, params, l2, tasks) -> Tw
         dphi = jax.tree.map(jnp.subtract, dphi, products(v)[1])
         return TwoPart(loss, jax.tree.map(jnp.zeros_like, w), dphi)
 
-    return _reduced(one, params, tasks, reduce)
+    return mean_or_sum(problem, add_up(one, tasks, problem.sequential), tasks)
 
 
 def implicit_gradient(
@@ -193,7 +189,7 @@ def implicit_gradient(
     tasks: TaskBatch,
     inner: InnerLoop,
     *,
-    outer_loss: str = "half_sum_squares",
+    outer_loss: Loss = "half_sum_squares",
     reduce: str = "sum",
     solver: str = "eigh",
 ) -> TwoPart:
@@ -229,10 +225,7 @@ def implicit_gradient(
 
     Source: Rajeswaran et al. 2019 (implicit gradients in meta-learning); notebooks/03_anil_inner_loop_geometry.
     """
-    check_batch(tasks, inner, outer_loss)
-    check_reduce(reduce)
+    problem, _ = problem_of(apply, params, tasks, replace(inner, l2=0.0, steps=0), None, outer_loss, reduce)
     check_solver(solver)
-    rates_for(params, inner, None)
     check_strongly_convex(inner)
-    static, l2 = _without_numbers(inner)
-    return _implicit(apply, replace(static, steps=0), outer_loss, reduce, solver, params, l2, tasks)
+    return _implicit(problem, solver, params, inner.l2, tasks)

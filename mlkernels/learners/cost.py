@@ -12,11 +12,11 @@ import jax
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import gradient_step
-from mlkernels.inner_loop.losses import loss_of, support_loss
+from mlkernels.inner_loop.losses import Loss, loss_of, support_loss
 from mlkernels.inner_loop.parts import joined, split
 from mlkernels.inner_loop.settings import InnerLoop, rates_for
 from mlkernels.learners.maml import meta_gradient
-from mlkernels.learners.meta_gradient import check_batch
+from mlkernels.learners.problem import problem_of
 from mlkernels.support.arguments import whole
 from mlkernels.tasks import TaskBatch
 
@@ -150,7 +150,7 @@ def cost_formula(network, params, tasks: TaskBatch, inner: InnerLoop) -> Cost:
 
 
 def counted_flops(
-    apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *, outer_loss: str = "half_sum_squares"
+    apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *, outer_loss: Loss = "half_sum_squares"
 ) -> float:
     """The floating-point operations of one outer step, as XLA's cost analysis counts them in the compiled program.
 
@@ -181,24 +181,9 @@ def counted_flops(
 
     Source: notebooks/03_anil_inner_loop_geometry.
     """
-    check_batch(tasks, inner, outer_loss)
-    rates_for(params, inner, None)
+    problem_of(apply, params, tasks, inner, None, outer_loss)
 
-    def shape(leaf):
-        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
-
-    shapes = jax.tree.map(shape, params), jax.tree.map(lambda leaf: shape(leaf[0]), tasks)
-    cpu = jax.devices("cpu")[:1]  # other compilers hide products in calls that are not counted
-    # On a mesh a convolution is a matrix product; of XLA's own, the products with the zeros around it do not count.
-    with jax.set_mesh(jax.make_mesh((1,), ("device",), (jax.sharding.AxisType.Auto,), devices=cpu)):
-        lowered = jax.jit(partial(_unrolled, apply, inner, outer_loss)).lower(*shapes)
-        return lowered.compile(_TO_COUNT).cost_analysis()["flops"] * tasks.tasks
-
-
-def _unrolled(apply, inner, outer_loss, params, task):
-    """The outer loss of one task and its gradient, the inner loop written out."""
-
-    def value(params):
+    def value(params, task):
         w, phi = split(params, inner.layers)
         support = support_loss(apply, inner.loss, inner.l2, task.support_x, task.support_y)
         for _ in range(inner.steps):
@@ -208,48 +193,15 @@ def _unrolled(apply, inner, outer_loss, params, task):
             w = gradient_step(w, inner.start_rates(), gradient)
         return loss_of(outer_loss, apply(joined(w, phi), task.query_x), task.query_y)
 
-    return jax.value_and_grad(value)(params)
+    def shape(leaf):
+        return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype)
 
-
-def _compiled(apply, params, tasks, inner, outer_loss, sequential):
-    def step(params, tasks):
-        return meta_gradient(apply, params, tasks, inner, outer_loss=outer_loss, sequential=sequential)
-
-    return jax.jit(step).lower(params, tasks).compile()
-
-
-def peak_memory(
-    apply: Callable,
-    params,
-    tasks: TaskBatch,
-    inner: InnerLoop,
-    *,
-    outer_loss: str = "half_sum_squares",
-    sequential: bool | None = None,
-) -> int:
-    """The memory that `maml.meta_gradient` needs beside its arguments and results, as its compiled program states it.
-
-    Args:
-        apply, params, tasks, inner, outer_loss, sequential: as in `maml.meta_loss`. `inner.remat` matters here.
-
-    Returns:
-        Bytes.
-
-    Raises:
-        InputError: as `maml.meta_loss`.
-
-    Example:
-        >>> from mlkernels import networks, tasks
-        >>> batch = tasks.sinusoid(tasks=2, support=20, queries=20, key=jax.random.key(0))
-        >>> network = networks.MLP(width=32)
-        >>> params = network.init(jax.random.key(1), (1,))
-        >>> peak_memory(network.apply, params, batch, InnerLoop(0.01, 5)) > 0
-        True
-
-    Source: notebooks/03_anil_inner_loop_geometry.
-    """
-    compiled = _compiled(apply, params, tasks, inner, outer_loss, sequential)
-    return int(compiled.memory_analysis().temp_size_in_bytes)
+    shapes = jax.tree.map(shape, params), jax.tree.map(lambda leaf: shape(leaf[0]), tasks)
+    cpu = jax.devices("cpu")[:1]  # other compilers hide products in calls that are not counted
+    # On a mesh a convolution is a matrix product; of XLA's own, the products with the zeros around it do not count.
+    with jax.set_mesh(jax.make_mesh((1,), ("device",), (jax.sharding.AxisType.Auto,), devices=cpu)):
+        lowered = jax.jit(jax.value_and_grad(value)).lower(*shapes)
+        return lowered.compile(_TO_COUNT).cost_analysis()["flops"] * tasks.tasks
 
 
 class Measured(NamedTuple):
@@ -257,7 +209,7 @@ class Measured(NamedTuple):
 
     Args:
         seconds: of wall time; the median of its runs.
-        memory: bytes, as `peak_memory`.
+        memory: bytes that it needs beside its arguments and results, as the compiled program states it.
     """
 
     seconds: float
@@ -270,7 +222,7 @@ def side_by_side(
     tasks: TaskBatch,
     inners: Mapping[str, InnerLoop],
     *,
-    outer_loss: str = "half_sum_squares",
+    outer_loss: Loss = "half_sum_squares",
     sequential: bool | None = None,
     repeats: int = 7,
 ) -> dict[str, Measured]:
@@ -280,7 +232,7 @@ def side_by_side(
 
     Args:
         apply, params, tasks, outer_loss, sequential: as in `maml.meta_loss`.
-        inners: name -> inner loop.
+        inners: name -> inner loop; its `remat` matters to the memory.
         repeats: runs of each, after one that does not count; at least 1.
 
     Returns:
@@ -302,7 +254,11 @@ def side_by_side(
     Source: notebooks/03_anil_inner_loop_geometry.
     """
     repeats = whole("repeats", repeats, 1)
-    steps = {name: _compiled(apply, params, tasks, inner, outer_loss, sequential) for name, inner in inners.items()}
+    how = {"outer_loss": outer_loss, "sequential": sequential}
+    steps = {
+        name: jax.jit(partial(meta_gradient, apply, inner=inner, **how)).lower(params, tasks).compile()
+        for name, inner in inners.items()
+    }
     seconds = {name: [] for name in steps}
     for _ in range(repeats + 1):
         for name, step in steps.items():

@@ -14,13 +14,14 @@ from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import LinearOperator
 
 from mlkernels.errors import bad_input
-from mlkernels.inner_loop.losses import check_labels, support_loss
+from mlkernels.inner_loop.losses import Loss, check_labels, support_loss
 from mlkernels.inner_loop.minimum import check_strongly_convex, minimum
 from mlkernels.inner_loop.parts import split
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.inner_loop.trajectory import Trajectory, trajectory
 from mlkernels.learners.eigenvalues import doubled, extremes, hessian, lanczos
-from mlkernels.learners.meta_gradient import check_batch, check_reduce, in_sequence, value_of_batch
+from mlkernels.learners.meta_gradient import value
+from mlkernels.learners.problem import problem_of
 from mlkernels.tasks import TaskBatch
 
 __all__ = [
@@ -139,11 +140,13 @@ def inner_constants(
 
     Source: Ji et al. 2020, the constants of its assumptions; notebooks/03_anil_inner_loop_geometry.
     """
-    check_batch(tasks, inner, "half_sum_squares")
-    rates_for(params, inner, None)
-    smallest, largest, p = extremes(apply, params, tasks, inner, None, along)
+    problem_of(apply, params, tasks, inner, None, "half_sum_squares")
+    return _constants(*extremes(apply, params, tasks, inner, None, along))
+
+
+def _constants(smallest, largest, dimension) -> InnerConstants:
     size = float(max(np.abs(smallest).max(), np.abs(largest).max()))
-    return InnerConstants(float(smallest.min()), size, smallest, largest, p)
+    return InnerConstants(float(smallest.min()), size, smallest, largest, dimension)
 
 
 def contraction_per_step(
@@ -202,14 +205,10 @@ def _minimum(apply, inner, params, l2, x, y):
 # --- the meta-loss's --------------------------------------------------------------------------------------------------
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2, 3, 4))
-def _meta_hessian_vector(apply, inner, outer_loss, reduce, sequential, params, rates, tasks, vector):
+@partial(jax.jit, static_argnums=0)
+def _meta_hessian_vector(problem, params, rates, tasks, vector):
     _, unravel = ravel_pytree(params)
-
-    def gradient(params):
-        value = partial(value_of_batch, apply)
-        return jax.grad(value)(params, rates, tasks, inner, outer_loss, reduce, sequential)
-
+    gradient = jax.grad(lambda params: value(problem, params, rates, tasks))
     return ravel_pytree(jax.jvp(gradient, (params,), (unravel(vector),))[1])[0]
 
 
@@ -220,7 +219,7 @@ def meta_smoothness(
     inner: InnerLoop,
     *,
     rates=None,
-    outer_loss: str = "half_sum_squares",
+    outer_loss: Loss = "half_sum_squares",
     reduce: str = "sum",
     tolerance: float = 1e-3,
 ) -> float:
@@ -251,15 +250,13 @@ def meta_smoothness(
 
     Source: the smoothness of the meta-loss in Ji et al. 2020; notebooks/03_anil_inner_loop_geometry.
     """
-    check_batch(tasks, inner, outer_loss)
-    check_reduce(reduce)
-    rates = rates_for(params, inner, rates)
-    static = replace(form(inner), first_order=False)  # it is the loss's curvature, whatever gradient one follows
+    inner = replace(inner, first_order=False)  # it is the loss's curvature, whatever gradient one follows
+    problem, rates = problem_of(apply, params, tasks, inner, rates, outer_loss, reduce)
     z = ravel_pytree(params)[0]
-    settings = apply, static, outer_loss, reduce, in_sequence(params), params, rates, tasks
 
     def product(vector):
-        return np.asarray(_meta_hessian_vector(*settings, jnp.asarray(vector.ravel(), z.dtype)), np.float64)
+        vector = jnp.asarray(vector.ravel(), z.dtype)
+        return np.asarray(_meta_hessian_vector(problem, params, rates, tasks, vector), np.float64)
 
     if not np.isfinite(product(np.ones(z.size))).all():
         return float("nan")
@@ -311,15 +308,12 @@ def check_inner(
         check_strongly_convex(inner)
     constants = inner_constants(apply, params, tasks, inner)
     if isinstance(inner.rate, float):
-        rate, limit = inner.rate, constants.largest_rate
+        rate, limit, got = inner.rate, constants.largest_rate, f"{inner.rate:.4g}"
+        expected = f"at most 2 / L = {limit:.4g} (L = {constants.smoothness:.4g}, measured)"
     else:  # a rate for each layer: the Hessian seen through them
-        smallest, largest, _ = extremes(apply, params, tasks, inner, rates, False)
-        size = max(np.abs(smallest).max(), np.abs(largest).max())
-        rate, limit = 1.0, 2 / size if size > 0 else float("inf")
+        scaled = _constants(*extremes(apply, params, tasks, inner, rates, False))
+        rate, limit, got = 1.0, scaled.largest_rate, dict(inner.rate)
+        expected = f"at most {limit:.4g} times these"
     if rate > limit and not force:
-        if isinstance(inner.rate, float):
-            expected, got = f"at most 2 / L = {limit:.4g} (L = {constants.smoothness:.4g}, measured)", f"{rate:.4g}"
-        else:
-            expected, got = f"at most {limit:.4g} times these", dict(inner.rate)
         raise bad_input("rate", expected, got, "lower it, or pass force=True to see the inner loop diverge")
     return constants

@@ -36,13 +36,7 @@ def hessian_vector(apply, loss, w, phi, l2, x, y, vector):
 
 
 def doubled(tree):
-    """In float64; only inside `jax.enable_x64(True)`.
-
-    Example:
-        >>> with jax.enable_x64(True):
-        ...     doubled({"w": np.ones(2, np.float32)})["w"].dtype
-        dtype('float64')
-    """
+    """In float64; only inside `jax.enable_x64(True)`."""
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), tree)
 
 

@@ -7,26 +7,18 @@ a direction of its own. `fit` runs the outer loop with any optimiser of optax.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 
 import jax
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.inner_loop.descent import adapt, adapted
-from mlkernels.inner_loop.losses import LOSSES, check_labels, check_loss
+from mlkernels.inner_loop.descent import adapt
+from mlkernels.inner_loop.losses import LOSSES, Loss, check_labels, check_loss
 from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
-from mlkernels.learners.meta_gradient import (
-    check_batch,
-    check_reduce,
-    in_sequence,
-    value_and_direction,
-    value_and_gradient,
-    value_of_batch,
-    value_of_task,
-)
+from mlkernels.learners.meta_gradient import outputs, value, value_and_direction, value_and_gradient, value_of_task
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError
 from mlkernels.learners.outer_loop.fit import FitResult, fit
+from mlkernels.learners.problem import Problem, problem_of
 from mlkernels.tasks import TaskBatch
 
 __all__ = [
@@ -45,22 +37,14 @@ __all__ = [
     "task_loss",
 ]
 
-_jit_task_loss = partial(jax.jit, static_argnums=(0, 4, 5))(value_of_task)
-_jit_meta_loss = partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))(value_of_batch)
-_jit_gradient = partial(jax.jit, static_argnums=(0, 4, 5, 6, 7, 8))(value_and_gradient)
-_jit_direction = partial(jax.jit, static_argnums=(0, 4, 5, 6, 7))(value_and_direction)
-
-
-def _ready(params, tasks, inner, rates, outer_loss, reduce, sequential):
-    """The checks of the functions below, and what they pass on."""
-    check_batch(tasks, inner, outer_loss)
-    check_reduce(reduce)
-    rates = rates_for(params, inner, rates)
-    return rates, form(inner), in_sequence(params) if sequential is None else bool(sequential)
+_outputs, _task_value, _value, _value_and_gradient, _value_and_direction = (
+    jax.jit(function, static_argnums=0)
+    for function in (outputs, value_of_task, value, value_and_gradient, value_and_direction)
+)
 
 
 def task_loss(
-    apply: Callable, params, task: TaskBatch, inner: InnerLoop, *, rates=None, outer_loss: str = "half_sum_squares"
+    apply: Callable, params, task: TaskBatch, inner: InnerLoop, *, rates=None, outer_loss: Loss = "half_sum_squares"
 ) -> Array:
     r"""The loss on one task's queries after the inner loop on its support set.
 
@@ -69,7 +53,8 @@ def task_loss(
     Args:
         apply, params, inner, rates: as in `adapt`.
         task: one task without the first axis (`vmap` hands it out so), or a batch of one.
-        outer_loss: "half_sum_squares", "mean_squares" or "cross_entropy".
+        outer_loss: "half_sum_squares", "mean_squares" or "cross_entropy"; or a function `loss(outputs, labels)` that
+            gives a scalar: hashable, and compiled once for each.
 
     Returns:
         A scalar.
@@ -93,7 +78,7 @@ def task_loss(
     check_loss(outer_loss, "outer_loss")
     check_labels(task.support_y, inner.loss, "support_y")
     check_labels(task.query_y, outer_loss, "query_y")
-    return _jit_task_loss(apply, params, rates_for(params, inner, rates), task, form(inner), outer_loss)
+    return _task_value(Problem(apply, form(inner), outer_loss), params, rates_for(params, inner, rates), task)
 
 
 def meta_loss(
@@ -103,7 +88,7 @@ def meta_loss(
     inner: InnerLoop,
     *,
     rates=None,
-    outer_loss: str = "half_sum_squares",
+    outer_loss: Loss = "half_sum_squares",
     reduce: str = "sum",
     sequential: bool | None = None,
 ) -> Array:
@@ -133,16 +118,8 @@ def meta_loss(
 
     Source: Finn et al. 2017; Wang et al. 2022 for the sum of halved squares; notebooks/02_maml_linear_rate.
     """
-    rates, static, sequential = _ready(params, tasks, inner, rates, outer_loss, reduce, sequential)
-    return _jit_meta_loss(apply, params, rates, tasks, static, outer_loss, reduce, sequential)
-
-
-@partial(jax.jit, static_argnums=(0, 4))
-def _jit_outputs(apply, params, rates, tasks: TaskBatch, inner: InnerLoop) -> Array:
-    def one(task):
-        return apply(adapted(apply, params, rates, task.support_x, task.support_y, inner), task.query_x)
-
-    return jax.lax.map(one, tasks)
+    problem, rates = problem_of(apply, params, tasks, inner, rates, outer_loss, reduce, sequential)
+    return _value(problem, params, rates, tasks)
 
 
 def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *, rates=None) -> Array:
@@ -168,8 +145,8 @@ def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *,
 
     Source: Wang et al. 2022, whose MetaNTK is the kernel of these outputs; notebooks/02_maml_linear_rate.
     """
-    check_batch(tasks, inner, "half_sum_squares")
-    return _jit_outputs(apply, params, rates_for(params, inner, rates), tasks, form(inner))
+    problem, rates = problem_of(apply, params, tasks, inner, rates, "half_sum_squares")
+    return _outputs(problem, params, rates, tasks)
 
 
 def meta_gradient(
@@ -179,7 +156,7 @@ def meta_gradient(
     inner: InnerLoop,
     *,
     rates=None,
-    outer_loss: str = "half_sum_squares",
+    outer_loss: Loss = "half_sum_squares",
     reduce: str = "sum",
     sequential: bool | None = None,
     with_rates: bool = False,
@@ -212,10 +189,9 @@ def meta_gradient(
 
     Source: Finn et al. 2017 (MAML, FOMAML), Raghu et al. 2020 (ANIL), Li et al. 2017 (learned rates).
     """
-    if with_rates and rates is None:
-        rates = per_layer(params, inner)
-    rates, static, sequential = _ready(params, tasks, inner, rates, outer_loss, reduce, sequential)
-    return _jit_gradient(apply, params, rates, tasks, static, outer_loss, reduce, sequential, bool(with_rates))
+    problem, rates = problem_of(apply, params, tasks, inner, rates, outer_loss, reduce, sequential, with_rates)
+    loss, gradient = _value_and_gradient(problem, problem.trained(params, rates), rates, tasks)
+    return loss, (gradient["params"], gradient["rates"]) if with_rates else gradient
 
 
 def reptile_direction(
@@ -246,5 +222,5 @@ def reptile_direction(
     Source: Nichol et al. 2018.
     """
     loss = "half_sum_squares"  # of the queries, which nobody sees here
-    rates, static, sequential = _ready(params, tasks, inner, rates, loss, "sum", sequential)
-    return _jit_direction(apply, params, rates, tasks, static, loss, "sum", sequential)[1]
+    problem, rates = problem_of(apply, params, tasks, inner, rates, loss, sequential=sequential)
+    return _value_and_direction(problem, params, rates, tasks)[1]

@@ -9,44 +9,22 @@ import jax.numpy as jnp
 
 from mlkernels.inner_loop import wide_mlp
 from mlkernels.inner_loop.losses import loss_of
-from mlkernels.inner_loop.settings import InnerLoop
-from mlkernels.networks import Apply
+from mlkernels.learners.problem import Problem
 from mlkernels.tasks import TaskBatch
 
 
-def fits(apply, params, rates, tasks: TaskBatch, inner: InnerLoop, with_rates: bool) -> bool:
-    """Whether `value_and_gradient` below can do it, and is worth it: few inner updates beside the width.
-
-    Example:
-        >>> from mlkernels.networks import MLP
-        >>> from mlkernels.tasks import sinusoid
-        >>> batch = sinusoid(tasks=1, support=4, queries=2, key=jax.random.key(0))
-        >>> networks = MLP(64), MLP(1024)
-        >>> params = [network.init(jax.random.key(1), (1,)) for network in networks]
-        >>> loop = InnerLoop(0.1, 5)
-        >>> [fits(n.apply, p, 0.1, batch, loop, False) for n, p in zip(networks, params, strict=True)]
-        [False, True]
-    """
-    plain = inner.adapt == "all" and not inner.first_order and not inner.l2 and not with_rates
+def fits(problem: Problem, params, rates, tasks: TaskBatch) -> bool:
+    """Whether `value_and_gradient` below can do it, and is worth it: few inner updates beside the width."""
+    inner = problem.inner
+    plain = inner.adapt == "all" and not inner.first_order and not inner.l2 and not problem.learn_rates
     if not (plain and jax.tree_util.all_leaves([rates]) and jnp.ndim(rates) == 0):  # one rate for all layers
         return False
-    return wide_mlp.network_of(apply, params, tasks, 4 * inner.steps * tasks.support_y.shape[-2]) is not None
+    return wide_mlp.network_of(problem.apply, params, tasks, 4 * inner.steps * tasks.support_y.shape[-2]) is not None
 
 
-def value_and_gradient(apply: Apply, params, rate, tasks: TaskBatch, inner: InnerLoop, outer_loss: str):
-    """The outer loss, summed over tasks, and its gradient, as `meta_gradient.value_and_gradient`, for what `fits`.
-
-    Args:
-        apply, params: of an `MLP`.
-        rate: the inner rate, a scalar.
-        tasks: B tasks.
-        inner: the inner loop; all layers adapt.
-        outer_loss: the name of a loss.
-
-    Returns:
-        `(loss, gradient)`, the gradient like `params`.
-    """
-    network = apply.network
+def value_and_gradient(problem: Problem, params, rate, tasks: TaskBatch):
+    """The outer loss, summed over tasks, and its gradient, as `meta_gradient.value_and_gradient`, for what `fits`."""
+    network, inner = problem.apply.network, problem.inner
     weights, rest = wide_mlp.split(network, params)
     taps = jax.vmap(lambda task: wide_mlp.zero_taps(network, weights, task, inner.steps))(tasks)
 
@@ -54,7 +32,7 @@ def value_and_gradient(apply: Apply, params, rate, tasks: TaskBatch, inner: Inne
         def one(task, taps):
             loss = partial(loss_of, inner.loss)
             outputs, uses = wide_mlp.adapted_outputs(network, weights, rest, rate, task, taps, inner.steps, loss)
-            return loss_of(outer_loss, outputs, task.query_y), uses
+            return loss_of(problem.outer_loss, outputs, task.query_y), uses
 
         losses, uses = jax.vmap(one)(tasks, taps)
         return losses.sum(), uses

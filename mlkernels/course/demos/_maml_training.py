@@ -17,6 +17,7 @@ import numpy as np
 
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.anil import room, two_part_of_task
+from mlkernels.learners.problem import Problem
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch
 
@@ -42,6 +43,7 @@ def _advance(network: MLP, start, state, batch: TaskBatch, settings: dict, first
     def apply(moved, x):
         return network.apply(jax.tree.map(jnp.add, start, moved), x)
 
+    problem = Problem(apply, MAML, "half_sum_squares")
     # f - f_0 against y is f against y + f_0
     shift = jax.vmap(partial(network.apply, start))
     support_y, query_y = batch.support_y + shift(batch.support_x), batch.query_y + shift(batch.query_x)
@@ -55,7 +57,7 @@ def _advance(network: MLP, start, state, batch: TaskBatch, settings: dict, first
         moved, gradient, losses, path = state
         t, i = u // settings["tasks"], u % settings["tasks"]
         task, steps = jax.tree.map(lambda leaf: leaf[i], targets), settings["inner_steps"]
-        part, path = two_part_of_task(apply, MAML, "half_sum_squares", moved, rate, 0.0, task, steps, path)
+        part, path = two_part_of_task(problem, moved, rate, 0.0, task, steps, path)
         gradient = jax.tree.map(jnp.add, gradient, part.gradient)
         whole = i == settings["tasks"] - 1
         moved, gradient = jax.lax.cond(whole, step, lambda *same: same, moved, gradient)

@@ -1,1 +1,1 @@
-"""The outer loop: steps, histories, divergence, checkpoints."""
+"""The outer loop: `fit` tells it from top to bottom; histories, divergence, checkpoints."""

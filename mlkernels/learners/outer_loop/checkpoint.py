@@ -28,12 +28,7 @@ _PLAIN = bool | int | float | complex | str | bytes
 
 
 def digest(tree) -> str:
-    """A checksum of arrays: of their names, types, shapes and values.
-
-    Example:
-        >>> digest({"w": jnp.ones(2)}) == digest({"w": jnp.ones(2)}) != digest({"w": jnp.zeros(2)})
-        True
-    """
+    """A checksum of arrays: of their names, types, shapes and values."""
     total = hashlib.sha256()
     for path, leaf in jax.tree.leaves_with_path(tree):
         array = np.asarray(leaf)
@@ -43,12 +38,7 @@ def digest(tree) -> str:
 
 
 def readable(rates) -> str:
-    """Rates in words if they are few numbers, else their checksum.
-
-    Example:
-        >>> readable({"head": jnp.asarray(0.5)})
-        "{'head': 0.5}"
-    """
+    """Rates in words if they are few numbers, else their checksum."""
     if any(jnp.ndim(rate) for rate in jax.tree.leaves(rates)):
         return digest(rates)
     return str(jax.tree.map(lambda rate: float(f"{float(rate):.9g}"), rates))
@@ -109,12 +99,9 @@ def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
 
 def _constants(code: CodeType) -> list:
     """The constants in a function's code, with those of the functions that are written in it."""
-    inner = [[item.co_name, _constants(item), list(item.co_names)] for item in code.co_consts if _is_code(item)]
-    return [item for item in code.co_consts if isinstance(item, _PLAIN | tuple | frozenset | slice)] + inner
-
-
-def _is_code(item) -> bool:
-    return isinstance(item, CodeType)
+    plain = [item for item in code.co_consts if isinstance(item, _PLAIN | tuple | frozenset | slice)]
+    written = [item for item in code.co_consts if isinstance(item, CodeType)]
+    return plain + [[item.co_name, _constants(item), list(item.co_names)] for item in written]
 
 
 def save(path: Path, state, losses: np.ndarray, settings: dict[str, str], seen: dict | None = None) -> None:
@@ -125,7 +112,7 @@ def save(path: Path, state, losses: np.ndarray, settings: dict[str, str], seen: 
         state: a pytree of arrays.
         losses: `[steps]`, or any other array of numbers that tell how it went.
         settings: name -> text, which must be the same at `load`.
-        seen: name -> sketch of `_probe`, likewise.
+        seen: name -> sketch, as `probe` makes them, likewise.
 
     Raises:
         InputError: the file cannot be written.
@@ -188,8 +175,11 @@ def _compare(path: Path, about: dict, arrays: dict, settings: dict[str, str], se
     differing = [name for name in sorted(then | settings) if then.get(name) != settings.get(name)]
     if differing:
 
+        def short(text):
+            return text if len(text) <= 60 else f"#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
+
         def shown(values):
-            return ", ".join(f"{name} {_short(values.get(name, 'none'))}" for name in differing)
+            return ", ".join(f"{name} {short(values.get(name, 'none'))}" for name in differing)
 
         do = "use another path, or the settings of the checkpoint"
         expected = f"the settings that it was made with ({shown(then)})"
@@ -229,11 +219,6 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
     if about["format"] != _FORMAT:
         raise bad_input(f"checkpoint {path}", f"format {_FORMAT}", about["format"], "use another path")
     return arrays, about
-
-
-def _short(text: str) -> str:
-    """A setting for a message: itself, or a checksum of what is long."""
-    return text if len(text) <= 60 else f"#{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
 def _set_aside(path: Path, fault: str) -> InputError:

@@ -14,6 +14,7 @@ from mlkernels.inner_loop.losses import curvature
 from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.kernels import empirical_ntk
+from mlkernels.learners.problem import Problem
 from mlkernels.tasks import TaskBatch
 
 
@@ -68,14 +69,6 @@ def inner_limit(apply: Callable, params, rates, tasks: TaskBatch, inner: InnerLo
 
     Raises:
         InputError: too little memory for the kernel.
-
-    Example:
-        >>> from mlkernels import networks, tasks
-        >>> batch = tasks.sinusoid(tasks=2, support=4, queries=5, key=jax.random.key(0))
-        >>> network = networks.MLP(width=16)
-        >>> params = network.init(jax.random.key(1), (1,))
-        >>> inner_limit(network.apply, params, 1e-6, batch, InnerLoop(1e-6, 3)) > 1
-        True
     """
     w, phi = split(params, inner.layers)
     rates = jax.tree.map(jnp.abs, spread(rates, w))
@@ -102,35 +95,17 @@ class _Scaled:
         return self.apply(joined(w, whole["phi"]), x)
 
 
-def explain(apply, start, last, tasks: TaskBatch, inner: InnerLoop, step: int, loss: float) -> Divergence:
-    """Find the likely cause.
-
-    Args:
-        apply, inner: as in `maml.meta_loss`.
-        start, last: `(params, rates)` at the start and in the last finite state.
-        tasks: those of the step.
-        step, loss: of the step.
-
-    Returns:
-        A `Divergence`.
-
-    Example:
-        >>> from mlkernels import networks, tasks
-        >>> batch = tasks.sinusoid(tasks=2, support=4, queries=5, key=jax.random.key(0))
-        >>> network = networks.MLP(width=16)
-        >>> state = network.init(jax.random.key(1), (1,)), 10.0
-        >>> explain(network.apply, state, state, batch, InnerLoop(10.0, 3), 0, float("inf")).culprit
-        'inner rate'
-    """
+def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: float) -> Divergence:
+    """The likely cause; `start` and `last` are `(params, rates)` at the start and in the last finite state."""
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tasks)):
         return Divergence(step, loss, "tasks", "the tasks of this step hold numbers that are not finite", None, None)
-    if inner.steps == 0:
+    if problem.inner.steps == 0:
         cause = "there are no inner steps, so the outer rate is likely too large"
         return Divergence(step, loss, "outer rate", cause, None, None)
     limits = []
     for params, rates in (start, last):
         try:
-            limits.append(inner_limit(apply, params, rates, tasks, inner))
+            limits.append(inner_limit(problem.apply, params, rates, tasks, problem.inner))
         except InputError:  # too little memory for the kernel
             limits.append(None)
     if None in limits or any(limit != limit for limit in limits):

@@ -1,29 +1,110 @@
-"""The outer loop: many steps of any optimiser in one compiled chunk, with progress, checkpoints and a way to stop."""
+"""The outer loop from top to bottom: its step, many steps in one compiled loop, and what stands around that loop."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tqdm import tqdm
 
 from mlkernels.errors import bad_input
-from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
-from mlkernels.learners.meta_gradient import check_batch, check_reduce, in_sequence
+from mlkernels.inner_loop.losses import Loss
+from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
 from mlkernels.learners.outer_loop import checkpoint as checkpoints
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError, explain
-from mlkernels.learners.outer_loop.loop import Loop
 from mlkernels.learners.outer_loop.probe import probe
-from mlkernels.learners.outer_loop.steps import Plan, State, traceable
+from mlkernels.learners.problem import Problem, problem_of
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.tasks import TaskBatch
 
 METHODS = ("maml", "fomaml", "anil", "reptile")
+_SIZE = 1024  # losses that a chunk can hold, the same always: chunks of other lengths do not compile anew
+_CHUNK_SECONDS = 0.5  # between callbacks, where nobody says: quick enough to be stopped
+_SAVE_SECONDS = 10.0  # between checkpoints, where nobody says
+
+
+def outer_step(loop: OuterLoop, state: State, rates, tasks, key):
+    """One step of the outer loop: draw tasks, take the meta-gradient, let the optimiser make an update of it.
+
+    Returns the loss before the step, and what is trained and the optimiser's state after it.
+    """
+    if loop.draw is not None:
+        tasks = loop.draw(jax.random.fold_in(key, state.step))
+    loss, gradient = loop.gradient(loop.problem, state.trained, rates, tasks)
+    optimizer = optax.with_extra_args_support(loop.optimizer)  # some look at the loss
+    updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained, value=loss)
+    return loss, optax.apply_updates(state.trained, updates), opt_state
+
+
+class State(NamedTuple):
+    """What changes from step to step.
+
+    Args:
+        trained: the parameters, or `{"params": ..., "rates": ...}` where the inner rates are learned.
+        opt_state: of the optimiser.
+        step: outer steps taken.
+        alive: False once a loss, or what came of it, was not finite; nothing changes after that.
+        previous: `trained` and `opt_state` one step ago: the last whose loss is known to be finite.
+    """
+
+    trained: Any
+    opt_state: Any
+    step: jax.Array
+    alive: jax.Array
+    previous: tuple
+
+
+@dataclass(frozen=True)
+class OuterLoop:
+    """What is compiled in: all that does not change from step to step and is no array.
+
+    Args:
+        problem: what is minimised.
+        gradient: `value_and_gradient`, or Reptile's `value_and_direction`.
+        optimizer: any of optax.
+        draw: the sampler, if it can be traced.
+    """
+
+    problem: Problem
+    gradient: Callable
+    optimizer: optax.GradientTransformation
+    draw: Callable | None
+
+
+@partial(jax.jit, static_argnums=0)
+def outer_steps(loop: OuterLoop, state: State, rates, tasks, key, losses, start, count):
+    """`count` steps, or fewer if a loss is not finite: the state, and the losses `[_SIZE]`, filled from `start` on.
+
+    Both numbers are traced. `rates` are those that are not learned, `tasks` the batch that is not drawn here.
+    """
+
+    def going(carry):
+        state, _, i = carry
+        return state.alive & (i < start + count)
+
+    def step(carry):
+        state, losses, i = carry
+        loss, trained, opt_state = outer_step(loop, state, rates, tasks, key)
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)]
+        well = jnp.isfinite(loss) & jnp.all(jnp.stack(finite))
+        now = state.trained, state.opt_state
+
+        def where_well(new, old):  # `astype` makes the type definite too, as the loop wants it
+            return jax.tree.map(lambda a, b: jnp.where(well, a, b).astype(b.dtype), new, old)
+
+        after = *where_well((trained, opt_state), now), state.step + well, well, where_well(now, state.previous)
+        return State(*after), losses.at[i].set(loss.astype(losses.dtype)), i + 1
+
+    return jax.lax.while_loop(going, step, (state, losses, start))[:2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,33 +130,6 @@ class FitResult:
     stopped: bool = False
 
 
-def _method(method: str | None, inner: InnerLoop, learn_rates: bool) -> InnerLoop:
-    if method is not None:
-        one_of("method", method, METHODS)
-    if method == "reptile" and learn_rates:
-        raise bad_input("learn_rates", "False with Reptile", True, "choose a method with a gradient by rates")
-    if method == "anil" and inner.adapt == "all":
-        return replace(inner, adapt=("head",))
-    return replace(inner, first_order=True) if method == "fomaml" else inner
-
-
-def _identity(given) -> dict[str, str]:
-    """Texts by name; one alone is called "given"."""
-    texts = {} if given is None else dict(given) if isinstance(given, Mapping) else {"given": given}
-    if not all(isinstance(part, str) for pair in texts.items() for part in pair):
-        raise bad_input("identity", "a text, or several by name", given, "say it in words, as str(...)")
-    return texts
-
-
-def _finite(tree) -> bool:
-    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(tree))
-
-
-def _numbers(tree):
-    """Copies as arrays of a definite type, so that the second chunk finds the types of the first."""
-    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf)), tree)
-
-
 def fit(
     apply: Callable,
     params,
@@ -87,7 +141,7 @@ def fit(
     method: str | None = None,
     rates=None,
     learn_rates: bool = False,
-    outer_loss: str = "half_sum_squares",
+    outer_loss: Loss = "half_sum_squares",
     reduce: str = "sum",
     sequential: bool | None = None,
     key: jax.Array | None = None,
@@ -129,10 +183,12 @@ def fit(
         record_every: keep the loss of each so manieth step.
         checkpoint: a file. If it exists, go on from it, bit for bit as if nothing had happened; it is written on the
             way, at the end, and when the loop is interrupted. It is refused where it was not made by this call. Numbers
-            and arrays are compared to the bit. `apply`, a sampler and the optimiser are compared by their names, their
-            constants and what they close over, and by what they do at the start, in half of the digits or a third: the
-            first batch, the network's outputs on it, the first update. What shows in none of these is not noticed, such
-            as a global variable that only later batches or a schedule's later rates depend on: `identity` is for that.
+            and arrays are compared to the bit. `apply`, a sampler, the optimiser and losses that are functions are
+            compared by their names (with those of their modules: one that has moved is another), their constants and
+            what they close over; and, but for losses, by what they do at the start, in half of the digits or a third:
+            the first batch, the network's outputs on it, the first update. What shows in none of these is not noticed,
+            such as a global variable that only later batches or a schedule's later rates depend on: `identity` is for
+            that.
         checkpoint_every: outer steps between writes; None means every 10 seconds or so.
         identity: a text that a checkpoint has to be resumed with, or several by name: what only the caller knows, such
             as the version of the data or of the code, or `datasets.fingerprint.described` of a dataset.
@@ -159,80 +215,156 @@ def fit(
     steps, record_every = whole("steps", steps), whole("record_every", record_every, 1)
     chunk = None if chunk is None else whole("chunk", chunk, 1)
     checkpoint_every = None if checkpoint_every is None else whole("checkpoint_every", checkpoint_every, 1)
-    identity = _identity(identity)
-    inner = _method(method, inner, learn_rates)
-    check_reduce(reduce)
+    identities = {} if identity is None else identity if isinstance(identity, Mapping) else {"given": identity}
+    if not all(isinstance(part, str) for pair in identities.items() for part in pair):
+        raise bad_input("identity", "a text, or several by name", identity, "say it in words, as str(...)")
+    if method is not None:
+        one_of("method", method, METHODS)
+    if method == "reptile" and learn_rates:
+        raise bad_input("learn_rates", "False with Reptile", True, "choose a method with a gradient by rates")
+    if method == "anil" and inner.adapt == "all":
+        inner = replace(inner, adapt=("head",))
+    if method == "fomaml":
+        inner = replace(inner, first_order=True)
     if on_divergence not in ("raise", "return"):
         raise bad_input("on_divergence", "'raise' or 'return'", repr(on_divergence), "name one of them")
     if not hasattr(optimizer, "update"):
         raise bad_input("optimizer", "an optax optimiser", type(optimizer).__name__, "make one, as optax.sgd(0.1)")
-
-    if learn_rates and rates is None:
-        rates = per_layer(params, inner)
-    rates = rates_for(params, inner, rates)
-    draw = None
-    if callable(tasks) and not isinstance(tasks, TaskBatch):
-        if key is None:
-            raise bad_input("key", "a JAX key for sampled tasks", None, "pass key=jax.random.key(seed)")
-        draw = tasks
+    draw = tasks if callable(tasks) and not isinstance(tasks, TaskBatch) else None
+    if draw is not None and key is None:
+        raise bad_input("key", "a JAX key for sampled tasks", None, "pass key=jax.random.key(seed)")
     key = jax.random.key(0) if key is None else key
-    first = tasks if draw is None else draw(jax.random.fold_in(key, 0))
-    check_batch(first, inner, outer_loss)
+
+    def tasks_of(step):
+        return tasks if draw is None else draw(jax.random.fold_in(key, step))
+
+    first = tasks_of(0)
+    problem, rates = problem_of(apply, params, first, inner, rates, outer_loss, reduce, sequential, learn_rates)
     if not _finite(first):
         raise bad_input("tasks", "finite numbers", "infinities or NaN", "look at the data and how it is normalised")
     if not _finite((params, rates)):
         raise bad_input("params", "finite numbers", "infinities or NaN", "start from freshly drawn parameters")
-    traced = traceable(draw, key, sampler)
-    plan = Plan(
-        apply, form(inner), optimizer, method == "reptile", learn_rates, outer_loss, reduce,
-        in_sequence(params) if sequential is None else bool(sequential), draw if traced else None,
-    )  # fmt: skip
-    trained = _numbers({"params": params, "rates": rates} if learn_rates else {"params": params})
-    begun = plan.tree(trained)
-    opt_state = _numbers(optimizer.init(begun) if opt_state is None else opt_state)
-    zero = jnp.zeros((), int)
-    state = State(trained, opt_state, zero, jnp.ones((), bool), (trained, opt_state))
 
-    about, path, kept = {}, None, np.zeros(0)
+    gradient = value_and_direction if method == "reptile" else value_and_gradient
+    loop = OuterLoop(problem, gradient, optimizer, draw if _traceable(draw, key, sampler) else None)
+    trained = _arrays(problem.trained(params, rates))
+    opt_state = _arrays(optimizer.init(trained) if opt_state is None else opt_state)
+    state = State(trained, opt_state, jnp.zeros((), int), jnp.ones((), bool), (trained, opt_state))
+
+    path, about, losses = None, {}, np.zeros(0)
     if checkpoint is not None:
         path = Path(checkpoint)
-        settings = {f"inner.{f.name}": str(getattr(inner, f.name)) for f in fields(inner) if f.name != "rate"} | {
+        texts = {f"inner.{f.name}": getattr(inner, f.name) for f in fields(inner) if f.name != "rate"} | {
             "rates": checkpoints.readable(rates),
-            "method": str(method),
-            "learn_rates": str(learn_rates),
+            "method": method,
+            "learn_rates": learn_rates,
             "outer_loss": outer_loss,
             "reduce": reduce,
-            "sequential": str(plan.sequential),
-            "network": checkpoints.describe(apply),
+            "sequential": problem.sequential,
+            "apply": apply,
             "optimizer": checkpoints.describe(optimizer),
             "params": checkpoints.digest(params),
             "opt_state": checkpoints.digest(opt_state),
-            "tasks": checkpoints.digest(tasks) if draw is None else checkpoints.describe(draw),
+            "tasks": checkpoints.digest(tasks) if draw is None else draw,
             "key": checkpoints.describe(key) if draw is not None else "none",
         }
-        settings |= {f"identity.{name}": text for name, text in identity.items()}
-        seen = probe(apply, params, first, optimizer, opt_state, begun)
-        about = {"settings": settings, "seen": seen}
-        if (found := checkpoints.load(path, state, **about)) is not None:
-            state, kept = found
-            if int(state.step) > steps:
-                do = "ask for as many or more, or use another path"
-                raise bad_input("steps", f"at least {int(state.step)}, as in checkpoint {path}", steps, do)
+        texts |= {f"identity.{name}": text for name, text in identities.items()}
+        settings = {name: checkpoints.describe(x) if callable(x) else str(x) for name, x in texts.items()}
+        about = {"settings": settings, "seen": probe(apply, params, first, optimizer, opt_state, trained)}
+        state, losses = checkpoints.load(path, state, **about) or (state, losses)
+        if int(state.step) > steps:
+            do = "ask for as many or more, or use another path"
+            raise bad_input("steps", f"at least {int(state.step)}, as in checkpoint {path}", steps, do)
 
-    loop = Loop(plan, state, kept, first if draw is None else None, draw, key, rates)
-    stopped = loop.run(steps, chunk, callback, progress, path, checkpoint_every, about)
-    trained, opt_state, done, losses, failure = loop.outcome()
-    result = FitResult(
-        trained["params"], trained.get("rates", rates), opt_state, losses[::record_every], done, None, stopped
-    )
-    if failure is None:
+    def advance(state, losses, count):
+        before, new = int(state.step), jnp.zeros(_SIZE, float)
+        if draw is None or loop.draw is not None:
+            state, new = outer_steps(loop, state, rates, tasks if draw is None else None, key, new, 0, count)
+        else:  # the sampler is called here
+            for i in range(count):
+                state, new = outer_steps(loop, state, rates, tasks_of(before + i), key, new, i, 1)
+        taken = int(state.step) - before + (not state.alive)
+        return state, np.concatenate([losses, np.asarray(new, float)[:taken]])
+
+    chunks = _chunks(advance, state, losses, steps, chunk, checkpoint_every)
+    stopped, saved, saved_at = False, int(state.step), time.monotonic()
+    with tqdm(total=steps, initial=saved, unit="step", disable=not progress) as bar:
+        try:
+            for state, losses in chunks:
+                step = int(state.step)
+                bar.update(step - bar.n)
+                if not state.alive:
+                    break
+                bar.set_postfix(loss=f"{losses[-1]:.4g}", refresh=False)
+                if callback is not None and (not chunk or step % chunk == 0 or step == steps):
+                    now = problem.params_and_rates(state.trained, rates)[0]
+                    try:
+                        stopped = bool(callback(step, now, float(losses[-1])))
+                    except StopIteration:
+                        stopped = True
+                old = time.monotonic() - saved_at
+                if path is not None and (step % checkpoint_every == 0 if checkpoint_every else old > _SAVE_SECONDS):
+                    checkpoints.save(path, state, losses, **about)
+                    saved, saved_at = step, time.monotonic()
+                if stopped:
+                    break
+        finally:  # the end, a stop, an interrupt, an error in the callback
+            if path is not None and state.alive and (int(state.step) > saved or not path.exists()):
+                checkpoints.save(path, state, losses, **about)
+
+    (trained, opt_state), step, loss = state[:2], int(state.step), None if state.alive else float(losses[-1])
+    done = step
+    if not state.alive and not np.isfinite(loss):  # else the loss was finite, and no finite step came of it
+        (trained, opt_state), done, losses = state.previous, max(step - 1, 0), losses[:-1]
+    last = problem.params_and_rates(trained, rates)
+    result = FitResult(*last, opt_state, losses[::record_every], done, None, stopped)
+    if state.alive:
         return result
-    step, loss = failure
-    at = first if draw is None else draw(jax.random.fold_in(key, step))
-    last = trained["params"], trained.get("rates", rates)
-    diverged = explain(apply, (params, rates), last, at, inner, step, loss)
+    diverged = explain(problem, (params, rates), last, tasks_of(step), step, loss)
     result = replace(result, diverged=diverged)
     if on_divergence == "return":
         return result
     message = bad_input("fit", "a finite loss", f"{loss:.4g} at outer step {step}", diverged.cause)
     raise DivergenceError(f"{message} (the last finite state is in this error's .result)", result)
+
+
+def _chunks(advance: Callable, state: State, losses, steps: int, chunk: int | None, save_every: int | None):
+    """The state and all losses after each chunk, up to `steps` or to the first loss that is not finite.
+
+    `advance(state, losses, count)` takes `count` steps, or fewer where a loss is not finite.
+    """
+    count, timed = 1, False
+    while (step := int(state.step)) < steps and state.alive:
+        ends = [steps, step + (_SIZE if chunk else count)]
+        ends += [step - step % every + every for every in (chunk, save_every) if every]
+        began = time.monotonic()
+        state, losses = advance(state, losses, min(ends) - step)
+        if timed:  # the first call compiled
+            rate = (int(state.step) - step) / (time.monotonic() - began)
+            count = max(1, min(_SIZE, 8 * count, int(_CHUNK_SECONDS * rate)))
+        timed = True
+        yield state, losses
+
+
+def _traceable(draw: Callable | None, key, sampler: str) -> bool:
+    """Whether a sampler is compiled into the loop: as `sampler` says, or for "auto" if it traces and uses its key."""
+    if sampler not in ("auto", "traced", "host"):
+        raise bad_input("sampler", "'auto', 'traced' or 'host'", repr(sampler), "name one of them")
+    if draw is None or sampler != "auto":
+        return draw is not None and sampler == "traced"
+    try:
+        hash(draw)
+        jaxpr = jax.make_jaxpr(draw)(key).jaxpr
+    except Exception:  # whatever a sampler that needs real numbers raises when it gets none
+        return False
+    used = {id(v) for equation in jaxpr.eqns for v in equation.invars}
+    return id(jaxpr.invars[0]) in used  # else its result would be compiled in as a constant
+
+
+def _finite(tree) -> bool:
+    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(tree))
+
+
+def _arrays(tree):
+    """Copies as arrays of a definite type, so that the second chunk finds the types of the first."""
+    return jax.tree.map(lambda leaf: jnp.array(leaf, dtype=jnp.result_type(leaf)), tree)

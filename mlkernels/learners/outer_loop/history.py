@@ -95,29 +95,29 @@ def fit_and_measure(
             raise bad_input(name, "nothing: it is set by `every` and `measure`", settings[name], "leave it out")
     path = None if checkpoint is None else Path(checkpoint)
     beside = None if path is None else path.with_name(f"{path.name}.history.json")
-    found = _load(beside) if path is not None and path.exists() else {}
+    measured = _load(beside) if path is not None and path.exists() else {}
     run = partial(fit, apply, params, tasks, inner, optimizer, checkpoint=path)
     fit(apply, params, tasks, inner, optimizer, **{**settings, "steps": min(steps, 1), "on_divergence": "return"})
-    if 0 not in found:
-        found = {0: (0.0, _listed(measure(params)))}
+    if 0 not in measured:
+        measured = {0: (0.0, _listed(measure(params)))}
     done = _steps_done(path)
-    if done in found and found[done][1] is None:  # the session before ended while it measured
-        found[done] = found[done][0], _listed(measure(run(steps=done, **settings).params))
-    found = {step: row for step, row in found.items() if row[1] is not None}
-    began, spent = time.perf_counter(), max(seconds for seconds, _ in found.values())
+    if done in measured and measured[done][1] is None:  # the session before ended while it measured
+        measured[done] = measured[done][0], _listed(measure(run(steps=done, **settings).params))
+    measured = {step: row for step, row in measured.items() if row[1] is not None}
+    began, spent = time.perf_counter(), max(seconds for seconds, _ in measured.values())
 
     def callback(step, params, loss):
         nonlocal began, spent
         spent += time.perf_counter() - began
         for value in (None, measure):  # the clock first: a kill while measuring shall not stop it
-            found[step] = spent, None if value is None else _listed(measure(params))
+            measured[step] = spent, None if value is None else _listed(measure(params))
             if beside is not None:
-                _save(beside, found)
+                _save(beside, measured)
         began = time.perf_counter()
 
     result = run(steps=steps, chunk=every, checkpoint_every=every, callback=callback, **settings)
-    at = sorted(step for step in found if step <= steps)
-    seconds, values = zip(*(found[step] for step in at), strict=True)
+    at = sorted(step for step in measured if step <= steps)
+    seconds, values = zip(*(measured[step] for step in at), strict=True)
     return History(result, np.array(at), np.array(seconds), np.array(values, float))
 
 
@@ -134,8 +134,8 @@ def _listed(value):
     return np.asarray(value, float).tolist()
 
 
-def _save(path: Path, found: dict) -> None:
-    rows = [dict(zip(_NUMBERS, (step, *found[step]), strict=True)) for step in sorted(found)]
+def _save(path: Path, measured: dict) -> None:
+    rows = [dict(zip(_NUMBERS, (step, *measured[step]), strict=True)) for step in sorted(measured)]
     write_atomically(path, dumps(rows))
 
 

@@ -7,6 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from mlkernels.tasks import TaskBatch
+
 BLOCKS = 1024  # numbers of an array that are kept at most
 _GOLDEN = (5**0.5 - 1) / 2
 
@@ -24,16 +26,8 @@ def sketch(tree, digits: float = 0.5) -> np.ndarray:
 
     Returns:
         float64 `[2, pieces of all arrays]`: the sums, and their slack.
-
-    Example:
-        >>> ones = jnp.ones(3000)
-        >>> other = ones.at[7].set(1.1)
-        >>> sketch(ones).shape, same(sketch(ones), sketch(ones + 1e-9)), same(sketch(ones), sketch(other))
-        ((2, 1000), True, False)
-
-    Source: none; `maml.fit`.
     """
-    found = [np.zeros((2, 0))]
+    sketches = [np.zeros((2, 0))]
     for leaf in jax.tree.leaves(tree):
         array = np.asarray(leaf)
         flat, share = array.ravel(), 0.0
@@ -44,17 +38,12 @@ def sketch(tree, digits: float = 0.5) -> np.ndarray:
         pieces = [flat[start : start + size].astype(float) for start in range(0, flat.size, size)]
         largest = max((float(np.abs(piece).max()) for piece in pieces), default=0.0)
         sums = [float(piece @ weights[: len(piece)]) for piece in pieces]
-        found.append(np.array([sums, [share * largest] * len(sums)]).reshape(2, -1))
-    return np.concatenate(found, axis=1)
+        sketches.append(np.array([sums, [share * largest] * len(sums)]).reshape(2, -1))
+    return np.concatenate(sketches, axis=1)
 
 
 def same(then: np.ndarray, now: np.ndarray) -> bool:
-    """Whether two sketches are of equal trees.
-
-    Example:
-        >>> same(sketch({"w": jnp.ones(2)}), sketch({"w": jnp.zeros(2)}))
-        False
-    """
+    """Whether two sketches are of equal trees."""
     if then.shape != now.shape:
         return False
     with np.errstate(invalid="ignore"):  # infinities are equal, though their difference is none
@@ -62,18 +51,12 @@ def same(then: np.ndarray, now: np.ndarray) -> bool:
     return bool((near | (then[0] == now[0]) | (np.isnan(then[0]) & np.isnan(now[0]))).all())
 
 
-def probe(apply, params, first, optimizer, opt_state, begun) -> dict[str, np.ndarray]:
+def probe(apply, params, first: TaskBatch, optimizer, opt_state, trained) -> dict[str, np.ndarray]:
     """Sketches of what a run begins with: its first batch, the network's outputs on it, the optimiser's first update.
 
     The outputs need agree in a third of their digits alone, since some accelerators multiply float32 in fewer bits.
-
-    Args:
-        apply, params: the network, and where it starts.
-        first: the first `TaskBatch`.
-        optimizer, opt_state: the optimiser, and its state at the start.
-        begun: what it optimises.
     """
     outputs = apply(params, first.support_x[0])
-    gradient = jax.tree.map(lambda leaf: leaf + 1, begun)  # any will do that is the same again
-    update = optax.with_extra_args_support(optimizer).update(gradient, opt_state, begun, value=jnp.ones(()))
+    gradient = jax.tree.map(lambda leaf: leaf + 1, trained)  # any will do that is the same again
+    update = optax.with_extra_args_support(optimizer).update(gradient, opt_state, trained, value=jnp.ones(()))
     return {"first batch": sketch(first), "network's outputs": sketch(outputs, 1 / 3), "first update": sketch(update)}
