@@ -92,11 +92,11 @@ def _read_mark(folder: Path) -> dict | None:
         return None
 
 
-def find(*names: str) -> list[Path] | None:
-    """The files of these names, each from the first folder that has it; None unless all are found."""
+def find(*names: str) -> list[Path]:
+    """The files of these names, each from the first folder that has it; an empty list unless all are there."""
     places = folders()
     found = [next((folder / name for folder in places if (folder / name).is_file()), None) for name in names]
-    return None if None in found else found
+    return [] if None in found else found
 
 
 def find_folder(name: str) -> Path | None:
@@ -144,7 +144,7 @@ def read_npz(path: Path, keys: Iterable[str], what: str) -> dict[str, np.ndarray
     Raises:
         InputError: the file is broken or lacks a key; `reject` says what became of it.
     """
-    fault = fault_of(path)
+    fault = fault_of(path, kind="zip")
     if fault is None:
         try:
             with np.load(path, allow_pickle=False) as file:
