@@ -18,7 +18,7 @@ import jax  # noqa: E402
 import pytest  # noqa: E402
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_rank_promotion", "raise")  # others test so: every function's example runs under it
+jax.config.update("jax_numpy_rank_promotion", "raise")  # every function's example runs under both: users may set them
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
@@ -59,11 +59,13 @@ def _programs_go_with_their_file():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def _tests_may_promote_ranks():
-    """What tests and the libraries that they compare with write may leave axes out."""
+def _tests_may_promote():
+    """Tests and the libraries that they compare with (neural-tangents, SciPy) may leave axes out and mix types."""
     jax.config.update("jax_numpy_rank_promotion", "allow")  # in every thread, as a context would not
+    jax.config.update("jax_numpy_dtype_promotion", "standard")
     yield
     jax.config.update("jax_numpy_rank_promotion", "raise")
+    jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture

@@ -16,14 +16,14 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
-from jaxtyping import Array, Float
+from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.support.typed import typed
 
 
 @typed
 def conv3x3(
-    x: Float[Array, "N height width channels"], w: Float[Array, "3 3 channels outputs"]
+    x: Float[ArrayLike, "N height width channels"], w: Float[ArrayLike, "3 3 channels outputs"]
 ) -> Float[Array, "N height width outputs"]:
     """The convolution of images `[n, height, width, inputs]` with weights `[3, 3, inputs, outputs]`.
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.networks.conv3x3 import conv3x3
@@ -85,7 +85,9 @@ class Conv4:
         return Apply(self)
 
     @typed
-    def features(self, params: Params, x: Num[Array, "N height width channels"]) -> dict[str, Float[Array, "N ..."]]:
+    def features(
+        self, params: Params, x: Num[ArrayLike, "N height width channels"]
+    ) -> dict[str, Float[Array, "N ..."]]:
         """What each layer puts out, `[N, height, width, channels]` after pooling; the head's are the outputs."""
         found = {}
         for name in self.layers[:-1]:
@@ -96,7 +98,7 @@ class Conv4:
         return found | {"head": affine(jnp.matmul, params["head"], x, x.shape[-1], *last)}
 
     @typed
-    def forward(self, params: Params, x: Num[Array, "N height width channels"]) -> Float[Array, "N k"]:
+    def forward(self, params: Params, x: Num[ArrayLike, "N height width channels"]) -> Float[Array, "N k"]:
         """Outputs `[N, k]` for images `[N, height, width, channels]`."""
         return self.features(params, x)["head"]
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.networks.layers import ACTIVATIONS, Apply, Params, affine, check, flat, init_layer, scales
@@ -84,7 +84,7 @@ class MLP:
         return Apply(self)
 
     @typed
-    def features(self, params: Params, x: Num[Array, "N ..."]) -> dict[str, Float[Array, "N _"]]:
+    def features(self, params: Params, x: Num[ArrayLike, "N ..."]) -> dict[str, Float[Array, "N _"]]:
         """What each layer puts out, `[N, units]`, first to last; the head's are the network's outputs."""
         h, found = flat(x), {}
         for name in self.layers[:-1]:
@@ -102,6 +102,6 @@ class MLP:
         return {"relu": jax.nn.relu, "tanh": jnp.tanh}[self.activation](y)
 
     @typed
-    def forward(self, params: Params, x: Num[Array, "N ..."]) -> Float[Array, "N k"]:
+    def forward(self, params: Params, x: Num[ArrayLike, "N ..."]) -> Float[Array, "N k"]:
         """Outputs `[N, k]` for inputs `[N, ...]`, which are flattened."""
         return self.features(params, x)["head"]

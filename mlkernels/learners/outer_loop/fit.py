@@ -41,7 +41,8 @@ def outer_step(loop: OuterLoop, state: State, rates, tasks, key):
         tasks = loop.draw(jax.random.fold_in(key, state.step))
     loss, gradient = loop.gradient(loop.problem, state.trained, rates, tasks)
     optimizer = optax.with_extra_args_support(loop.optimizer)  # some look at the loss
-    updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained, value=loss)
+    with jax.numpy_dtype_promotion("standard"):  # optax takes a float to the power of a whole number, also where strict
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained, value=loss)
     return loss, optax.apply_updates(state.trained, updates), opt_state
 
 
@@ -101,7 +102,12 @@ def outer_steps(loop: OuterLoop, state: State, rates, tasks, key, losses, start,
         def where_well(new, old):  # `astype` makes the type definite too, as the loop wants it
             return jax.tree.map(lambda a, b: jnp.where(well, a, b).astype(b.dtype), new, old)
 
-        after = *where_well((trained, opt_state), now), state.step + well, well, where_well(now, state.previous)
+        after = (
+            *where_well((trained, opt_state), now),
+            state.step + well.astype(state.step.dtype),
+            well,
+            where_well(now, state.previous),
+        )
         return State(*after), losses.at[i].set(loss.astype(losses.dtype)), i + 1
 
     return jax.lax.while_loop(going, step, (state, losses, start))[:2]

@@ -58,5 +58,6 @@ def probe(apply, params, first: TaskBatch, optimizer, opt_state, trained) -> dic
     """
     outputs = apply(params, first.support_x[0])
     gradient = jax.tree.map(lambda leaf: leaf + 1, trained)  # any will do that is the same again
-    update = optax.with_extra_args_support(optimizer).update(gradient, opt_state, trained, value=jnp.ones(()))
+    with jax.numpy_dtype_promotion("standard"):  # as in the outer loop's step
+        update = optax.with_extra_args_support(optimizer).update(gradient, opt_state, trained, value=jnp.ones(()))
     return {"first batch": sketch(first), "network's outputs": sketch(outputs, 1 / 3), "first update": sketch(update)}

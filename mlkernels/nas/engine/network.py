@@ -249,4 +249,4 @@ def drop_masks(key: Array, drop, nodes: int, images: int, dtype) -> tuple[Array,
     """For each node `[2, n, 1, 1, 1]`, the factors on its two edges: 0 with probability `drop`, else 1 / (1 - drop)."""
     keep = 1 - jnp.asarray(drop, jnp.float32)  # else 64-bit JAX would draw other numbers
     kept = jax.random.bernoulli(key, keep, (nodes, 2, images, 1, 1, 1))
-    return tuple((kept / keep).astype(dtype))
+    return tuple((kept.astype(keep.dtype) / keep).astype(dtype))

@@ -106,7 +106,7 @@ def _by_blocks(plan: Plan, params: dict, statistics: list, images, labels, masks
 def _loss(head_params, x: Array, labels: Array) -> tuple[Array, Array]:
     outputs = head(head_params, x)
     losses = optax.softmax_cross_entropy_with_integer_labels(outputs, labels)
-    return losses.mean(), (outputs.argmax(-1) == labels).sum()
+    return losses.mean(), (outputs.argmax(-1).astype(labels.dtype) == labels).sum()
 
 
 _loss_and_gradients = jax.jit(jax.value_and_grad(_loss, argnums=(0, 1), has_aux=True))
