@@ -167,11 +167,8 @@ def _pool(size: Array, sin2: Array, shape: tuple[int, int]) -> tuple[Array, Arra
 
 
 def _pool_angles(distances: Array, image1: tuple, image2: tuple, same: Array | bool) -> Array:
-    """`sin(angle / 2)**2` between means over 2x2 pixels of two images; `same` says that they are one image.
-
-    The squared distance of two means is a difference of mean distances: near means keep half of the digits, unlike near
-    points. A mean keeps all with itself.
-    """
+    """`sin(angle / 2)**2` between means over 2x2 pixels of two images; `same` says that they are one image."""
+    # a difference of mean distances: near means keep half of the digits, unlike near points; a mean with itself all
     (size1, within1), (size2, within2) = image1, image2
     apart = distances - (within1[:, None] + within2[None]) / 2 - (size1[:, None] - size2[None]) ** 2
     product = 4 * _product(size1, size2)
@@ -182,12 +179,8 @@ def _pool_angles(distances: Array, image1: tuple, image2: tuple, same: Array | b
 def _block(network: Conv4, shape, seen: list[Array], turned: list, ntk, same) -> tuple[list[Array], list[Array], Array]:
     """Convolution, ReLU and pooling: lengths of each image, angles of each of `_PAIRS`, and the NTK of both images.
 
-    Args:
-        shape: height and width before pooling.
-        seen: of each image what enters the sum at each pixel, `[pixels, p]`.
-        turned: as in `joined`, of each pair.
-        ntk: the mean of the layer below over each pair of pixels' taps.
-        same: of each pair whether it is one image.
+    `shape` is that before pooling, `seen` of each image what enters the sum at each pixel `[pixels, p]`, `turned` as in
+    `joined` of each pair, `ntk` the layer below's mean over the taps, `same` of each pair whether it is one image.
     """
     layers = [_affine(seen[i], seen[j], network.b_std, t) for (i, j), t in zip(_PAIRS, turned, strict=True)]
     *sizes, half = layers[0]

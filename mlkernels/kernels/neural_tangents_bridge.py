@@ -106,8 +106,7 @@ def status() -> dict:
     """
     error = None
     try:
-        _, stax = _import()
-        stax.Relu()
+        _import()[1].Relu()
     except Exception as failure:
         error = str(failure)
     return {
