@@ -23,7 +23,7 @@ from mlkernels import datasets, tasks
 from mlkernels.datasets.folders import VARIABLE
 from mlkernels.datasets.importing.recipe import Part
 from mlkernels.datasets.importing.write import write_prepared
-from mlkernels.datasets.mapped import CHUNK
+from mlkernels.datasets.lazy_rows import CHUNK
 
 NAME = "miniimagenet"
 CLASSES = {"train": 64, "val": 16, "test": 20}
@@ -65,15 +65,17 @@ def make_set(folder: Path, seed: int, per_class: int) -> None:
     """A set of miniImageNet's size in the prepared form, of synthetic images that repeat."""
     pool = smooth_images(seed, CHUNK)
 
-    def chunks(classes: int) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        labels = np.repeat(np.arange(classes), per_class)
-        for start in range(0, len(labels), CHUNK):
-            chosen = labels[start : start + CHUNK]
-            yield np.roll(pool, start // CHUNK, axis=1)[: len(chosen)], chosen
+    def images(count: int) -> Iterator[np.ndarray]:
+        for start in range(0, count, CHUNK):
+            yield np.roll(pool, start // CHUNK, axis=1)[: count - start]
 
     parts = {
-        split: Part(tuple(f"{split}{number}" for number in range(n)), (per_class,) * n, partial(chunks, n))
-        for split, n in CLASSES.items()
+        split: Part(
+            class_names=[f"{split}{number}" for number in range(classes)],
+            labels=np.repeat(np.arange(classes), per_class),
+            images=partial(images, classes * per_class),
+        )
+        for split, classes in CLASSES.items()
     }
     write_prepared(folder / NAME, name=NAME, parts=parts, shape=SHAPE, source="synthetic", licence="none")
 

@@ -12,7 +12,8 @@ import pytest
 from _pictures import jpeg, picture
 from _python2 import write_pickle
 
-from mlkernels.datasets.miniimagenet.classes import SPLITS, classes
+from mlkernels.datasets.importing.recipe import SPLITS
+from mlkernels.datasets.miniimagenet.classes import classes
 
 WNIDS = list(classes())
 OF = {split: [number for number, wnid in enumerate(WNIDS) if classes()[wnid][0] == split] for split in SPLITS}

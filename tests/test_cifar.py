@@ -83,7 +83,7 @@ def prepare(name: str, path: Path, folder: Path) -> datasets.Dataset:
     form = recipe.recognise(path)
     assert form in recipe.forms
     about = {"name": name, "shape": recipe.expected.shape, "source": str(path), "licence": recipe.licence}
-    write_prepared(folder, parts=recipe.parts(path, form), **about)
+    write_prepared(folder, parts=recipe.splits_of(path, form), **about)
     return open_prepared(folder)
 
 
@@ -171,7 +171,8 @@ def test_the_archive_is_imported_and_opened(name, unpacked, empty, tmp_path):
         file.add(unpacked / cifar.FOLDER, cifar.FOLDER)
         members = [member.name for member in file.getmembers() if member.isfile()]
     recipe = cifar.RECIPES[name]
-    assert sorted(filter(recipe.wants, members)) == [f"{cifar.FOLDER}/{part}" for part in ("meta", "test", "train")]
+    wanted = sorted(name for name in members if f"/{name}".endswith(recipe.wants))
+    assert wanted == [f"{cifar.FOLDER}/{part}" for part in ("meta", "test", "train")]
     (empty / "mine.txt").touch()  # so that the folder came with something in it, and the cache is written to
     folder = get.get(recipe, archive)
     assert folder == tmp_path / "cache" / name
@@ -191,10 +192,11 @@ def test_the_archive_is_imported_and_opened(name, unpacked, empty, tmp_path):
 
 def test_images_come_in_chunks_and_more_than_once(unpacked, monkeypatch):
     monkeypatch.setattr(cifar, "CHUNK", 7)
-    part = cifar.RECIPES["fc100"].parts(unpacked, "official")["val"]
+    part = cifar.RECIPES["fc100"].splits_of(unpacked, "official")["val"]
     for _ in range(2):
+        assert {len(images) for images in part.images()} == {7, 400 % 7, 200 % 7}
         sizes = [(len(images), len(labels)) for images, labels in part.chunks()]
-        assert max(sizes) == (7, 7)
+        assert all(images == labels <= 7 for images, labels in sizes)
         assert sum(size for size, _ in sizes) == sum(part.counts) == 120
     assert [file.name for file in part.files] == ["train", "test", "meta"]
 
@@ -219,8 +221,8 @@ def test_pickles_with_labels_of_their_own_are_named_by_number(tmp_path):
         labels = np.repeat(3 * np.arange(count), 2)[::-1]
         data = np.broadcast_to(labels.astype(np.uint8)[:, None, None, None], (len(labels), 32, 32, 3)).copy()
         write_pickle(tmp_path / f"CIFAR_FS_{split}.pickle", {"labels": labels, "data": data}, python=2)
-    parts = cifar.RECIPES["cifar_fs"].parts(tmp_path, "ready")
-    assert parts["test"].class_names[:2] == ("class 0", "class 3")
+    parts = cifar.RECIPES["cifar_fs"].splits_of(tmp_path, "ready")
+    assert list(parts["test"].class_names[:2]) == ["class 0", "class 3"]
     assert "called by their numbers" in parts["test"].notes[0]
     assert all((images[:, 0, 0, 0] == 3 * labels).all() for images, labels in parts["test"].chunks())
 
@@ -312,7 +314,8 @@ def test_an_image_that_the_official_files_have_twice_is_refused(pixels, own):
     if pixels == "equal":
         refused(own, f"test: expected each image once, got {content['filenames'][3]} twice")
     else:
-        assert sum(map(sum, (part.counts for part in cifar.RECIPES["cifar_fs"].parts(own, "official").values()))) == 600
+        parts = cifar.RECIPES["cifar_fs"].splits_of(own, "official")
+        assert sum(part.counts.sum() for part in parts.values()) == 600
 
 
 # --- the npz ----------------------------------------------------------------------------------------------------------
@@ -348,7 +351,7 @@ def test_the_npz_can_be_imported_too(empty, tmp_path):
     np.testing.assert_allclose(prepared.mean, direct.mean)
     np.testing.assert_allclose(prepared.std, direct.std)
     assert all(np.array_equal(prepared.images_of(number), direct.images_of(number)) for number in range(100))
-    notes = cifar.RECIPES["fc100"].parts(path, "small")["train"].notes
+    notes = cifar.RECIPES["fc100"].splits_of(path, "small")["train"].notes
     assert notes == ("This copy holds a part of CIFAR-100.",)
 
 
@@ -380,7 +383,7 @@ def test_a_truncated_npz_is_refused(empty):
 
 def refused(path: Path, words: str) -> None:
     with pytest.raises(InputError, match=words):
-        cifar.RECIPES["cifar_fs"].parts(path, cifar.RECIPES["cifar_fs"].recognise(path))
+        cifar.RECIPES["cifar_fs"].splits_of(path, cifar.RECIPES["cifar_fs"].recognise(path))
 
 
 @pytest.mark.parametrize(
@@ -388,7 +391,7 @@ def refused(path: Path, words: str) -> None:
     [
         ("train", {"coarse_labels": [0] * 400}, "train: expected the superclasses of CIFAR-100, got others"),
         ("test", {"fine_labels": [100] * 200}, "test: expected fine labels 0 to 99, got 100 to 100"),
-        ("test", {"fine_labels": [0]}, r"expected 200 whole numbers as labels, got int64 \[1\]"),
+        ("test", {"fine_labels": [0]}, r"expected 200 whole numbers as labels, one for each image, got int64 \[1\]"),
         ("test", {"fine_labels": [[0], [0, 1]]}, "expected 200 whole numbers"),
         ("train", {"data": np.zeros((400, 3072))}, r"images uint8 \[N, 3072\], got float64 \[400, 3072\]"),
         ("train", {"data": "none"}, r"images uint8 \[N, 3072\], got str"),
@@ -408,7 +411,7 @@ def test_other_contents_are_refused(file, change, words, own):
 
 def test_missing_and_broken_files_are_named(own):
     (own / "meta").rename(own / "elsewhere")
-    refused(own, "meta: expected a file of the dataset, got none there; nothing was imported; add the missing file")
+    refused(own, "expected train, test, meta, got no meta; nothing was imported; put all of these files into")
     (own / "elsewhere").rename(own / "meta")
     whole = (own / "test").read_bytes()
     for content, words in (
@@ -428,7 +431,9 @@ def test_a_missing_split_is_named(tmp_path):
         write_pickle(tmp_path / "CIFAR_FS_train.pickle", content, python=2)
 
     write(2, 32, 32, 3)
-    refused(tmp_path, "CIFAR_FS_val.pickle: expected a file of the dataset, got none there")
+    refused(tmp_path, "CIFAR_FS_test.pickle, got no CIFAR_FS_val.pickle")
+    for split in ("val", "test"):
+        (tmp_path / f"CIFAR_FS_{split}.pickle").touch()
     write(2, 3, 32, 32)
     refused(tmp_path, r"images uint8 \[N, 32, 32, 3\], got uint8 \[2, 3, 32, 32\]")
 

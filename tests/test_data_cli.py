@@ -23,9 +23,9 @@ from mlkernels import datasets
 from mlkernels.course import installation
 from mlkernels.datasets import folders, omniglot
 from mlkernels.datasets.importing import get
-from mlkernels.datasets.importing.recipe import Download
+from mlkernels.datasets.importing.recipe import SPLITS, Download
 from mlkernels.datasets.miniimagenet import recipe
-from mlkernels.datasets.miniimagenet.classes import SPLITS, classes
+from mlkernels.datasets.miniimagenet.classes import classes
 
 WNIDS = list(classes())
 

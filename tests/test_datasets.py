@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 
 from mlkernels import datasets
-from mlkernels.datasets import folders, mapped
-from mlkernels.datasets.dataset import Turned, pixel_statistics
-from mlkernels.datasets.mapped import Chosen, Joined, Mapped
+from mlkernels.datasets import folders, lazy_rows
+from mlkernels.datasets.dataset import pixel_statistics
+from mlkernels.datasets.lazy_rows import Chosen, Joined, Mapped, Turned
 from mlkernels.errors import InputError
 
 
@@ -122,7 +122,7 @@ INDICES = [
 @pytest.mark.parametrize("preadv", [True, False])
 def test_mapped_arrays_are_read_as_if_they_were_one(tmp_path, monkeypatch, index, preadv):
     if not preadv:
-        monkeypatch.delattr(mapped.os, "preadv", raising=False)
+        monkeypatch.delattr(lazy_rows.os, "preadv", raising=False)
     joined, images = mapped_images(tmp_path)
     assert (joined.shape, joined.dtype, joined.ndim, len(joined)) == (images.shape, images.dtype, 4, 13)
     wanted = images[np.asarray(index, dtype=int) if isinstance(index, list) else index]

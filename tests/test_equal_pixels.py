@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from mlkernels.datasets import Dataset
-from mlkernels.datasets.equal import counted, in_words, sets_of_equal
+from mlkernels.datasets.equal_pixels import counted, in_words, sets_of_equal
 from mlkernels.datasets.importing.same_classes import same_classes
 
 SIZES = {"train": 30, "val": 12, "test": 15}

@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from mlkernels.datasets import folders
-from mlkernels.datasets.importing.fetch import fetch
+from mlkernels.datasets.fetch import fetch
 from mlkernels.errors import InputError
 
 DATA = np.random.default_rng(0).bytes(400_000)

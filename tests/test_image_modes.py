@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mlkernels.datasets.importing.images import decode
-from mlkernels.datasets.importing.modes import OtherPixels, as_rgb
+from mlkernels.datasets.decoding import OtherPixels, as_rgb
+from mlkernels.datasets.importing.reading import decode
 from mlkernels.errors import InputError
 
 SIDE = 4

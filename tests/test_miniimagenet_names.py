@@ -30,7 +30,7 @@ from test_miniimagenet import LAYOUTS, check, imported, small
 from mlkernels import tasks
 from mlkernels.datasets import folders
 from mlkernels.datasets.importing import get
-from mlkernels.datasets.miniimagenet.classes import SPLITS
+from mlkernels.datasets.importing.recipe import SPLITS
 from mlkernels.datasets.prepared import read_manifest
 from mlkernels.errors import InputError
 
@@ -222,11 +222,11 @@ WRONG = {
     ),
     "an image in two places": (
         lambda t: copied(files(t), f"images/{TWO}00000002.jpg", f"{TWO}00000002.jpg"),
-        rf"c: expected each image of {TWO} once, got .*/{TWO}00000002\.jpg and .*/images/{TWO}00000002\.jpg; take one",
+        rf"c: expected each image of {TWO} once, got .*/{TWO}00000002\.jpg and .*/images/{TWO}00000002\.jpg; .*take",
     ),
     "an image in two encodings": (
         lambda t: copied(files(t, "at the top"), f"{TWO}00000002.jpg", f"{TWO}00000002.JPEG"),
-        rf"c: expected each image of {TWO} once, got .*\.JPEG and .*\.jpg; take one",
+        rf"c: expected each image of {TWO} once, got .*\.JPEG and .*\.jpg; .*take one",
     ),
     "an image of another class in a folder": (
         lambda t: copied(files(t, "by class"), f"{ONE}/{ONE}00000001.jpg", f"{TWO}/{ONE}00000001.jpg"),
@@ -324,7 +324,9 @@ def test_a_parquet_file_that_holds_only_paths_is_named_so(tmp_path, target):
     path = folder / "train-00000-of-00001-0123456789abcdef.parquet"
     labels = parquet.read_table(path)["label"]
     names = [f"n01532829/{row}.jpg" for row in range(len(labels))]
-    words = r"train-.*: expected the bytes of an image, got its path alone \(n01532829/0\.jpg\); give a copy that holds"
+    words = (
+        r"train-.*: expected the bytes of an image, got its path alone \(n01532829/0\.jpg\); .*give a copy that holds"
+    )
     for images in (
         [{"bytes": None, "path": name} for name in names],
         [{"path": name} for name in names],

@@ -18,7 +18,7 @@ from _nas_train import data, network, settings
 from sklearn.linear_model import LogisticRegression
 
 from mlkernels import datasets, metantk
-from mlkernels.datasets.mapped import Chosen
+from mlkernels.datasets.lazy_rows import Chosen
 from mlkernels.errors import InputError
 from mlkernels.nas import (
     Genotype,

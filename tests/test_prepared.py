@@ -35,14 +35,10 @@ def make_images(split: str) -> tuple[np.ndarray, np.ndarray]:
 
 def make_part(split: str, **change) -> Part:
     images, labels = make_images(split)
-
-    def chunks():
-        for start in range(0, len(labels), 4):
-            yield images[start : start + 4], labels[start : start + 4]
-
+    pieces = [images[start : start + 4] for start in range(0, len(labels), 4)]
     names = tuple(f"{split} {number}" for number in range(len(COUNTS[split])))
     wnids = tuple(f"n{len(split)}{number:07d}" for number in range(len(names)))
-    return Part(**{"class_names": names, "counts": COUNTS[split], "chunks": chunks, "wnids": wnids, **change})
+    return Part(**{"class_names": names, "labels": labels, "images": lambda: iter(pieces), "wnids": wnids, **change})
 
 
 def make_parts(**change) -> dict[str, Part]:
@@ -116,11 +112,7 @@ def test_many_sources_are_noted_as_one(tmp_path):
 def test_equal_pixels_are_counted_when_written_and_when_verified(tmp_path):
     images, labels = make_images("train")
     images[3], images[5] = images[0], make_images("val")[0][2]
-
-    def chunks():
-        yield images, labels
-
-    manifest = write_prepared(tmp_path / "tiny", parts=make_parts(train={"chunks": chunks}), **ABOUT)
+    manifest = write_prepared(tmp_path / "tiny", parts=make_parts(train={"images": lambda: iter([images])}), **ABOUT)
     two = labels[3] != labels[0]
     expected = {
         "images": 4,
@@ -180,16 +172,16 @@ def test_opening_reads_no_image(folder, monkeypatch):
 
 
 def test_a_part_that_yields_other_than_it_announced_is_refused(tmp_path):
-    images, labels = make_images("train")
+    images, _ = make_images("train")
     wrong = {
-        "another number": (lambda: iter([(images[:-1], labels[:-1])]), "of class train .* that its labels announce"),
-        "too many": (lambda: iter([(images, labels), (images[:1], labels[:1])]), "that its labels announce"),
-        "a type": (lambda: iter([(images / 1.0, labels)]), r"images of train: expected uint8 \[4, 5, 3\], got float64"),
-        "a size": (lambda: iter([(images[:, 1:], labels)]), r"got uint8 \[3, 5, 3\]"),
+        "another number": (lambda: iter([images[:-1]]), "expected the 19 images that its labels announce, got 18"),
+        "too many": (lambda: iter([images, images[:1]]), "expected the 19 images that its labels announce, got 20"),
+        "a type": (lambda: iter([images / 1.0]), r"images of train: expected uint8 \[4, 5, 3\], got float64"),
+        "a size": (lambda: iter([images[:, 1:]]), r"got uint8 \[3, 5, 3\]"),
     }
-    for chunks, words in wrong.values():
+    for pieces, words in wrong.values():
         with pytest.raises(InputError, match=words):
-            write_prepared(tmp_path / "tiny", parts=make_parts(train={"chunks": chunks}), **ABOUT)
+            write_prepared(tmp_path / "tiny", parts=make_parts(train={"images": pieces}), **ABOUT)
         assert names(tmp_path) == []
 
 
@@ -207,12 +199,12 @@ def test_a_check_that_fails_leaves_what_was_there(folder):
 
 @pytest.mark.parametrize(("number", "words"), [(errno.ENOSPC, "make room"), (errno.EROFS, "make the folder writable")])
 def test_a_full_disk_while_images_are_written(folder, number, words):
-    def chunks():
-        yield from list(make_part("val").chunks())[:2]
+    def images():
+        yield from list(make_part("val").images())[:2]
         raise OSError(number, os.strerror(number))
 
     with pytest.raises(InputError, match=words):
-        write_prepared(folder, parts=make_parts(val={"chunks": chunks}), **ABOUT)
+        write_prepared(folder, parts=make_parts(val={"images": images}), **ABOUT)
     assert names(folder.parent) == ["tiny"]
     verify_prepared(folder)
 
@@ -232,11 +224,11 @@ import sys, time
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 import test_prepared as t
-def chunks():
-    yield from list(t.make_part("val").chunks())[:2]
+def images():
+    yield from list(t.make_part("val").images())[:2]
     print("half", flush=True)
     time.sleep(600)
-t.write_prepared(Path(sys.argv[1]), parts=t.make_parts(val={"chunks": chunks}), **t.ABOUT)
+t.write_prepared(Path(sys.argv[1]), parts=t.make_parts(val={"images": images}), **t.ABOUT)
 """
 
 

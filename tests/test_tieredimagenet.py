@@ -179,7 +179,11 @@ WRONG = {
         lambda f: None,
         "expected classes train 351, val 97, test 160, got train 5, val 3, test 4",
     ),
-    "no labels": (write_png, lambda f: (f / "val_labels.pkl").unlink(), r"got no val_labels\.pkl; put the images and"),
+    "no labels": (
+        write_png,
+        lambda f: (f / "val_labels.pkl").unlink(),
+        r"got no val_labels\.pkl; .*put all of these files into",
+    ),
     "no images": (write_npz, lambda f: (f / "test_images.npz").unlink(), r"got no test_images\.npz"),
     "labels of another copy": (
         write_png,
@@ -189,7 +193,7 @@ WRONG = {
     "too few labels": (
         write_png,
         lambda f: write_pickle(f / "val_labels.pkl", {"labels": [0, 1, 2]}),
-        r"val_labels\.pkl: expected 12 whole numbers, one for each image, got int64 \[3\]",
+        r"val_labels\.pkl: expected 12 whole numbers as labels, one for each image, got int64 \[3\]",
     ),
     "too few names": (
         write_png,
@@ -218,7 +222,7 @@ WRONG = {
     "other shapes": (
         write_npz,
         lambda f: np.savez(f / "val_images.npz", images=np.zeros((12, 80, 80, 3), np.uint8)),
-        r"expected images uint8 \[12, 84, 84, 3\], one for each label, got uint8 \[12, 80, 80, 3\]",
+        r"expected images uint8 \[N, 84, 84, 3\], got uint8 \[12, 80, 80, 3\]",
     ),
     "a hostile pickle": (
         write_png,

@@ -44,7 +44,7 @@ def get(name, source, accept_licence) -> int:
     """
     from mlkernels import datasets
     from mlkernels.datasets import folders
-    from mlkernels.datasets.equal import counted, in_words, sets_of_equal
+    from mlkernels.datasets.equal_pixels import counted, in_words, sets_of_equal
     from mlkernels.datasets.importing import get
     from mlkernels.datasets.prepared import read_manifest
 
@@ -81,7 +81,7 @@ def verify(name) -> int:
     """
     from mlkernels import datasets
     from mlkernels.datasets import folders
-    from mlkernels.datasets.equal import in_words
+    from mlkernels.datasets.equal_pixels import in_words
     from mlkernels.datasets.prepared import verify_prepared
 
     chosen = [name] if name else [one for one in datasets.names() if datasets.available(one)]

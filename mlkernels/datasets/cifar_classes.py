@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
+from mlkernels.datasets.importing.recipe import SPLITS
 from mlkernels.support.arguments import one_of
-
-SPLITS = ("train", "val", "test")
 
 SUPERCLASSES = {
     "aquatic_mammals": "beaver dolphin otter seal whale",

@@ -8,7 +8,7 @@ from functools import cached_property
 
 import numpy as np
 
-from mlkernels.datasets.mapped import Chosen
+from mlkernels.datasets.lazy_rows import Chosen
 from mlkernels.errors import bad_input
 
 
@@ -101,34 +101,6 @@ class Dataset:
     def __repr__(self) -> str:
         shape = "x".join(map(str, self.images.shape[1:]))
         return f"Dataset({self.name}: {len(self.class_names)} classes, {len(self.images)} images {shape})"
-
-
-class Turned:
-    """`images` and their quarter turns, made when rows are read: rows `t*N` to `(t+1)*N` are turned t times.
-
-    Turns go anticlockwise. A turned character is a new class: whole classes are turned, never single drawings.
-    """
-
-    def __init__(self, images: np.ndarray):
-        self._images = images
-        self.dtype = images.dtype
-        self.shape = (4 * len(images), *images.shape[1:])
-
-    def __len__(self) -> int:
-        return self.shape[0]
-
-    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-        turns, rows = np.divmod(np.arange(len(self))[index], len(self._images))
-        if rows.ndim == 0:
-            return np.rot90(self._images[rows], turns)
-        out = np.array(self._images[rows])
-        for turn in (1, 2, 3):
-            chosen = turns == turn
-            out[chosen] = np.rot90(out[chosen], turn, axes=(-3, -2))
-        return out
-
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
 
 
 def pixel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

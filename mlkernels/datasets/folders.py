@@ -145,7 +145,7 @@ def read_npz(path: Path, keys: Iterable[str], what: str) -> dict[str, np.ndarray
     Raises:
         InputError: the file is broken or lacks a key; `reject` says what became of it.
     """
-    fault = fault_of(path)
+    fault = fault_of(path, kind="zip")
     if fault is None:
         try:
             with np.load(path, allow_pickle=False) as file:

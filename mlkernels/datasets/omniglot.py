@@ -12,18 +12,19 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.datasets import folders
-from mlkernels.datasets.dataset import Dataset, Turned, pixel_statistics
-from mlkernels.datasets.importing.fetch import fetch
-from mlkernels.datasets.importing.modes import as_rgb
+from mlkernels.datasets.dataset import Dataset, pixel_statistics
+from mlkernels.datasets.decoding import as_rgb
+from mlkernels.datasets.fetch import fetch
+from mlkernels.datasets.lazy_rows import Turned
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import one_of
+from mlkernels.support.file_faults import fault_of
 from mlkernels.support.files import write_atomically
 
 PREPARED = "omniglot_28.npz"
 LICENCE = "MIT (Brenden Lake)"
 SPLITS = {"vinyals": ("train", "val", "test"), "lake": ("background", "evaluation")}
 KEYS = ("images", "labels", "drawer", "char_id", "class_names", "class_split", "vinyals_class_split")
-ARRAYS = (*KEYS, "split_names", "vinyals_split_names")
 
 # The split of Vinyals et al. 2016, as Snell et al. 2017 published it, follows the sorted alphabets:
 # five of the background set validate; from the 42nd character of Gurmukhi on, the evaluation set tests.
@@ -92,22 +93,15 @@ def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = T
     """
     one_of("splits", splits, SPLITS)
     if found := folders.find(PREPARED):
-        path = found[0]
-        arrays = read_prepared(path)
+        path, what = found[0], f"Omniglot's prepared file with {_size()}"
+        arrays = folders.read_npz(path, KEYS, what)
+        if fault := _fault(arrays):
+            raise folders.reject(path, what, fault)
     else:
         arrays = convert(_archives(download))
         path = folders.claim(folders.writing_folder()) / PREPARED
         write_atomically(path, lambda temporary: _save(temporary, arrays))
     return _dataset(arrays, splits, rotations, str(path))
-
-
-def read_prepared(path: Path) -> dict[str, np.ndarray]:
-    """Read and check `omniglot_28.npz`: every character and drawing is there, or an `InputError` says what is wrong."""
-    what = f"Omniglot's prepared file with {OFFICIAL.characters} characters of {OFFICIAL.drawings} drawings"
-    arrays = folders.read_npz(path, KEYS, what)
-    if fault := _fault(arrays):
-        raise folders.reject(path, what, fault)
-    return arrays
 
 
 def convert(archives: list[Path]) -> dict[str, np.ndarray]:
@@ -128,7 +122,7 @@ def convert(archives: list[Path]) -> dict[str, np.ndarray]:
     drawings = []
     for path in archives:
         what = f"the official Omniglot {path.name}"
-        fault = folders.fault_of(path, OFFICIAL.sha256.get(path.name))
+        fault = fault_of(path, OFFICIAL.sha256.get(path.name))
         if fault is None:
             try:
                 drawings += _read_zip(path)
@@ -153,10 +147,12 @@ def convert(archives: list[Path]) -> dict[str, np.ndarray]:
         "vinyals_split_names": np.array(SPLITS["vinyals"]),
     }
     if fault := _fault(arrays):
-        expected = f"{OFFICIAL.characters} characters of {OFFICIAL.drawings} drawings"
-        paths = " + ".join(map(str, archives))
-        raise bad_input(paths, expected, fault, "fetch the official zips again")
+        raise bad_input(" + ".join(map(str, archives)), _size(), fault, "fetch the official zips again")
     return arrays
+
+
+def _size() -> str:
+    return f"{OFFICIAL.characters} characters of {OFFICIAL.drawings} drawings"
 
 
 def _archives(download: bool) -> list[Path]:

@@ -17,9 +17,9 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.datasets.dataset import Dataset
-from mlkernels.datasets.equal import counted, sets_of_equal
+from mlkernels.datasets.equal_pixels import counted, sets_of_equal
 from mlkernels.datasets.folders import MANIFEST
-from mlkernels.datasets.mapped import Joined, Mapped
+from mlkernels.datasets.lazy_rows import Joined, Mapped
 from mlkernels.errors import InputError, bad_input
 from mlkernels.support.file_faults import sha256_of
 

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 
-def fault_of(path: Path, sha256: str | None = None, kind: str = "zip") -> str | None:
+def fault_of(path: Path, sha256: str | None = None, kind: str | None = None) -> str | None:
     """What is wrong with a file, in words; None if it looks whole.
 
     Args:
         path: a file that exists.
         sha256: the checksum that it must have, if known.
-        kind: what it must be: "zip" (npz too), "tar" (compressed or not), "pickle" or "any".
+        kind: what it must be: "zip" (npz too), "tar" (compressed or not), "pickle" or "any"; None asks `kind_of`.
 
     Returns:
         None, or words that follow "got", such as "an empty file".
@@ -28,14 +28,12 @@ def fault_of(path: Path, sha256: str | None = None, kind: str = "zip") -> str | 
         return "an empty file"
     if start.startswith(b"<"):
         return "an HTML page (a server's notice saved in place of the file)"
+    kind = kind or kind_of(path.name)
     whole = {"zip": zipfile.is_zipfile, "tar": tarfile.is_tarfile, "pickle": lambda _: end == b"."}
     if kind in whole and not whole[kind](path):
         return f"a truncated file or none of its kind ({path.stat().st_size} bytes)"
-    if sha256 is not None:
-        with open(path, "rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-        if digest != sha256:
-            return f"another file (SHA-256 {digest}, not {sha256})"
+    if sha256 is not None and (digest := sha256_of(path)) != sha256:
+        return f"another file (SHA-256 {digest}, not {sha256})"
     return None
 
 

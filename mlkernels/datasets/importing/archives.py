@@ -23,13 +23,13 @@ def is_archive(path: Path) -> bool:
     return path.is_file() and (zipfile.is_zipfile(path) or tarfile.is_tarfile(path))
 
 
-def unpack(path: Path, folder: Path, wants: Callable[[str], bool] = lambda member: True) -> int:
+def unpack(path: Path, folder: Path, wants: tuple[str, ...] = ("",)) -> int:
     """Unpack the files that are wanted of an archive.
 
     Args:
         path: a zip or tar file.
         folder: an empty one.
-        wants: name of a member -> whether to unpack it.
+        wants: how the names of such files end, in small letters; "/" stands before each name.
 
     Returns:
         How many files were unpacked.
@@ -43,7 +43,8 @@ def unpack(path: Path, folder: Path, wants: Callable[[str], bool] = lambda membe
     try:
         for name, size, opened in _members(path):
             inside = PurePosixPath(name.replace("\\", "/"))
-            if any(part.startswith("._") or part == "__MACOSX" for part in inside.parts) or not wants(name):
+            hidden = any(step.startswith("._") or step == "__MACOSX" for step in inside.parts)
+            if hidden or not f"/{inside}".lower().endswith(wants):
                 continue
             if inside.is_absolute() or ".." in inside.parts or ":" in inside.parts[0] or opened is None:
                 what = f"{name[:100]!r}, which is a link" if opened is None else f"{name[:100]!r}"

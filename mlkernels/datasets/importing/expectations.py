@@ -7,18 +7,17 @@ from itertools import combinations
 
 import numpy as np
 
-from mlkernels.datasets.importing.names import named_twice
-from mlkernels.datasets.importing.recipe import Part, Recipe
-from mlkernels.errors import bad_input
+from mlkernels.datasets.importing.image_names import named_twice
+from mlkernels.datasets.importing.recipe import Expected, Part, not_imported
 
-_DO = "nothing was imported; give another copy"
+_NEW_CLASSES = "give another copy; few-shot learning needs new classes in val and test"
 
 
-def check_parts(recipe: Recipe, parts: Mapping[str, Part], where: str) -> tuple[str, ...]:
+def check_labels(expected: Expected, parts: Mapping[str, Part], where: str) -> list[str]:
     """Hold labels and class names against what is expected, before an image is read.
 
     Args:
-        recipe: of the dataset.
+        expected: of the dataset.
         parts: split -> `Part`.
         where: the source, for messages.
 
@@ -29,80 +28,70 @@ def check_parts(recipe: Recipe, parts: Mapping[str, Part], where: str) -> tuple[
         InputError: split sizes, shared classes or a class's number of images are wrong; a supervised split has its own
             words.
     """
-    expected = recipe.expected
     sizes = {split: len(part.class_names) for split, part in parts.items()}
-    wanted = ", ".join(f"{split} {count}" for split, count in expected.classes.items())
-    got = ", ".join(f"{split} {sizes.get(split, 0)}" for split in expected.classes)
+    wanted, got = _in_words(expected.classes), _in_words({split: sizes.get(split, 0) for split in expected.classes})
     shared = _shared(parts)
-    total = sum(expected.classes.values())
-    if shared or (len(sizes) > 1 and set(sizes.values()) == {total}):
+    if shared or (len(sizes) > 1 and set(sizes.values()) == {sum(expected.classes.values())}):
         named = f" ({shared})" if shared else ""
-        do = f"{_DO}; few-shot learning needs new classes in val and test"
         words = f"a supervised split, with the same classes in train and test{named}: classes {got}"
-        raise bad_input(where, f"splits of different classes ({wanted})", words, do)
+        raise not_imported(where, f"splits of different classes ({wanted})", words, _NEW_CLASSES)
     if sizes != dict(expected.classes):
-        raise bad_input(where, f"classes {wanted}", got, _DO)
+        raise not_imported(where, f"classes {wanted}", got)
     notes = []
     for split, part in parts.items():
         if again := named_twice(part.wnids or ()):
-            raise bad_input(where, f"different classes in {split}", f"{again} twice", _DO)
-        counts = np.array(part.counts)
-        if (counts == 0).any():
-            name = part.class_names[int(counts.argmin())]
-            raise bad_input(where, "images of every class", f"none of {name} ({split})", _DO)
+            raise not_imported(where, f"different classes in {split}", f"{again} twice")
+        counts = part.counts
+        low, high, total = counts.min(), counts.max(), int(counts.sum())
+        if low == 0:
+            raise not_imported(where, "images of every class", f"none of {part.class_names[counts.argmin()]} ({split})")
         most, whole = expected.images, expected.totals.get(split)
-        if most is not None and (counts > most).any():
-            name = part.class_names[int(counts.argmax())]
-            raise bad_input(where, f"{most} images a class", f"{counts.max()} of {name} ({split})", _DO)
-        if whole is not None and counts.sum() > whole:
-            raise bad_input(where, f"{whole} images in {split}", int(counts.sum()), _DO)
-        if most is not None and (few := int((counts < most).sum())):
-            span = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
+        if most is not None and high > most:
+            got = f"{high} of {part.class_names[counts.argmax()]} ({split})"
+            raise not_imported(where, f"{most} images a class", got)
+        if whole is not None and total > whole:
+            raise not_imported(where, f"{whole} images in {split}", total)
+        if most is not None and low < most:
+            few, span = int((counts < most).sum()), f"{low}" if low == high else f"{low} to {high}"
             notes.append(f"{split}: {few} of {len(counts)} classes have fewer than {most} images ({span})")
-        if whole is not None and counts.sum() < whole:
-            notes.append(f"{split}: {counts.sum()} images, fewer than {whole}")
-    return tuple(notes)
+        if whole is not None and total < whole:
+            notes.append(f"{split}: {total} images, fewer than {whole}")
+    return notes
 
 
-def check_classes(recipe: Recipe, manifest: dict) -> None:
-    """Refuse what was written where the pixels of two splits show the same classes.
+def check_pixels(expected: Expected, manifest: dict) -> None:
+    """Hold what the pixels say against what is expected: other classes in each split, and the means of the channels.
 
     Args:
-        recipe: of the dataset.
+        expected: of the dataset.
         manifest: of the folder that is about to get its name.
 
     Raises:
-        InputError: a supervised split, whatever numbers its classes have.
+        InputError: a supervised split, whatever numbers its classes have; channels in another order; other images.
     """
+    where = manifest["source"]
     for splits, pairs in manifest["same_classes"].items():
-        wanted = ", ".join(f"{split} {count}" for split, count in recipe.expected.classes.items())
         example = " is ".join(pairs[0])
         got = f"a supervised split, with the same classes in {splits}: by their pixels {example}, {len(pairs)} such"
-        do = f"{_DO}; few-shot learning needs new classes in val and test"
-        raise bad_input(manifest["source"], f"splits of different classes ({wanted})", got, do)
-
-
-def check_means(recipe: Recipe, manifest: dict) -> None:
-    """Hold the channel means of what was written against the known ones, which shows a wrong order of channels.
-
-    Args:
-        recipe: of the dataset.
-        manifest: of the folder that is about to get its name.
-
-    Raises:
-        InputError: channels in another order, or other images.
-    """
-    expected, where = recipe.expected, manifest["source"]
+        raise not_imported(where, f"splits of different classes ({_in_words(expected.classes)})", got, _NEW_CLASSES)
     for split, about in manifest["splits"].items():
         mean = np.array(about["mean"])
-        said = " ".join(f"{value:.3f}" for value in mean)
+        means = _means(mean)
         if expected.red_first and split == "train" and mean[0] < mean[-1]:
-            raise bad_input(where, "more red than blue on average, as in photographs", f"means {said}", _DO)
+            raise not_imported(where, "more red than blue on average, as in photographs", f"means {means}")
         known = expected.means.get(split)
         complete = expected.images is None or min(about["counts"]) == expected.images
         if known is not None and complete and np.abs(mean - known).max() > expected.tolerance:
-            wanted = " ".join(f"{value:.3f}" for value in known)
-            raise bad_input(where, f"means of {split} near {wanted}", said, f"these are other images; {_DO}")
+            do = "these are other images; give another copy"
+            raise not_imported(where, f"means of {split} near {_means(known)}", means, do)
+
+
+def _in_words(classes: Mapping[str, int]) -> str:
+    return ", ".join(f"{split} {count}" for split, count in classes.items())
+
+
+def _means(values) -> str:
+    return " ".join(f"{value:.3f}" for value in values)
 
 
 def _shared(parts: Mapping[str, Part]) -> str:
@@ -116,7 +105,8 @@ def _shared(parts: Mapping[str, Part]) -> str:
         if one.wnids and other.wnids:
             both, few = set(one.wnids) & set(other.wnids), 1
         else:
-            both, few = set(one.class_names) & set(other.class_names), min(map(len, (one.counts, other.counts))) / 2
+            both = set(one.class_names) & set(other.class_names)
+            few = min(len(one.class_names), len(other.class_names)) / 2
         if both and len(both) >= few:
             return min(both)
     return ""

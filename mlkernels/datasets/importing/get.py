@@ -6,19 +6,20 @@ import math
 import shutil
 from collections.abc import Callable, Iterable
 from contextlib import ExitStack
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
 from mlkernels.datasets import RECIPE_MODULES, folders
-from mlkernels.datasets.equal import in_words
+from mlkernels.datasets.equal_pixels import in_words
+from mlkernels.datasets.fetch import fetch
 from mlkernels.datasets.importing.archives import is_archive, unpack
-from mlkernels.datasets.importing.expectations import check_classes, check_means, check_parts
-from mlkernels.datasets.importing.fetch import fetch
-from mlkernels.datasets.importing.recipe import Download, Recipe
+from mlkernels.datasets.importing.expectations import check_labels, check_pixels
+from mlkernels.datasets.importing.recipe import Download, Recipe, not_imported
 from mlkernels.datasets.importing.write import write_prepared
 from mlkernels.datasets.prepared import open_prepared, read_manifest
 from mlkernels.errors import InputError, bad_input
-from mlkernels.support import file_faults
+from mlkernels.support.file_faults import fault_of
 from mlkernels.support.files import scratch_folder
 
 
@@ -68,11 +69,15 @@ def get(
     target = folder / recipe.name
     with ExitStack() as stack:
         place, form = _understood(recipe, source, target, stack, say)
-        say(f"{source}: {recipe.forms.get(form, form)}")
-        parts = recipe.parts(place, form)
-        notes = check_parts(recipe, parts, str(source))
-        total = sum(sum(part.counts) for part in parts.values())
-        _make_sure_of_room(folder, total * math.prod(recipe.expected.shape))
+        say(f"{source}: {recipe.forms[form]}")
+        parts = recipe.splits_of(place, form)
+        notes = check_labels(recipe.expected, parts, str(source))
+        total = sum(int(part.counts.sum()) for part in parts.values())
+        size, free = total * math.prod(recipe.expected.shape), shutil.disk_usage(folder).free
+        if free < size:
+            expected, got = f"{size / 1e9:.2f} GB of room for the prepared form", f"{free / 1e9:.2f} GB"
+            do = f"make room, or name another folder first in {folders.VARIABLE}; nothing was written"
+            raise bad_input(str(folder), expected, got, do)
         write_prepared(
             target,
             name=recipe.name,
@@ -81,10 +86,10 @@ def get(
             source=str(source.resolve()),
             sources=(source,) if place != source else (),
             licence=recipe.licence,
-            form=recipe.forms.get(form, form),
+            form=recipe.forms[form],
             accepted=recipe.restricted,
             notes=notes,
-            check=lambda manifest: (check_classes(recipe, manifest), check_means(recipe, manifest)),
+            check=partial(check_pixels, recipe.expected),
             progress=progress(recipe.name, total),
         )
     return target
@@ -157,7 +162,7 @@ def _downloaded(recipe: Recipe, folder: Path, say: Callable[[str], None]) -> Pat
 
 def _check_download(path: Path, download: Download) -> None:
     """A file of a download that is there already is whole, or it is kept aside and said."""
-    if fault := folders.fault_of(path, download.sha256, file_faults.kind_of(path.name)):
+    if fault := fault_of(path, download.sha256):
         raise folders.reject(path, f"the file of {download.url}", fault)
 
 
@@ -172,8 +177,7 @@ def _check_known(recipe: Recipe, source: Path) -> None:
         archives = [file.name for file in sorted(source.iterdir()) if is_archive(file)]
         do = f"give one of its archives: --from {source / archives[0]}" if archives else "give the folder of such files"
         raise bad_input(str(source), known, "a folder with none of these", do)
-    fault = folders.fault_of(source, kind=file_faults.kind_of(source.name))
-    raise bad_input(str(source), known, fault or "a file of another kind", "nothing was imported; give such a copy")
+    raise not_imported(source, known, fault_of(source) or "a file of another kind", "give such a copy")
 
 
 def _understood(recipe: Recipe, source: Path, target: Path, stack: ExitStack, say) -> tuple[Path, str]:
@@ -188,16 +192,7 @@ def _understood(recipe: Recipe, source: Path, target: Path, stack: ExitStack, sa
     while (form := recipe.recognise(place)) is None:  # archives often hold one folder that holds the rest
         inner = [entry for entry in place.iterdir() if entry.is_dir()]
         if len(inner) != 1:
-            known = "; ".join(recipe.forms.values())
             got = f"an archive with none of these among {count} files"
-            raise bad_input(str(source), known, got, "nothing was imported; give another copy")
+            raise not_imported(source, "; ".join(recipe.forms.values()), got)
         place = inner[0]
     return place, form
-
-
-def _make_sure_of_room(folder: Path, size: int) -> None:
-    free = shutil.disk_usage(folder).free
-    if free < size:
-        expected, got = f"{size / 1e9:.2f} GB of room for the prepared form", f"{free / 1e9:.2f} GB"
-        do = f"make room, or name another folder first in {folders.VARIABLE}; nothing was written"
-        raise bad_input(str(folder), expected, got, do)

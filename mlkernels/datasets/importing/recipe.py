@@ -1,33 +1,40 @@
 """What a module says about a dataset that is imported: a `Recipe`. The importer does all the rest.
 
-A module of such datasets (miniimagenet.py, tieredimagenet.py, cifar.py) holds `RECIPES: dict[str, Recipe]`, by name,
-and the functions that its recipes name:
+A module of such datasets (miniimagenet/recipe.py, tieredimagenet.py, cifar.py) holds `RECIPES: dict[str, Recipe]`, by
+name, and the functions that its recipes name:
 
-    recognise(path) -> form or None      looks at names and first bytes only; reads no images
-    parts(path, form) -> {split: Part}   reads labels and class names; images only once `Part.chunks` is called
+    recognise(path) -> form or None          looks at names and first bytes only; reads no images
+    splits_of(path, form) -> {split: Part}   reads labels and class names; images only once `Part.chunks` is called
 
-`path` is what the user gave. If it is an archive that `recognise` does not know as it is, then what `wants` says of its
-members is unpacked into a folder of its own, and `recognise` is asked about that folder.
+`path` is what the user gave. If it is an archive that `recognise` does not know as it is, then the members that the
+recipe wants are unpacked into a folder of its own, and `recognise` is asked about that folder.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
 
+from mlkernels.errors import InputError, bad_input
 
-@dataclass(frozen=True)
+SPLITS = ("train", "val", "test")
+FLIPPED = "its channels were blue, green, red; they were turned round"
+
+
+@dataclass(frozen=True, eq=False)
 class Part:
-    """One split of a dataset, before it is read.
+    """One split of a dataset, before its images are read.
 
     Args:
         class_names: one name a class.
-        counts: images of each class, in the order of `class_names`.
-        chunks: gives an iterator over `(uint8 images [n, H, W, C], int labels [n] in 0..classes-1)`, each chunk of
-            about `CHUNK` images, in any order of classes. It may be called more than once.
+        labels: int `[N]`, the class `0..classes-1` of each image in the order of the source; -1 if it is left out.
+        images: gives an iterator over these images, uint8 `[n, H, W, C]`, about `CHUNK` at a time. It may be called
+            more than once.
+        blue_first: whether the channels come as blue, green, red.
         wnids: one WordNet id a class, or None where the source does not say.
         numbers: the source's own number of each class where it has no names for them, else None. Other splits may use
             the same numbers for other classes: whether they mean the same is decided by pixels.
@@ -35,18 +42,41 @@ class Part:
         notes: what the user should know, a sentence each.
     """
 
-    class_names: tuple[str, ...]
-    counts: tuple[int, ...]
-    chunks: Callable[[], Iterator[tuple[np.ndarray, np.ndarray]]]
-    wnids: tuple[str, ...] | None = None
-    numbers: tuple[int, ...] | None = None
-    files: tuple[Path, ...] = ()
+    class_names: Sequence[str]
+    labels: np.ndarray
+    images: Callable[[], Iterator[np.ndarray]]
+    blue_first: bool = False
+    wnids: Sequence[str] | None = None
+    numbers: Sequence[int] | None = None
+    files: Sequence[Path] = ()
     notes: tuple[str, ...] = ()
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """Images of each class, int `[classes]`."""
+        return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
+
+    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """The images that are taken, red first, and their labels: uint8 `[n, H, W, C]` and int `[n]` each.
+
+        Raises:
+            InputError: after the last one, where there are fewer images than labels, or more.
+        """
+        read = 0
+        for images in self.images():
+            labels = self.labels[read : read + len(images)]
+            read += len(images)
+            taken = np.flatnonzero(labels >= 0)
+            images = images if len(taken) == len(images) else images[taken]
+            yield images[..., ::-1] if self.blue_first else images, labels[taken]
+        if read != len(self.labels):
+            where = self.files[0] if self.files else f"images of {self.class_names[0]} and others"
+            raise not_imported(where, f"the {len(self.labels)} images that its labels announce", read)
 
 
 @dataclass(frozen=True)
 class Expected:
-    """What a complete copy has; `_checks` holds an import against it.
+    """What a complete copy has; `expectations.py` holds an import against it.
 
     Args:
         classes: split -> number of classes.
@@ -87,11 +117,11 @@ class Recipe:
         disk: bytes of its prepared form, about.
         expected: of a complete copy.
         recognise: path -> the form that lies there, or None.
-        parts: path, form -> split -> `Part`. Raises an `InputError` for what is damaged or incomplete.
+        splits_of: path, form -> split -> `Part`. Raises an `InputError` for what is damaged or incomplete.
         forms: form -> what it is in words, for messages.
         downloads: files to fetch where the user gives no copy; empty where no trusted address is known.
         where: where to get a copy, for the error where there is no download.
-        wants: name of an archive's member -> whether it is unpacked.
+        wants: how names of an archive's members end that are unpacked, in small letters; "/" stands before each name.
     """
 
     name: str
@@ -100,8 +130,13 @@ class Recipe:
     disk: int
     expected: Expected
     recognise: Callable[[Path], str | None]
-    parts: Callable[[Path, str], Mapping[str, Part]]
+    splits_of: Callable[[Path, str], Mapping[str, Part]]
     forms: Mapping[str, str]
     downloads: tuple[Download, ...] = ()
     where: str = ""
-    wants: Callable[[str], bool] = lambda member: True
+    wants: tuple[str, ...] = ("",)
+
+
+def not_imported(where: object, expected: object, got: object, do: str = "give another copy") -> InputError:
+    """The error, to raise, for a copy that is refused."""
+    return bad_input(str(where), expected, got, f"nothing was imported; {do}")

@@ -13,12 +13,11 @@ from pathlib import Path
 import numpy as np
 
 import mlkernels
-from mlkernels.datasets.equal import counted, sets_of_equal
+from mlkernels.datasets.equal_pixels import counted, sets_of_equal
 from mlkernels.datasets.folders import MANIFEST
-from mlkernels.datasets.importing.recipe import Part
+from mlkernels.datasets.importing.recipe import FLIPPED, Part, not_imported
 from mlkernels.datasets.importing.same_classes import same_classes
 from mlkernels.datasets.prepared import FORMAT, file_names, opened
-from mlkernels.errors import InputError, bad_input
 from mlkernels.support.file_faults import sha256_of
 from mlkernels.support.files import temporary_folder
 
@@ -66,8 +65,9 @@ def write_prepared(
         InputError: the disk is full, the folder cannot be written to, or a part yields other than it announced.
     """
     with temporary_folder(folder) as temporary:
-        splits = {split: write_part(temporary, split, part, shape, progress) for split, part in parts.items()}
+        splits = {split: _write_part(temporary, split, part, shape, progress) for split, part in parts.items()}
         first = next(iter(splits.values()))
+        said = (note for part in parts.values() for note in (*part.notes, *[FLIPPED][: part.blue_first]))
         manifest = {
             "format": FORMAT,
             "name": name,
@@ -78,7 +78,7 @@ def write_prepared(
             "source_sha256": source_checksums(sources or [file for part in parts.values() for file in part.files]),
             "licence": licence,
             "licence_accepted": accepted,
-            "notes": [*notes, *dict.fromkeys(note for part in parts.values() for note in part.notes)],
+            "notes": [*notes, *dict.fromkeys(said)],
             "shape": list(shape),
             "mean": first["mean"],
             "std": first["std"],
@@ -98,85 +98,45 @@ def write_prepared(
     return manifest
 
 
-def write_part(
-    folder: Path,
-    split: str,
-    part: Part,
-    shape: tuple[int, int, int],
-    progress: Callable[[int], None] | None = None,
-) -> dict:
-    """Write `{split}_images.npy` and `{split}_labels.npy`, images ordered by class wherever they come in the chunks.
-
-    Args:
-        folder: where to.
-        split: its name.
-        part: what to write.
-        shape: (H, W, C) of every image.
-        progress: gets the number of images of each chunk that was written.
-
-    Returns:
-        The split's part of the manifest.
-
-    Raises:
-        InputError: the part yields other than it announced.
-        OSError: the disk is full.
-    """
-    total, size = sum(part.counts), math.prod(shape)
-    ends = np.cumsum(part.counts)
-    place = ends - np.array(part.counts)  # where the next image of each class goes
+def _write_part(folder: Path, split: str, part: Part, shape: tuple[int, int, int], progress) -> dict:
+    """Write a split's two files, images ordered by class wherever they come; returns its part of the manifest."""
+    size, ends = math.prod(shape), np.cumsum(part.counts)
+    place = ends - part.counts  # where the next image of each class goes
     histogram = np.zeros((shape[2], 256), dtype=np.int64)
     names = file_names(split)
     with open(folder / names[0], "wb") as file:  # not through a memory map: there a full disk kills the process
-        header = {"descr": "|u1", "fortran_order": False, "shape": (total, *shape)}
+        header = {"descr": "|u1", "fortran_order": False, "shape": (int(part.counts.sum()), *shape)}
         np.lib.format.write_array_header_1_0(file, header)
         start = file.tell()
         for images, labels in part.chunks():
-            if images.dtype != np.uint8 or images.shape != (len(labels), *shape):
-                raise bad_input(f"images of {split}", f"uint8 {list(shape)}", _kind(images), "give another copy")
+            if images.dtype != np.uint8 or images.shape[1:] != shape:
+                got = f"{images.dtype} {list(images.shape[1:])}"
+                raise not_imported(f"images of {split}", f"uint8 {list(shape)}", got)
             histogram += [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(shape[2])]
             for label in np.unique(labels):
-                own = images[labels == label]
-                if place[label] + len(own) > ends[label]:
-                    raise _miscounted(split, part, label)
+                of_class = images[labels == label]
                 file.seek(start + int(place[label]) * size)
-                file.write(np.ascontiguousarray(own).data)
-                place[label] += len(own)
+                file.write(np.ascontiguousarray(of_class).data)
+                place[label] += len(of_class)
             if progress is not None:
                 progress(len(labels))
-        if (place != ends).any():
-            raise _miscounted(split, part, int(np.argmax(place != ends)))
         file.flush()
         os.fsync(file.fileno())
     with open(folder / names[1], "wb") as file:
         np.save(file, np.repeat(np.arange(len(part.counts), dtype=np.int32), part.counts))
         file.flush()
         os.fsync(file.fileno())
-    mean, std = _moments(histogram)
+    values, count = np.arange(256), histogram.sum(axis=1)
+    mean = histogram @ values / count
     return {
         "class_names": list(part.class_names),
         "wnids": None if part.wnids is None else list(part.wnids),
-        "counts": [int(count) for count in part.counts],
-        "mean": mean.tolist(),
-        "std": std.tolist(),
+        "counts": part.counts.tolist(),
+        "mean": (mean / 255).tolist(),
+        "std": (np.sqrt(histogram @ (values * values) / count - mean * mean) / 255).tolist(),
         "bytes": {name: (folder / name).stat().st_size for name in names},
         "sha256": {name: sha256_of(folder / name) for name in names},
     }
-
-
-def _moments(histogram: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation in [0, 1] from int `[C, 256]` counts of pixel values."""
-    values, count = np.arange(256), histogram.sum(axis=1)
-    mean = histogram @ values / count
-    return mean / 255, np.sqrt(histogram @ (values * values) / count - mean * mean) / 255
-
-
-def _kind(images: np.ndarray) -> str:
-    return f"{images.dtype} {list(images.shape[1:])}"
-
-
-def _miscounted(split: str, part: Part, label: int) -> InputError:
-    expected = f"the {part.counts[label]} images of class {part.class_names[label]} that its labels announce"
-    return bad_input(f"{split} split", expected, "another number", "nothing was imported; give another copy")
 
 
 def source_checksums(files: Sequence[Path], most: int = 20) -> dict[str, str]:
@@ -186,10 +146,8 @@ def source_checksums(files: Sequence[Path], most: int = 20) -> dict[str, str]:
         >>> source_checksums([])
         {}
     """
-    found = {str(path): path for path in files}
-    if len(found) <= most:
-        return {path.name: sha256_of(path) for path in found.values()}
-    total = hashlib.sha256()
-    for path in sorted(found.values()):
-        total.update(f"{sha256_of(path)}  {path.name}\n".encode())
-    return {f"{len(found)} files, their list as sha256sum prints it": total.hexdigest()}
+    files = sorted(set(files))
+    if len(files) <= most:
+        return {path.name: sha256_of(path) for path in files}
+    lines = "".join(f"{sha256_of(path)}  {path.name}\n" for path in files)
+    return {f"{len(files)} files, their list as sha256sum prints it": hashlib.sha256(lines.encode()).hexdigest()}

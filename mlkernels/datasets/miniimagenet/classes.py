@@ -6,9 +6,6 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-SPLITS = ("train", "val", "test")
-
-
 SPELLINGS = {"train": ("train",), "val": ("val", "validation", "valid"), "test": ("test",)}
 
 
@@ -19,7 +16,7 @@ def classes() -> Mapping[str, tuple[str, str]]:
     Example:
         >>> classes()["n01532829"]
         ('train', 'house finch, linnet, Carpodacus mexicanus')
-        >>> [sum(split == one for split, _ in classes().values()) for one in SPLITS]
+        >>> [sum(split == one for split, _ in classes().values()) for one in SPELLINGS]
         [64, 16, 20]
     """
     text = Path(__file__).with_name("miniimagenet_classes.txt").read_text(encoding="utf-8")

@@ -5,26 +5,26 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from functools import partial
 from pathlib import Path
 
-from mlkernels.datasets.importing.images import decoded
-from mlkernels.datasets.importing.names import named_twice, wnid_in
-from mlkernels.datasets.importing.recipe import Part
-from mlkernels.datasets.miniimagenet.classes import SPELLINGS, SPLITS, classes
-from mlkernels.errors import bad_input
+import numpy as np
+
+from mlkernels.datasets.importing.image_names import named_twice, wnid_in
+from mlkernels.datasets.importing.reading import decoded, folder_of
+from mlkernels.datasets.importing.recipe import SPLITS, Part, not_imported
+from mlkernels.datasets.miniimagenet.classes import SPELLINGS, classes
 
 NAMED = re.compile(r"(n\d{8})\d{8}\.(jpe?g|png)", re.IGNORECASE)  # n0153282900000005.jpg
 ENDS = {".jpg", ".jpeg", ".png"}
 SIDE = 84
 
 
-def found(path: Path) -> bool:
+def lie_at(path: Path) -> bool:
     """Whether images of miniImageNet's classes lie in a folder."""
     return path.is_dir() and bool(_by_class(path, first=True))
 
 
-def parts(path: Path) -> dict[str, Part]:
+def splits_of(path: Path) -> dict[str, Part]:
     """Form C: `images/n0153282900000005.jpg`, or `n01532829/*.jpg`, or `train/n01532829/*.jpg`.
 
     The wnid in the name of the file or folder says which split an image is in. CSV files, where there are some, say
@@ -33,14 +33,14 @@ def parts(path: Path) -> dict[str, Part]:
     files = _by_class(path)
     chosen = read_lists(path)
     if chosen is not None:
-        by_name = {wnid: {file.name: file for file in own} for wnid, own in files.items()}
-        wanted = [(wnid, name) for wnid, own in chosen.items() for name in own]
+        by_name = {wnid: {file.name: file for file in some} for wnid, some in files.items()}
+        wanted = [(wnid, name) for wnid, names in chosen.items() for name in names]
         missing = [name for wnid, name in wanted if name not in by_name.get(wnid, ())]
         if missing:
             expected, got = f"the {len(wanted)} images of the CSV files", f"{len(missing)} fewer ({missing[0]} ...)"
-            raise bad_input(str(path), expected, got, "complete the copy, or take the CSV files away")
-        files = {wnid: [by_name[wnid][name] for name in own] for wnid, own in chosen.items()}
-    return by_split({wnid: tuple(own) for wnid, own in files.items()}, _read, lambda own: own)
+            raise not_imported(path, expected, got, "complete the copy, or take the CSV files away")
+        files = {wnid: [by_name[wnid][name] for name in names] for wnid, names in chosen.items()}
+    return by_split(files, read_files, lambda some: some)
 
 
 def by_split(
@@ -52,29 +52,28 @@ def by_split(
     """Parts from image files by class.
 
     Args:
-        files: wnid -> its images, in an order of their own.
+        files: wnid -> its images.
         read: wnid, images -> their bytes and where they lie.
         paths: images of a class -> the files whose checksums are noted.
         notes: of every part.
     """
-    found = {}
+    parts = {}
     for split in SPLITS:
-        wnids = [wnid for wnid, (own, _) in classes().items() if own == split and wnid in files]
+        wnids = [wnid for wnid, (its_split, _) in classes().items() if its_split == split and wnid in files]
 
-        def one_by_one(wnids=wnids) -> Iterator[tuple[bytes, int, str]]:
-            for label, wnid in enumerate(wnids):
-                for data, where in read(wnid, files[wnid]):
-                    yield data, label, where
+        def image_files(wnids=wnids) -> Iterator[tuple[bytes, str]]:
+            for wnid in wnids:
+                yield from read(wnid, files[wnid])
 
-        found[split] = Part(
-            class_names=tuple(classes()[wnid][1] for wnid in wnids),
-            counts=tuple(len(files[wnid]) for wnid in wnids),
-            chunks=decoded(partial(one_by_one), SIDE),
-            wnids=tuple(wnids),
-            files=tuple(dict.fromkeys(file for wnid in wnids for file in paths(files[wnid]))),
+        parts[split] = Part(
+            class_names=[classes()[wnid][1] for wnid in wnids],
+            labels=np.repeat(np.arange(len(wnids)), np.array([len(files[wnid]) for wnid in wnids], int)),
+            images=decoded(image_files, SIDE),
+            wnids=wnids,
+            files=list(dict.fromkeys(file for wnid in wnids for file in paths(files[wnid]))),
             notes=notes,
         )
-    return found
+    return parts
 
 
 def read_lists(path: Path) -> dict[str, list[str]] | None:
@@ -86,7 +85,7 @@ def read_lists(path: Path) -> dict[str, list[str]] | None:
         InputError: they are incomplete, damaged, of another split than that of Ravi and Larochelle, name an image twice
             or give it another class than its name does.
     """
-    folder = path if path.is_dir() else path.parent
+    folder = folder_of(path)
     places = [folder, *(folder / name for name in ("split", "splits", "csv_files")), folder.parent]
     for place in places:
         lists = {split: place / f"{split}.csv" for split in SPLITS}
@@ -97,21 +96,21 @@ def read_lists(path: Path) -> dict[str, list[str]] | None:
         return None
     do = "take them from github.com/twitter-research/meta-learning-lstm (data/miniImagenet), or take them away"
     if len(here) < len(SPLITS):
-        raise bad_input(str(place), "train.csv, val.csv and test.csv", f"{' and '.join(here)} alone", do)
+        raise not_imported(place, "train.csv, val.csv and test.csv", f"{' and '.join(here)} alone", do)
     named: dict[str, list[str]] = {}
     for split, file in lists.items():
         rows = _lines(file, do)
         other = next((wnid for _, wnid in rows if classes().get(wnid, ("no",))[0] != split), None)
         if other:
             got = f"{other}, which is in its {classes()[other][0]} split" if other in classes() else other
-            raise bad_input(str(file), f"classes of the {split} split of Ravi and Larochelle", got, do)
+            raise not_imported(file, f"classes of the {split} split of Ravi and Larochelle", got, do)
         for name, wnid in rows:
             if (wnid_in(name) or wnid) != wnid:
-                raise bad_input(str(file), f"the label {wnid_in(name)} of {name}, as its name says", wnid, do)
+                raise not_imported(file, f"the label {wnid_in(name)} of {name}, as its name says", wnid, do)
             named.setdefault(wnid, []).append(name)
-        for own in named.values():
-            if again := named_twice(own):
-                raise bad_input(str(file), "each image once", f"{again} twice", do)
+        for names in named.values():
+            if again := named_twice(names):
+                raise not_imported(file, "each image once", f"{again} twice", do)
     return named
 
 
@@ -121,10 +120,10 @@ def _lines(file: Path, do: str) -> list[tuple[str, str]]:
         with open(file, encoding="utf-8-sig", newline="") as lines:
             rows = [tuple(cell.strip() for cell in row) for row in csv.reader(lines)]
     except (OSError, ValueError, csv.Error) as error:
-        raise bad_input(str(file), "lines `filename,label`", f"others ({error})", do) from None
+        raise not_imported(file, "lines `filename,label`", f"others ({error})", do) from None
     rows = [row for row in rows if any(row)]
     if odd := next((row for row in rows if len(row) != 2), None):
-        raise bad_input(str(file), "lines `filename,label`", f"{','.join(odd)[:60]!r}", do)
+        raise not_imported(file, "lines `filename,label`", f"{','.join(odd)[:60]!r}", do)
     return [row for row in rows if row[1].lower() != "label"]
 
 
@@ -141,36 +140,32 @@ def _by_class(path: Path, first: bool = False) -> dict[str, list[Path]]:
             wnid = match[1] if match else entry.name
             if wnid not in classes():
                 continue
-            if match:
-                own = [entry]
-            else:
-                own = sorted(file for file in entry.iterdir() if _is_image(file)) if entry.is_dir() else []
+            inside = entry.iterdir() if entry.is_dir() else ()
+            images = [file for file in inside if file.suffix.lower() in ENDS and not file.name.startswith("._")]
+            files = [entry] if match else sorted(images)
             place = spellings.get(folder.name, "") if folder != path else ""
-            if own and origin.setdefault(wnid, place) != place:
+            if files and origin.setdefault(wnid, place) != place:
                 expected = "splits of different classes"
                 got = f"a supervised split: {wnid} is in {origin[wnid] or path.name} and in {place or path.name}"
-                raise bad_input(str(path), expected, got, "give the few-shot copy: 64, 16 and 20 classes")
-            if own:
-                held.setdefault(wnid, []).extend(own)
-            if own and first:
+                raise not_imported(path, expected, got, "give the few-shot copy: 64, 16 and 20 classes")
+            if files:
+                held.setdefault(wnid, []).extend(files)
+            if files and first:
                 return held
-    for wnid, own in held.items():
-        if other := next((file for file in own if (wnid_in(file.name) or wnid) != wnid), None):
+    for wnid, files in held.items():
+        if other := next((file for file in files if (wnid_in(file.name) or wnid) != wnid), None):
             do = "put each image into the folder of its class"
-            raise bad_input(str(other), f"an image of {wnid}, as its folder says", f"one of {wnid_in(other.name)}", do)
-        if again := named_twice(file.name for file in own):
-            places = " and ".join(str(file) for file in own if file.stem.lower() == Path(again).stem.lower())
-            raise bad_input(str(path), f"each image of {wnid} once", places, "take one of them away")
+            raise not_imported(other, f"an image of {wnid}, as its folder says", f"one of {wnid_in(other.name)}", do)
+        if again := named_twice(file.name for file in files):
+            places = " and ".join(str(file) for file in files if file.stem.lower() == Path(again).stem.lower())
+            raise not_imported(path, f"each image of {wnid} once", places, "take one of them away")
     return held
 
 
-def _is_image(file: Path) -> bool:
-    return file.suffix.lower() in ENDS and not file.name.startswith("._")
-
-
-def _read(wnid: str, files: Sequence[Path]) -> Iterator[tuple[bytes, str]]:
+def read_files(wnid: str, files: Sequence[Path]) -> Iterator[tuple[bytes, str]]:
+    """The bytes of each file, and where it lies."""
     for file in files:
         try:
             yield file.read_bytes(), str(file)
         except OSError as error:
-            raise bad_input(str(file), "a file that can be read", error.strerror, "nothing was imported") from None
+            raise not_imported(file, "a file that can be read", error.strerror, "get it again") from None

@@ -214,7 +214,7 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
     """Arrays, and what is said about them."""
     if not path.exists():
         return None
-    fault = fault_of(path)
+    fault = fault_of(path, kind="zip")
     try:
         if fault is None:
             with np.load(path, allow_pickle=False) as file:

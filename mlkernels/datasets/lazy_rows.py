@@ -1,4 +1,4 @@
-"""Arrays in .npy files that are opened at once and read in rows, when an episode asks for them."""
+"""Images whose rows are read when an episode asks for them: of .npy files, some rows of others, quarter turns."""
 
 from __future__ import annotations
 
@@ -13,6 +13,20 @@ import numpy as np
 from mlkernels.errors import bad_input
 
 CHUNK = 256  # images that are held at a time
+
+
+def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
+    """Shape and type of the array in an opened .npy file, which is then at its first row.
+
+    Raises:
+        ValueError: no such file, or an array in Fortran's order.
+    """
+    version = np.lib.format.read_magic(file)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, fortran, dtype = read(file)
+    if fortran:
+        raise ValueError("an array in Fortran's order")
+    return tuple(shape), dtype
 
 
 class Mapped:
@@ -35,11 +49,9 @@ class Mapped:
         self._path = path
         try:
             with open(path, "rb") as file:
-                version = np.lib.format.read_magic(file)
-                read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-                found, fortran, kind = read(file)
-                if (tuple(found), fortran, kind) != (tuple(shape), False, np.dtype(dtype)):
-                    raise ValueError(f"{kind} {list(found)}")
+                held, kind = npy_header(file)
+                if (held, kind) != (tuple(shape), np.dtype(dtype)):
+                    raise ValueError(f"{kind} {list(held)}")
                 self._start = file.tell()
                 pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 self.array = np.frombuffer(pages, dtype, int(np.prod(shape)), self._start).reshape(shape)
@@ -67,73 +79,73 @@ class Mapped:
                 done, place = done + count, place + count
 
 
-class Joined:
-    """Mapped arrays end to end as one; only the rows that are asked for are read."""
+class LazyRows:
+    """An array-like of images `[N, ...]`; what inherits from it says in `__getitem__` how rows are read."""
 
-    def __init__(self, maps: Sequence[Mapped]):
-        self._maps = tuple(maps)
-        self._ends = np.cumsum([len(part.array) for part in self._maps])
-        first = self._maps[0].array
-        self.dtype = first.dtype
-        self.shape = (int(self._ends[-1]), *first.shape[1:])
-        self.ndim = first.ndim
+    def __init__(self, dtype: np.dtype, shape: tuple[int, ...]):
+        self.dtype, self.shape, self.ndim = dtype, shape, len(shape)
 
     def __len__(self) -> int:
         return self.shape[0]
 
+    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
+        return np.asarray(self[:], dtype=dtype)
+
+
+class Joined(LazyRows):
+    """Mapped arrays end to end as one."""
+
+    def __init__(self, maps: Sequence[Mapped]):
+        self._maps = tuple(maps)
+        self._ends = np.cumsum([len(mapped.array) for mapped in self._maps])
+        first = self._maps[0].array
+        super().__init__(first.dtype, (int(self._ends[-1]), *first.shape[1:]))
+        self._numbers = np.arange(len(self))
+
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
-        rows = _rows(index, len(self))
+        rows = self._numbers[index]  # NumPy's own rules, whatever the index is
         flat = np.atleast_1d(rows).ravel()
         out = np.empty((len(flat), *self.shape[1:]), self.dtype)
         which = np.searchsorted(self._ends, flat, side="right")
         for number in np.unique(which):
-            part, chosen = self._maps[number], which == number
-            first = self._ends[number] - len(part.array)
+            mapped, chosen = self._maps[number], which == number
+            first = self._ends[number] - len(mapped.array)
             if chosen.all():  # the usual case: an episode is of one split
-                part.read(flat - first, out)
+                mapped.read(flat - first, out)
             else:
-                own = np.empty((int(chosen.sum()), *self.shape[1:]), self.dtype)
-                part.read(flat[chosen] - first, own)
-                out[chosen] = own
+                images = np.empty((int(chosen.sum()), *self.shape[1:]), self.dtype)
+                mapped.read(flat[chosen] - first, images)
+                out[chosen] = images
         return out.reshape(*rows.shape, *self.shape[1:])
 
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
 
-
-class Chosen:
-    """Some rows of an array or array-like as if they were all of it; read when they are asked for."""
+class Chosen(LazyRows):
+    """Some rows of an array or array-like as if they were all of it."""
 
     def __init__(self, images, rows: np.ndarray):
         self._images, self._chosen = images, rows
-        self.dtype = images.dtype
-        self.shape = (len(rows), *images.shape[1:])
-        self.ndim = len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
+        super().__init__(images.dtype, (len(rows), *images.shape[1:]))
 
     def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
         return self._images[self._chosen[index]]
 
-    def __array__(self, dtype: np.dtype | None = None, copy: bool | None = None) -> np.ndarray:
-        return np.asarray(self[:], dtype=dtype)
 
+class Turned(LazyRows):
+    """`images` and their quarter turns: rows `t*N` to `(t+1)*N` are turned t times.
 
-def _rows(index: int | slice | np.ndarray, count: int) -> np.ndarray:
-    """What an index means, as row numbers from 0."""
-    if isinstance(index, slice):
-        return np.arange(*index.indices(count))
-    rows = np.asarray(index)
-    if rows.dtype == bool:
-        if rows.shape != (count,):
-            raise IndexError(f"a mask of shape {list(rows.shape)} for {count} images")
-        return np.flatnonzero(rows)
-    if rows.size == 0:
-        rows = rows.astype(np.intp)
-    if rows.dtype.kind not in "iu":
-        raise IndexError(f"an index of type {rows.dtype}")
-    outside = (rows < -count) | (rows >= count)
-    if outside.any():
-        raise IndexError(f"row {rows[outside].ravel()[0]} of {count} images")
-    return np.where(rows < 0, rows + count, rows)
+    Turns go anticlockwise. A turned character is a new class: whole classes are turned, never single drawings.
+    """
+
+    def __init__(self, images: np.ndarray):
+        self._images = images
+        super().__init__(images.dtype, (4 * len(images), *images.shape[1:]))
+
+    def __getitem__(self, index: int | slice | np.ndarray) -> np.ndarray:
+        turns, rows = np.divmod(np.arange(len(self))[index], len(self._images))
+        if rows.ndim == 0:
+            return np.rot90(self._images[rows], turns)
+        out = np.array(self._images[rows])
+        for turn in (1, 2, 3):
+            chosen = turns == turn
+            out[chosen] = np.rot90(out[chosen], turn, axes=(-3, -2))
+        return out

@@ -11,7 +11,7 @@ from collections import Counter
 import numpy as np
 
 from mlkernels.datasets.dataset import Dataset
-from mlkernels.datasets.mapped import CHUNK
+from mlkernels.datasets.lazy_rows import CHUNK
 
 
 def sets_of_equal(dataset: Dataset) -> list[np.ndarray]:

@@ -1,10 +1,13 @@
-"""Images of every mode that Pillow reports as 8-bit RGB, or a refusal that names the mode: no value is guessed."""
+"""Image files as 8-bit RGB, whatever mode Pillow reports, or a refusal that names the mode: no value is guessed."""
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+
+from mlkernels.errors import bad_input
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +44,7 @@ def as_rgb(image: Image) -> Image:
         (0, 255, 255)
         >>> as_rgb(Image.new("F", (1, 1), 0.5))
         Traceback (most recent call last):
-        mlkernels.datasets.importing.modes.OtherPixels: mode F, which does not say what is white
+        mlkernels.datasets.decoding.OtherPixels: mode F, which does not say what is white
     """
     from PIL import Image
 
@@ -58,6 +61,33 @@ def as_rgb(image: Image) -> Image:
         why = "whose colours are not converted" if mode == "LAB" else "which does not say what is white"
         raise OtherPixels(f"mode {mode}, {why}")
     return image.convert("RGB")
+
+
+def decode(data: bytes, side: int, where: str) -> np.ndarray:
+    """An image file as uint8 `[side, side, 3]`, squashed to a square where it is none.
+
+    Each pixel is the mean of the area that it covers (Pillow's BOX, OpenCV's INTER_AREA); small images are enlarged
+    linearly. An image that has the size already is taken as it is. 16-bit grey is scaled to 8 bits.
+
+    Raises:
+        InputError: no image, one that is cut short, or pixels whose 8-bit value is not known (`as_rgb` says which); it
+            says which image by `where`.
+    """
+    from PIL import Image
+
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            picture = as_rgb(image)
+            if picture.size != (side, side):
+                smaller = min(picture.size) >= side
+                picture = picture.resize((side, side), Image.Resampling.BOX if smaller else Image.Resampling.BILINEAR)
+            return np.asarray(picture)
+    except OtherPixels as error:
+        do = "nothing was imported; save it as 8-bit RGB"
+        raise bad_input(where, "an image of 8 bits, or a PNG of 16-bit grey", error, do) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        got = "an empty file" if not data else f"{str(error).partition(chr(10))[0][:80] or type(error).__name__}"
+        raise bad_input(where, "an image", got, "nothing was imported; get it again") from None
 
 
 def _refuse_transparent(mode: str, pixels: np.ndarray) -> None:
