@@ -227,7 +227,7 @@ def test_several_folders_are_read_like_path(cache, tmp_path, monkeypatch):
     monkeypatch.setenv(folders.VARIABLE, os.pathsep.join(["", str(one), f" {two} ", ""]))
     assert folders.named_folders() == [one, two]
     assert folders.find("everywhere", "second", "cached") == [one / "everywhere", two / "second", cache / "cached"]
-    assert folders.find("everywhere", "nowhere") is None
+    assert folders.find("everywhere", "nowhere") == []
     monkeypatch.setenv(folders.VARIABLE, "~")
     assert folders.named_folders() == [Path.home()]
     monkeypatch.setenv(folders.VARIABLE, str(tmp_path / "nowhere"))

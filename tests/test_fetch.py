@@ -16,6 +16,7 @@ import pytest
 from mlkernels.datasets import folders
 from mlkernels.datasets.fetch import fetch
 from mlkernels.errors import InputError
+from mlkernels.support.files import alone
 
 DATA = np.random.default_rng(0).bytes(400_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -173,11 +174,12 @@ def test_a_full_disk_leaves_nothing(server, path, monkeypatch):
 
 
 def test_two_processes_do_not_write_one_file(server, path):
-    fcntl = pytest.importorskip("fcntl")
-    path.parent.mkdir()
-    with open(path.with_name("data.bin.part"), "ab") as other:
-        fcntl.flock(other, fcntl.LOCK_EX)
-        with pytest.raises(InputError, match="one process at a time, got another that downloads it"):
-            fetch(server[1], path, SHA256)
+    pytest.importorskip("fcntl")
+    with (
+        alone(path.parent, "data.bin.part"),
+        pytest.raises(InputError, match=r"one process at a time, got process \d+"),
+    ):
+        fetch(server[1], path, SHA256)
+    assert names(path) == []
     fetch(server[1], path, SHA256)
     assert path.read_bytes() == DATA

@@ -13,8 +13,8 @@ import numpy as np
 from mlkernels.datasets import folders
 from mlkernels.datasets.cifar_classes import CLASSES, SUPERCLASS_OF, SUPERCLASSES, split_classes
 from mlkernels.datasets.dataset import Dataset, pixel_statistics
-from mlkernels.datasets.importing.reading import check_images, complete, files_by_split, holds, whole_labels
-from mlkernels.datasets.importing.recipe import SPLITS, Download, Expected, Part, Recipe, not_imported
+from mlkernels.datasets.importing.reading import Names, check_images, complete, files_by_split, holds, whole_labels
+from mlkernels.datasets.importing.recipe import SPLITS, Download, Expected, Form, Part, Recipe, not_imported
 from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.safe_pickle import reader
 from mlkernels.datasets.safe_pickle.stored import pieces_of
@@ -24,47 +24,12 @@ SMALL = "cifar100_120percls.npz"  # 120 images of each class, lossless
 OFFICIAL = ("train", "test", "meta")
 FOLDER = "cifar-100-python"
 READY = {"cifar_fs": "CIFAR_FS_{}.pickle", "fc100": "FC100_{}.pickle"}
-FORMS = {
-    "official": f"the official CIFAR-100 ({FOLDER})",
-    "ready": "one pickle a split, as MetaOptNet gives them",
-    "small": f"120 images a class of CIFAR-100 ({SMALL})",
-}
 SHAPE = (32, 32, 3)
-
-
-def recognise(name: str, path: Path) -> str | None:
-    """The form that lies at a path, which is a folder or one of its files: one of `FORMS`, or None."""
-    if _official_folder(path) is not None:
-        return "official"
-    if holds(path, _ready_names(name)):
-        return "ready"
-    return "small" if path.name == SMALL and path.is_file() else None  # a part is never taken from a folder unasked
-
-
-def splits_of(name: str, path: Path, form: str) -> dict[str, Part]:
-    """The splits as a form has them, each class with all of its images: CIFAR-100's own train and test set together."""
-    notes = ()
-    if form == "ready":
-        names = _ready_names(name)
-        files = complete(files_by_split(path, names), names, path)
-        return {split: _ready(name, split, files[split]) for split in SPLITS}
-    if form == "small":
-        small, fine = _read_small(path)
-        images, files, notes = partial(pieces_of, small, CHUNK), (path,), ("This copy holds a part of CIFAR-100.",)
-    else:
-        images, fine, files = _read_official(_official_folder(path))
-    found = {}
-    for split, names in split_classes(name).items():
-        place = np.full(len(CLASSES), -1)
-        place[[CLASSES.index(one) for one in names]] = np.arange(len(names))
-        found[split] = Part(names, place[fine], images, files=files, notes=notes)
-    return found
 
 
 def small() -> Path | None:
     """The npz with 120 images a class, where it lies in a folder that is read; `load_small` opens it as it is."""
-    found = folders.find(SMALL)
-    return found[0] if found else None
+    return next(iter(folders.find(SMALL)), None)
 
 
 def load_small(name: str, path: Path) -> Dataset:
@@ -101,9 +66,9 @@ def _official_folder(path: Path) -> Path | None:
     return next((one for one in places if sum((one / file).is_file() for file in OFFICIAL) >= 2), None)
 
 
-def _read_official(folder: Path) -> tuple[Callable[[], Iterator[np.ndarray]], np.ndarray, tuple[Path, ...]]:
-    """Images, classes and files of CIFAR-100: its train set, then its test set."""
-    names = {file: (file,) for file in OFFICIAL}
+def _official(name: str, path: Path) -> dict[str, Part]:
+    """Each class with all of its images: CIFAR-100's own train set, then its test set."""
+    names, folder = {file: (file,) for file in OFFICIAL}, _official_folder(path)
     files = complete(files_by_split(folder, names), names, folder)
     _check_meta(files["meta"])
     labels, held = [], []
@@ -125,7 +90,17 @@ def _read_official(folder: Path) -> tuple[Callable[[], Iterator[np.ndarray]], np
         for piece in chain.from_iterable(pieces_of(data, CHUNK) for _, data, _ in held):
             yield piece.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
 
-    return images, np.concatenate(labels), tuple(files[file] for file in OFFICIAL)
+    return _divided(name, np.concatenate(labels), images, files=[files[file] for file in OFFICIAL])
+
+
+def _divided(name: str, fine: np.ndarray, images: Callable[[], Iterator[np.ndarray]], **about) -> dict[str, Part]:
+    """The classes of CIFAR-100 by split."""
+    parts = {}
+    for split, names in split_classes(name).items():
+        place = np.full(len(CLASSES), -1)
+        place[[CLASSES.index(one) for one in names]] = np.arange(len(names))
+        parts[split] = Part(names, place[fine], images, **about)
+    return parts
 
 
 def _check_meta(file: Path) -> None:
@@ -163,11 +138,18 @@ def _read_small(file: Path) -> tuple[np.ndarray, np.ndarray]:
     return arrays["images"], labels
 
 
-def _ready_names(name: str) -> dict[str, tuple[str]]:
-    return {split: (READY[name].format(split),) for split in SPLITS}
+def _small(name: str, path: Path) -> dict[str, Part]:
+    images, fine = _read_small(path)
+    notes = ("This copy holds a part of CIFAR-100.",)
+    return _divided(name, fine, partial(pieces_of, images, CHUNK), files=(path,), notes=notes)
 
 
-def _ready(name: str, split: str, file: Path) -> Part:
+def _ready(name: str, names_of: Names, path: Path) -> dict[str, Part]:
+    files = complete(files_by_split(path, names_of), names_of, path)
+    return {split: _ready_split(name, split, file) for split, file in files.items()}
+
+
+def _ready_split(name: str, split: str, file: Path) -> Part:
     """A split from its own pickle, whose labels are any numbers: CIFAR-100's, where they are those of the split."""
     content = reader.load(file, lazy=True)
     data, labels = (reader.get(content, key, file) for key in ("data", "labels"))
@@ -181,15 +163,26 @@ def _ready(name: str, split: str, file: Path) -> Part:
 
 
 def _recipe(name: str, classes: tuple[int, int, int], mean: tuple[float, float, float]) -> Recipe:
+    ready = {split: (READY[name].format(split),) for split in SPLITS}
     return Recipe(
         name=name,
         licence=LICENCE,
         restricted=False,
         disk=60000 * 3072,
         expected=Expected(dict(zip(SPLITS, classes, strict=True)), SHAPE, images=600, means={"train": mean}),
-        recognise=partial(recognise, name),
-        splits_of=partial(splits_of, name),
-        forms=FORMS,
+        forms={
+            "official": Form(f"the official CIFAR-100 ({FOLDER})", _official_folder, partial(_official, name)),
+            "ready": Form(
+                "one pickle a split, as MetaOptNet gives them",
+                partial(holds, names=ready),
+                partial(_ready, name, ready),
+            ),
+            "small": Form(  # a part, and so never taken from a folder unasked
+                f"120 images a class of CIFAR-100 ({SMALL})",
+                lambda path: path.name == SMALL and path.is_file(),
+                partial(_small, name),
+            ),
+        },
         downloads=(
             Download(
                 "https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",

@@ -8,7 +8,7 @@ from pathlib import Path
 from mlkernels.datasets.folders import VARIABLE, reject
 from mlkernels.errors import bad_input
 from mlkernels.support.file_faults import fault_of, kind_of
-from mlkernels.support.files import not_written
+from mlkernels.support.files import alone, not_written
 
 
 def fetch(url: str, path: Path, sha256: str | None) -> None:
@@ -27,15 +27,15 @@ def fetch(url: str, path: Path, sha256: str | None) -> None:
     """
     part = path.with_name(f"{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        resumed = part.exists() and part.stat().st_size > 0
-        _download(url, part, path.parent)
-        wrong = fault_of(part, sha256, kind_of(path.name))
-        if wrong and resumed:  # the file on the server may have changed between the two halves
-            part.unlink()
-            _download(url, part, path.parent)
+        with alone(part.parent, part.name):
+            resumed = part.exists() and part.stat().st_size > 0
+            _download(url, part)
             wrong = fault_of(part, sha256, kind_of(path.name))
-        os.replace(part, path)
+            if wrong and resumed:  # the file on the server may have changed between the two halves
+                part.unlink()
+                _download(url, part)
+                wrong = fault_of(part, sha256, kind_of(path.name))
+            os.replace(part, path)
     except OSError as error:
         part.unlink(missing_ok=True)  # a full disk is left as it was
         raise not_written(path, error) from error
@@ -43,14 +43,12 @@ def fetch(url: str, path: Path, sha256: str | None) -> None:
         raise reject(path, f"the file of {url}", wrong)
 
 
-def _download(url: str, part: Path, folder: Path) -> None:
+def _download(url: str, part: Path) -> None:
     """Fetch what is missing of `part`; an `InputError` says why the network did not give it."""
     import pooch
     import requests
 
     with open(part, "ab") as file:
-        if not _alone(file):
-            raise bad_input(str(part), "one process at a time", "another that downloads it", "wait until it is done")
         have = file.tell()
 
         def answered(response, *_, **__) -> None:
@@ -73,7 +71,7 @@ def _download(url: str, part: Path, folder: Path) -> None:
             if status == 416 and have:  # nothing lies beyond what is here: `fault_of` will say whether it is the file
                 return
             said = f"HTTP {status}" if status is not None else type(error).__name__
-            do = f"without a network, put that file into {folder} or into a folder that {VARIABLE} names"
+            do = f"without a network, put that file into {part.parent} or into a folder that {VARIABLE} names"
             kept = file.tell()
             if kept:
                 do = f"call again, and the download goes on after the {kept} bytes that are here; {do}"
@@ -81,16 +79,3 @@ def _download(url: str, part: Path, folder: Path) -> None:
     if not part.stat().st_size:
         part.unlink()
     raise failure
-
-
-def _alone(file) -> bool:
-    """Whether no other process downloads to this file; the lock ends with the process, however it ends."""
-    try:
-        import fcntl
-    except ImportError:  # Windows, where a file that is open cannot be replaced anyway
-        return True
-    try:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True

@@ -93,11 +93,11 @@ def _read_mark(folder: Path) -> dict | None:
         return None
 
 
-def find(*names: str) -> list[Path] | None:
-    """The files of these names, each from the first folder that has it; None unless all are found."""
+def find(*names: str) -> list[Path]:
+    """The files of these names, each from the first folder that has it; an empty list unless all are there."""
     places = folders()
     found = [next((folder / name for folder in places if (folder / name).is_file()), None) for name in names]
-    return None if None in found else found
+    return [] if None in found else found
 
 
 def find_folder(name: str) -> Path | None:

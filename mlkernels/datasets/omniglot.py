@@ -62,7 +62,7 @@ def available() -> str | None:
 
 def files() -> list[Path]:
     """The files that `load` would read: the prepared one, or both official zips; none where it would download."""
-    return folders.find(PREPARED) or folders.find(*OFFICIAL.sha256) or []
+    return folders.find(PREPARED) or folders.find(*OFFICIAL.sha256)
 
 
 def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = True) -> Dataset:

@@ -6,6 +6,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from mlkernels.datasets.importing.reading import (
     is_blue_first,
     whole_labels,
 )
-from mlkernels.datasets.importing.recipe import SPLITS, Expected, Part, Recipe, not_imported
+from mlkernels.datasets.importing.recipe import SPLITS, Expected, Form, Part, Recipe, not_imported
 from mlkernels.datasets.lazy_rows import CHUNK, npy_header
 from mlkernels.datasets.miniimagenet.recipe import LICENCE
 from mlkernels.datasets.safe_pickle import reader
@@ -29,25 +30,16 @@ from mlkernels.support.file_faults import fault_of
 
 PREFIXES = ("", "tiered-imagenet-")
 SHAPE = (84, 84, 3)
-FORMS = {
-    "png": "the pickles of few-shot-ssl ({train,val,test}_images_png.pkl and _labels.pkl)",
-    "npz": "the npz files of MetaOptNet and RFS ({train,val,test}_images.npz and _labels.pkl)",
-}
 IMAGES = {"png": "{}_images_png.pkl", "npz": "{}_images.npz"}
 LABELS = "{}_labels.pkl"
 
 
-def recognise(path: Path) -> str | None:
-    """Which of `FORMS` lies at a path: a folder, or one of its files."""
-    for form in FORMS:
-        images, labels = _names(IMAGES[form]), _names(LABELS)
-        if holds(folder_of(path), images) and (holds(path, images) or holds(path, labels)):
-            return form
-    return None
+def _lies_at(form: str, path: Path) -> bool:
+    images, labels = _names(IMAGES[form]), _names(LABELS)
+    return holds(folder_of(path), images) and (holds(path, images) or holds(path, labels))
 
 
-def splits_of(path: Path, form: str) -> dict[str, Part]:
-    """The splits of tieredImageNet as they lie at a path in one of `FORMS`."""
+def _splits_of(form: str, path: Path) -> dict[str, Part]:
     images, labels = (
         complete(files_by_split(path, names), names, path) for names in (_names(IMAGES[form]), _names(LABELS))
     )
@@ -158,9 +150,13 @@ RECIPES = {
             means={"train": (0.47, 0.45, 0.40)},  # "about": the tolerance makes up for it
             tolerance=0.04,
         ),
-        recognise=recognise,
-        splits_of=splits_of,
-        forms=FORMS,
+        forms={
+            form: Form(words, partial(_lies_at, form), partial(_splits_of, form))
+            for form, words in (
+                ("png", "the pickles of few-shot-ssl ({train,val,test}_images_png.pkl and _labels.pkl)"),
+                ("npz", "the npz files of MetaOptNet and RFS ({train,val,test}_images.npz and _labels.pkl)"),
+            )
+        },
         where="github.com/renmengye/few-shot-ssl-public (tiered-imagenet.tar, 12.9 GB) or zenodo.org/record/7978538",
         wants=(".pkl", ".npz", ".txt"),
     )

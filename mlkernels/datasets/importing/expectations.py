@@ -7,7 +7,7 @@ from itertools import combinations
 
 import numpy as np
 
-from mlkernels.datasets.importing.image_names import named_twice
+from mlkernels.datasets.importing.reading import named_twice
 from mlkernels.datasets.importing.recipe import Expected, Part, not_imported
 
 _NEW_CLASSES = "give another copy; few-shot learning needs new classes in val and test"

@@ -69,7 +69,7 @@ def get(
     target = folder / recipe.name
     with ExitStack() as stack:
         place, form = _understood(recipe, source, target, stack, say)
-        say(f"{source}: {recipe.forms[form]}")
+        say(f"{source}: {recipe.forms[form].words}")
         parts = recipe.splits_of(place, form)
         notes = check_labels(recipe.expected, parts, str(source))
         total = sum(int(part.counts.sum()) for part in parts.values())
@@ -86,7 +86,7 @@ def get(
             source=str(source.resolve()),
             sources=(source,) if place != source else (),
             licence=recipe.licence,
-            form=recipe.forms[form],
+            form=recipe.forms[form].words,
             accepted=recipe.restricted,
             notes=notes,
             check=partial(check_pixels, recipe.expected),
@@ -168,7 +168,6 @@ def _check_download(path: Path, download: Download) -> None:
 
 def _check_known(recipe: Recipe, source: Path) -> None:
     """It is a form of the dataset or an archive, or an `InputError` says what it is."""
-    known = "; ".join(recipe.forms.values())
     if not source.exists():
         raise bad_input(str(source), "a file or folder", "nothing of that name", "correct the path after --from")
     if recipe.recognise(source) is not None or is_archive(source):
@@ -176,8 +175,9 @@ def _check_known(recipe: Recipe, source: Path) -> None:
     if source.is_dir():
         archives = [file.name for file in sorted(source.iterdir()) if is_archive(file)]
         do = f"give one of its archives: --from {source / archives[0]}" if archives else "give the folder of such files"
-        raise bad_input(str(source), known, "a folder with none of these", do)
-    raise not_imported(source, known, fault_of(source) or "a file of another kind", "give such a copy")
+        raise bad_input(str(source), recipe.forms_in_words(), "a folder with none of these", do)
+    fault = fault_of(source) or "a file of another kind"
+    raise not_imported(source, recipe.forms_in_words(), fault, "give such a copy")
 
 
 def _understood(recipe: Recipe, source: Path, target: Path, stack: ExitStack, say) -> tuple[Path, str]:
@@ -193,6 +193,6 @@ def _understood(recipe: Recipe, source: Path, target: Path, stack: ExitStack, sa
         inner = [entry for entry in place.iterdir() if entry.is_dir()]
         if len(inner) != 1:
             got = f"an archive with none of these among {count} files"
-            raise not_imported(source, "; ".join(recipe.forms.values()), got)
+            raise not_imported(source, recipe.forms_in_words(), got)
         place = inner[0]
     return place, form

@@ -1,9 +1,10 @@
-"""What recipes share: which files lie in a folder, checks of labels and images, image files, the order of channels."""
+"""What recipes share: which files lie in a folder, checks of labels, images and their names, the order of channels."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import TypeVar
 
 import numpy as np
@@ -14,6 +15,7 @@ from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.safe_pickle.stored import as_array
 
 T = TypeVar("T")
+WNID = re.compile(r"n\d{8}")  # of WordNet, which names the classes of ImageNet
 Names = Mapping[str, Sequence[str]]  # split -> the names that its file may have, the usual one first
 
 
@@ -92,3 +94,32 @@ def decoded(files: Callable[[], Iterator[tuple[bytes, str]]], side: int) -> Call
             yield np.stack(images)
 
     return pieces
+
+
+def wnid_in(name: str) -> str | None:
+    """The wnid that a file's name begins with.
+
+    Example:
+        >>> wnid_in("images/n0153282900000005.jpg"), wnid_in("n01532829_123.JPEG"), wnid_in("5.jpg")
+        ('n01532829', 'n01532829', None)
+    """
+    match = WNID.match(PurePath(name).name)
+    return match and match[0]
+
+
+def named_twice(names: Iterable[str]) -> str | None:
+    """The first name of an image that another has had. Names with a wnid mean one image whatever they end in.
+
+    Example:
+        >>> named_twice(["1.jpg", "1.png", "2.jpg", "1.jpg"])
+        '1.jpg'
+        >>> named_twice(["n0153282900000005.jpg", "n0153282900000005.JPEG"])
+        'n0153282900000005.JPEG'
+    """
+    seen = set()
+    for name in names:
+        key = PurePath(name).stem.lower() if wnid_in(name) else name
+        if key in seen:
+            return name
+        seen.add(key)
+    return None

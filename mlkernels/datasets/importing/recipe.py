@@ -1,13 +1,11 @@
 """What a module says about a dataset that is imported: a `Recipe`. The importer does all the rest.
 
 A module of such datasets (miniimagenet/recipe.py, tieredimagenet.py, cifar.py) holds `RECIPES: dict[str, Recipe]`, by
-name, and the functions that its recipes name:
+name. A recipe lists the forms in which the dataset is passed on; each says whether it lies at a path and reads its
+splits there: labels and class names at once, images only when `Part.chunks` is called.
 
-    recognise(path) -> form or None          looks at names and first bytes only; reads no images
-    splits_of(path, form) -> {split: Part}   reads labels and class names; images only once `Part.chunks` is called
-
-`path` is what the user gave. If it is an archive that `recognise` does not know as it is, then the members that the
-recipe wants are unpacked into a folder of its own, and `recognise` is asked about that folder.
+The path is what the user gave. If it is an archive that is no form as it is, then the members that the recipe wants are
+unpacked into a folder of its own, and the forms are asked about that folder.
 """
 
 from __future__ import annotations
@@ -107,6 +105,21 @@ class Download:
 
 
 @dataclass(frozen=True)
+class Form:
+    """A form in which a dataset is passed on.
+
+    Args:
+        words: what it is, for messages.
+        lies_at: path -> whether it lies there; looks at names and first bytes only.
+        splits_of: path -> split -> `Part`. Raises an `InputError` for what is damaged or incomplete.
+    """
+
+    words: str
+    lies_at: Callable[[Path], object]
+    splits_of: Callable[[Path], Mapping[str, Part]]
+
+
+@dataclass(frozen=True)
 class Recipe:
     """A dataset that is imported.
 
@@ -116,9 +129,7 @@ class Recipe:
         restricted: whether they must be accepted before it is imported.
         disk: bytes of its prepared form, about.
         expected: of a complete copy.
-        recognise: path -> the form that lies there, or None.
-        splits_of: path, form -> split -> `Part`. Raises an `InputError` for what is damaged or incomplete.
-        forms: form -> what it is in words, for messages.
+        forms: name -> `Form`; the first that lies at a path is taken.
         downloads: files to fetch where the user gives no copy; empty where no trusted address is known.
         where: where to get a copy, for the error where there is no download.
         wants: how names of an archive's members end that are unpacked, in small letters; "/" stands before each name.
@@ -129,12 +140,23 @@ class Recipe:
     restricted: bool
     disk: int
     expected: Expected
-    recognise: Callable[[Path], str | None]
-    splits_of: Callable[[Path, str], Mapping[str, Part]]
-    forms: Mapping[str, str]
+    forms: Mapping[str, Form]
     downloads: tuple[Download, ...] = ()
     where: str = ""
     wants: tuple[str, ...] = ("",)
+
+    def forms_in_words(self) -> str:
+        """All forms, for messages."""
+        return "; ".join(form.words for form in self.forms.values())
+
+    def recognise(self, path: Path) -> str | None:
+        """The name of the form that lies at a path, or None."""
+        return next((name for name, form in self.forms.items() if form.lies_at(path)), None)
+
+    def splits_of(self, path: Path, form: str) -> dict[str, Part]:
+        """The splits that lie at a path in a form, the training split first."""
+        parts = self.forms[form].splits_of(path)
+        return {split: parts[split] for split in SPLITS if split in parts}
 
 
 def not_imported(where: object, expected: object, got: object, do: str = "give another copy") -> InputError:

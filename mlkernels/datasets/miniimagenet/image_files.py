@@ -9,8 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkernels.datasets.importing.image_names import named_twice, wnid_in
-from mlkernels.datasets.importing.reading import decoded, folder_of
+from mlkernels.datasets.importing.reading import decoded, folder_of, named_twice, wnid_in
 from mlkernels.datasets.importing.recipe import SPLITS, Part, not_imported
 from mlkernels.datasets.miniimagenet.classes import SPELLINGS, classes
 

@@ -10,8 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkernels.datasets.importing.image_names import WNID, named_twice, wnid_in
-from mlkernels.datasets.importing.reading import complete, decoded, folder_of
+from mlkernels.datasets.importing.reading import WNID, complete, decoded, folder_of, named_twice, wnid_in
 from mlkernels.datasets.importing.recipe import SPLITS, Part, not_imported
 from mlkernels.datasets.miniimagenet.classes import SPELLINGS, classes
 from mlkernels.datasets.miniimagenet.image_files import SIDE

@@ -3,43 +3,35 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 
 from mlkernels.datasets.importing.reading import holds
-from mlkernels.datasets.importing.recipe import SPLITS, Download, Expected, Part, Recipe
+from mlkernels.datasets.importing.recipe import Download, Expected, Form, Recipe
 from mlkernels.datasets.miniimagenet import ilsvrc, image_files, parquet, pickles
 from mlkernels.datasets.miniimagenet.pickles import CACHE
 
 LICENCE = "ImageNet's terms: non-commercial research and education only (image-net.org/download)"
-FORMS = {
-    "cache": "the cache pickles (mini-imagenet-cache-train.pkl, -val or -validation, -test)",
-    "category": "the category-split pickles (miniImageNet_category_split_train_phase_train.pickle, val, test)",
-    "parquet": "parquet files (train-*.parquet, validation-*, test-*)",
-    "images": "image files, in folders by class or named by class, with the split's CSV files or without",
-    "ilsvrc": "the training images of ILSVRC 2012, in folders or tar files by class",
-}
 ZENODO = "https://zenodo.org/record/7978538/files/"
-
-
-READERS = {  # form -> whether it lies at a path, and what reads it there
-    "cache": (partial(holds, names=pickles.CACHE_NAMES), pickles.cache),
-    "category": (partial(holds, names=pickles.CATEGORY_NAMES), pickles.category),
-    "parquet": (parquet.files_at, parquet.splits_of),
-    "ilsvrc": (ilsvrc.lies_at, ilsvrc.splits_of),
-    "images": (image_files.lie_at, image_files.splits_of),
+FORMS = {
+    "cache": Form(
+        "the cache pickles (mini-imagenet-cache-train.pkl, -val or -validation, -test)",
+        partial(holds, names=pickles.CACHE_NAMES),
+        pickles.cache,
+    ),
+    "category": Form(
+        "the category-split pickles (miniImageNet_category_split_train_phase_train.pickle, val, test)",
+        partial(holds, names=pickles.CATEGORY_NAMES),
+        pickles.category,
+    ),
+    "parquet": Form("parquet files (train-*.parquet, validation-*, test-*)", parquet.files_at, parquet.splits_of),
+    "ilsvrc": Form(
+        "the training images of ILSVRC 2012, in folders or tar files by class", ilsvrc.lies_at, ilsvrc.splits_of
+    ),
+    "images": Form(
+        "image files, in folders by class or named by class, with the split's CSV files or without",
+        image_files.lie_at,
+        image_files.splits_of,
+    ),
 }
-
-
-def recognise(path: Path) -> str | None:
-    """Which of `FORMS` lies at a path: a folder, one of its files, or ILSVRC's tar file."""
-    return next((form for form, (lies_at, _) in READERS.items() if lies_at(path)), None)
-
-
-def splits_of(path: Path, form: str) -> dict[str, Part]:
-    """The splits of miniImageNet as they lie at a path in one of `FORMS`."""
-    parts = READERS[form][1](path)
-    return {split: parts[split] for split in SPLITS if split in parts}
-
 
 RECIPES = {
     "miniimagenet": Recipe(
@@ -53,8 +45,6 @@ RECIPES = {
             images=600,
             means={"train": (0.472, 0.453, 0.410), "val": (0.4746, 0.4670, 0.4360), "test": (0.4748, 0.4268, 0.3709)},
         ),
-        recognise=recognise,
-        splits_of=splits_of,
         forms=FORMS,
         downloads=tuple(  # Zenodo's checksums are not known to us: what comes is checked by its contents
             Download(f"{ZENODO}{CACHE.format(name)}", CACHE.format(name)) for name in ("train", "validation", "test")
