@@ -8,6 +8,7 @@ from importlib import import_module
 from mlkernels.datasets import folders
 from mlkernels.datasets.dataset import Dataset
 from mlkernels.errors import bad_input
+from mlkernels.support.arguments import one_of
 
 __all__ = ["Dataset", "available", "first_available", "load", "names"]
 
@@ -52,7 +53,7 @@ def load(name: str, split: str | None = None, **options) -> Dataset:
         >>> load("glyphs", "test")
         Dataset(glyphs: 50 classes, 1000 images 28x28x1)
     """
-    _known(name)
+    one_of("dataset", name, names(), do="choose one that exists")
     function = import_module(f"mlkernels.datasets.{name}").load if name in MADE else None
     known = inspect.signature(function).parameters if function else {}
     if unknown := [option for option in options if option not in known]:
@@ -77,11 +78,11 @@ def available(name: str) -> str | None:
         >>> available("glyphs")
         'drawn by mlkernels'
     """
-    _known(name)
+    one_of("dataset", name, names(), do="choose one that exists")
     if name in MADE:
         return import_module(f"mlkernels.datasets.{name}").available()
-    found = folders.find_folder(name) or _small(name)
-    return None if found is None else str(found)
+    place = folders.find_folder(name) or _small(name)
+    return place and str(place)
 
 
 def first_available(*choices: str) -> str:
@@ -124,8 +125,3 @@ def _small(name: str):
     """A file that holds a part of the dataset and is read as it is, where the dataset's module knows of one."""
     module = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}")
     return module.small() if hasattr(module, "small") else None
-
-
-def _known(name: str) -> None:
-    if name not in names():
-        raise bad_input("dataset", " or ".join(names()), name, "choose one that exists")

@@ -80,17 +80,17 @@ def get(
             raise bad_input(str(folder), expected, got, do)
         write_prepared(
             target,
-            name=recipe.name,
-            parts=parts,
-            shape=recipe.expected.shape,
-            source=str(source.resolve()),
+            parts,
+            recipe.expected.shape,
             sources=(source,) if place != source else (),
-            licence=recipe.licence,
-            form=recipe.forms[form].words,
-            accepted=recipe.restricted,
             notes=notes,
             check=partial(check_pixels, recipe.expected),
             progress=progress(recipe.name, total),
+            name=recipe.name,
+            source=str(source.resolve()),
+            form=recipe.forms[form].words,
+            licence=recipe.licence,
+            licence_accepted=recipe.restricted,
         )
     return target
 
