@@ -1,4 +1,10 @@
-"""Datasets of few-shot learning by name. Files are found or fetched, checked, and never half-loaded."""
+"""Datasets of few-shot learning by name. Files are found or fetched, checked, and never half-loaded.
+
+dataset.py says what a dataset is once loaded, lazy_rows.py how its images are read; folders.py where files lie and
+fetch.py how they are downloaded. omniglot.py and glyphs.py make their data when it is asked for. miniimagenet/,
+tieredimagenet.py and cifar.py say how to read the copies that people have; importing/ writes them once in the form that
+prepared.py opens. decoding.py and safe_pickle/ read what strangers wrote; fingerprint.py and equal_pixels.py compare.
+"""
 
 from __future__ import annotations
 
@@ -59,9 +65,15 @@ def load(name: str, split: str | None = None, **options) -> Dataset:
     if unknown := [option for option in options if option not in known]:
         expected = " or ".join(["split", *known]) if known else "split alone"
         raise bad_input(f"options of {name}", expected, ", ".join(unknown), "leave out what it does not have")
-    if function is None:
-        return _open(name, split)
-    data = function(**options)
+    if function:
+        data = function(**options)
+    elif folder := folders.find_folder(name):
+        return import_module("mlkernels.datasets.prepared").open_prepared(folder, split)
+    elif path := _small(name):
+        data = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}").load_small(name, path)
+    else:
+        do = f"get it with `mlkernels data get {name}`; data/README.md says what it takes"
+        raise bad_input(name, "a prepared copy", f"none in {folders.where_looked()}", do)
     return data if split is None else data.only(split)
 
 
@@ -106,19 +118,6 @@ def first_available(*choices: str) -> str:
             return name
     do = "add 'glyphs', which is always there, or get one of them: `mlkernels data list`"
     raise bad_input("first_available", "a dataset that is here", " and ".join(choices) or "no name", do)
-
-
-def _open(name: str, split: str | None) -> Dataset:
-    from mlkernels.datasets.prepared import open_prepared
-
-    folder = folders.find_folder(name)
-    if folder is None and (path := _small(name)):
-        data = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}").load_small(name, path)
-        return data if split is None else data.only(split)
-    if folder is None:
-        do = f"get it with `mlkernels data get {name}`; data/README.md says what it takes"
-        raise bad_input(name, "a prepared copy", f"none in {folders.where_looked()}", do)
-    return open_prepared(folder, split)
 
 
 def _small(name: str):

@@ -16,6 +16,7 @@ from typing import ClassVar
 from mlkernels.datasets.safe_pickle.allowed import ALLOWED, CALLS, EmptyArray, Kind, text
 from mlkernels.datasets.safe_pickle.stored import Refused, Stored, StoredArray
 from mlkernels.errors import InputError, bad_input
+from mlkernels.support.file_faults import fault_of
 
 LARGE = 1024  # bytes; what is longer stays in the file
 LINE = 1 << 20  # bytes of a line, in the pickles of protocol 0 that consist of lines
@@ -53,15 +54,10 @@ def load(path: Path, *, lazy: bool = False):
     do = "nothing of it was run or loaded; get the file from its official place"
     damage = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError, OverflowError)
     try:
+        if fault := fault_of(path, kind="any"):
+            raise bad_input(str(path), _EXPECTED, fault, do)
         with open(path, "rb") as file:
-            start = file.read(512).lstrip()
-            if not start:
-                raise bad_input(str(path), _EXPECTED, "an empty file", do)
-            if start.startswith(b"<"):  # which no pickle does
-                raise bad_input(str(path), _EXPECTED, "an HTML page (a server's notice saved in its place)", do)
-            file.seek(0)
-            content = _Reader(file, path).load()
-            return _finished(content, lazy)
+            return _finished(_Reader(file, path).load(), lazy)
     except Refused as error:
         raise bad_input(str(path), _EXPECTED, f"one that asks for {error}", do) from None
     except (EOFError, pickle.UnpicklingError) as error:
