@@ -39,7 +39,7 @@ def make_dataset(counts: list[int]) -> datasets.Dataset:
 
 def test_unknown_names_list_what_exists(cache):
     for function in (datasets.load, datasets.available, datasets.first_available):
-        with pytest.raises(InputError, match=r"dataset: expected omniglot or glyphs or miniimagenet or .*, got cifar"):
+        with pytest.raises(InputError, match=r"dataset: expected omniglot or glyphs or .*, got 'cifar'"):
             function("cifar")
 
 
@@ -81,7 +81,7 @@ def test_images_and_rows_of_a_class():
 def test_splits_of_a_dataset():
     data = make_dataset([3, 1, 4])
     assert data.classes("train").tolist() == [0, 1]
-    with pytest.raises(InputError, match="split: expected train or test, got validation"):
+    with pytest.raises(InputError, match="split: expected train or test, got 'validation'"):
         data.classes("validation")
 
 
@@ -195,7 +195,7 @@ def test_one_split_as_a_dataset():
     assert np.array_equal(test.images_of(0), data.images_of(2))
     assert np.array_equal(train.images_of(1), data.images_of(1))
     assert test.mean == data.mean
-    with pytest.raises(InputError, match="split: expected train or test, got val"):
+    with pytest.raises(InputError, match="split: expected train or test, got 'val'"):
         data.only("val")
     assert repr(datasets.load("glyphs", "val")) == "Dataset(glyphs: 40 classes, 800 images 28x28x1)"
 

@@ -87,7 +87,9 @@ def test_the_files_are_plain_npy_files(folder):
 def test_the_manifest_says_where_it_came_from_and_what_it_is(tmp_path):
     (tmp_path / "source").write_text("abc")
     parts = make_parts(train={"files": (tmp_path / "source",), "notes": ("a note",)}, val={"notes": ("a note",)})
-    manifest = write_prepared(tmp_path / "tiny", parts=parts, form="a form", accepted=True, notes=("first",), **ABOUT)
+    manifest = write_prepared(
+        tmp_path / "tiny", parts=parts, form="a form", licence_accepted=True, notes=("first",), **ABOUT
+    )
     assert manifest == read_manifest(tmp_path / "tiny") == json.loads((tmp_path / "tiny" / "manifest.json").read_text())
     digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
     assert manifest["source_sha256"] == {"source": digest}
@@ -131,7 +133,9 @@ def test_one_split_alone(folder):
     assert data.labels.tolist() == [0] * 5 + [1] * 8
     assert (data.class_names, data.wnids) == (("test 0", "test 1"), ("n40000000", "n40000001"))
     assert np.array_equal(data.mean, open_prepared(folder).mean)  # of the training split
-    with pytest.raises(InputError, match="split: expected train or val or test, got validation; name a split of tiny"):
+    with pytest.raises(
+        InputError, match="split: expected train or val or test, got 'validation'; name a split of tiny"
+    ):
         open_prepared(folder, "validation")
 
 

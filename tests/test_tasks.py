@@ -373,7 +373,7 @@ def test_an_empty_image_stays_empty_at_unit_norm():
     [
         ({"way": 51}, "way: expected at most the 50 classes of glyphs's test split, got 51; ask for 50 or fewer"),
         ({"shot": 6, "queries": 15}, r"shot \+ queries: expected at most the 20 images of class glyph190, got 21"),
-        ({"split": "evaluation"}, "split: expected train or val or test, got evaluation"),
+        ({"split": "evaluation"}, "split: expected train or val or test, got 'evaluation'"),
         ({"way": 0}, "way: expected a whole number of at least 1"),
         ({"shot": 0}, "shot"),
         ({"queries": 0}, "queries"),

@@ -1,4 +1,10 @@
-"""Datasets of few-shot learning by name. Files are found or fetched, checked, and never half-loaded."""
+"""Datasets of few-shot learning by name. Files are found or fetched, checked, and never half-loaded.
+
+dataset.py says what a dataset is once loaded, lazy_rows.py how its images are read; folders.py where files lie and
+fetch.py how they are downloaded. omniglot.py and glyphs.py make their data when it is asked for. miniimagenet/,
+tieredimagenet.py and cifar.py say how to read the copies that people have; importing/ writes them once in the form that
+prepared.py opens. decoding.py and safe_pickle/ read what strangers wrote; fingerprint.py and equal_pixels.py compare.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +14,7 @@ from importlib import import_module
 from mlkernels.datasets import folders
 from mlkernels.datasets.dataset import Dataset
 from mlkernels.errors import bad_input
+from mlkernels.support.arguments import one_of
 
 __all__ = ["Dataset", "available", "first_available", "load", "names"]
 
@@ -52,15 +59,21 @@ def load(name: str, split: str | None = None, **options) -> Dataset:
         >>> load("glyphs", "test")
         Dataset(glyphs: 50 classes, 1000 images 28x28x1)
     """
-    _known(name)
+    one_of("dataset", name, names(), do="choose one that exists")
     function = import_module(f"mlkernels.datasets.{name}").load if name in MADE else None
     known = inspect.signature(function).parameters if function else {}
     if unknown := [option for option in options if option not in known]:
         expected = " or ".join(["split", *known]) if known else "split alone"
         raise bad_input(f"options of {name}", expected, ", ".join(unknown), "leave out what it does not have")
-    if function is None:
-        return _open(name, split)
-    data = function(**options)
+    if function:
+        data = function(**options)
+    elif folder := folders.find_folder(name):
+        return import_module("mlkernels.datasets.prepared").open_prepared(folder, split)
+    elif path := _small(name):
+        data = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}").load_small(name, path)
+    else:
+        do = f"get it with `mlkernels data get {name}`; data/README.md says what it takes"
+        raise bad_input(name, "a prepared copy", f"none in {folders.where_looked()}", do)
     return data if split is None else data.only(split)
 
 
@@ -77,11 +90,11 @@ def available(name: str) -> str | None:
         >>> available("glyphs")
         'drawn by mlkernels'
     """
-    _known(name)
+    one_of("dataset", name, names(), do="choose one that exists")
     if name in MADE:
         return import_module(f"mlkernels.datasets.{name}").available()
-    found = folders.find_folder(name) or _small(name)
-    return None if found is None else str(found)
+    place = folders.find_folder(name) or _small(name)
+    return place and str(place)
 
 
 def first_available(*choices: str) -> str:
@@ -107,25 +120,7 @@ def first_available(*choices: str) -> str:
     raise bad_input("first_available", "a dataset that is here", " and ".join(choices) or "no name", do)
 
 
-def _open(name: str, split: str | None) -> Dataset:
-    from mlkernels.datasets.prepared import open_prepared
-
-    folder = folders.find_folder(name)
-    if folder is None and (path := _small(name)):
-        data = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}").load_small(name, path)
-        return data if split is None else data.only(split)
-    if folder is None:
-        do = f"get it with `mlkernels data get {name}`; data/README.md says what it takes"
-        raise bad_input(name, "a prepared copy", f"none in {folders.where_looked()}", do)
-    return open_prepared(folder, split)
-
-
 def _small(name: str):
     """A file that holds a part of the dataset and is read as it is, where the dataset's module knows of one."""
     module = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}")
     return module.small() if hasattr(module, "small") else None
-
-
-def _known(name: str) -> None:
-    if name not in names():
-        raise bad_input("dataset", " or ".join(names()), name, "choose one that exists")

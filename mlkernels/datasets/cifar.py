@@ -18,6 +18,7 @@ from mlkernels.datasets.importing.recipe import SPLITS, Download, Expected, Form
 from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.safe_pickle import reader
 from mlkernels.datasets.safe_pickle.stored import pieces_of
+from mlkernels.support.words import span
 
 LICENCE = "none stated by its authors (Krizhevsky 2009): research use"
 SMALL = "cifar100_120percls.npz"  # 120 images of each class, lossless
@@ -54,9 +55,7 @@ def load_small(name: str, path: Path) -> Dataset:
     labels = np.argsort([CLASSES.index(one) for one in names])[fine]
     mean, std = pixel_statistics(images, np.flatnonzero(labels < ends[0]))
     images.flags.writeable = False
-    counts = np.bincount(labels)
-    each = f"{counts.min()}" if counts.min() == counts.max() else f"{counts.min()} to {counts.max()}"
-    source = f"{path} ({each} images a class instead of 600)"
+    source = f"{path} ({span(np.bincount(labels))} images a class instead of 600)"
     return Dataset(name, images, labels, tuple(names), splits, mean, std, source, LICENCE)
 
 

@@ -45,6 +45,10 @@ _FC100 = {
     "val": "large_carnivores large_omnivores_and_herbivores non-insect_invertebrates small_mammals",
     "test": "aquatic_mammals insects medium_mammals people",
 }
+_HELD_OUT = {
+    "cifar_fs": _CIFAR_FS,
+    "fc100": {split: " ".join(SUPERCLASSES[name] for name in names.split()) for split, names in _FC100.items()},
+}
 
 
 def split_classes(name: str) -> dict[str, tuple[str, ...]]:
@@ -65,13 +69,6 @@ def split_classes(name: str) -> dict[str, tuple[str, ...]]:
         >>> split_classes("cifar_fs")["val"][:3]
         ('beaver', 'beetle', 'butterfly')
     """
-    one_of("name", name, ("cifar_fs", "fc100"))
-    if name == "cifar_fs":
-        chosen = {split: names.split() for split, names in _CIFAR_FS.items()}
-    else:
-        chosen = {
-            split: " ".join(SUPERCLASSES[group] for group in groups.split()).split() for split, groups in _FC100.items()
-        }
-    taken = {one for names in chosen.values() for one in names}
-    chosen["train"] = [one for one in CLASSES if one not in taken]
+    chosen = {split: names.split() for split, names in _HELD_OUT[one_of("name", name, _HELD_OUT)].items()}
+    chosen["train"] = set(CLASSES).difference(*chosen.values())
     return {split: tuple(sorted(chosen[split])) for split in SPLITS}

@@ -10,6 +10,7 @@ import numpy as np
 
 from mlkernels.datasets.lazy_rows import Chosen
 from mlkernels.errors import bad_input
+from mlkernels.support.arguments import one_of
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,9 +68,7 @@ class Dataset:
 
     def classes(self, split: str) -> np.ndarray:
         """The class ids of a split: int `[classes]`. An `InputError` lists the splits if there is no such split."""
-        if split not in self.splits:
-            raise bad_input("split", " or ".join(self.splits), split, f"name a split of {self.name}")
-        return self.splits[split]
+        return self.splits[one_of("split", split, self.splits, do=f"name a split of {self.name}")]
 
     def only(self, split: str) -> Dataset:
         """One split as a dataset of its own, its classes numbered from 0; `mean` and `std` stay as they are."""

@@ -35,8 +35,6 @@ def fingerprint(dataset: Dataset) -> str:
         >>> first, again, other = map(fingerprint, glyphs)
         >>> first == again != other
         True
-
-    Source: none; `nas.search`, `nas.train`, `nas.compare` and `maml.fit` keep it beside what they have done.
     """
     data = dataset.only(next(iter(dataset.splits)))
     images, labels = data.images, np.asarray(data.labels, "<i8")
@@ -65,8 +63,6 @@ def described(dataset: Dataset) -> dict:
         >>> from mlkernels import datasets
         >>> described(datasets.load("glyphs", "test"))["splits"]["test"][:2]
         [1000, 50]
-
-    Source: none; see `fingerprint`.
     """
     splits = {name: dataset.only(name) for name in dataset.splits}
     sizes = {name: [len(data.labels), len(data.class_names), fingerprint(data)] for name, data in splits.items()}
@@ -85,8 +81,6 @@ def files() -> dict[str, str]:
     Example:
         >>> files()["glyphs"]
         ''
-
-    Source: none; `mlkernels run --resume`.
     """
     return {name: _files_of(name) for name in names()}
 

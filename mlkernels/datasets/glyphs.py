@@ -61,10 +61,10 @@ def load(*, seed: int = 0, classes: int = 240, drawings: int = 20) -> Dataset:
 @lru_cache(maxsize=4)
 def _load(seed: int, classes: int, drawings: int) -> Dataset:
     random = np.random.default_rng(seed)
-    strokes, shown = skeletons(classes, random)
+    strokes, shown = _skeletons(classes, random)
     images = np.concatenate(
         [
-            ink(*hands(strokes[start : start + 40], shown[start : start + 40], drawings, random))
+            ink(*_hands(strokes[start : start + 40], shown[start : start + 40], drawings, random))
             for start in range(0, classes, 40)  # 40 classes at a time keep the fine grids small
         ]
     )
@@ -78,20 +78,9 @@ def _load(seed: int, classes: int, drawings: int) -> Dataset:
     return Dataset("glyphs", images, labels, names, ids, mean, std, source, "MIT (part of mlkernels)")
 
 
-def skeletons(classes: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Characters as Bezier control points in the unit box, before any hand draws them.
-
-    Args:
-        classes: how many.
-        random: a seeded generator.
-
-    Returns:
-        float `[classes, 4 strokes, 4 points, 2]` and bool `[classes, 4]`: which strokes a character has (2 to 4).
-
-    Example:
-        >>> strokes, shown = skeletons(5, np.random.default_rng(0))
-        >>> strokes.shape, sorted(set(shown.sum(axis=1).tolist())) <= [2, 3, 4]
-        ((5, 4, 4, 2), True)
+def _skeletons(classes: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+    """Characters before any hand draws them: Bezier control points float `[classes, 4 strokes, 4 points, 2]` about 0,
+    the longer side at most 1, and which strokes a character has (2 to 4): bool `[classes, 4]`.
     """
     grid = np.stack(np.meshgrid([0.0, 0.5, 1.0], [0.0, 0.33, 0.67, 1.0]), axis=-1).reshape(-1, 2)
     anchors = grid + random.uniform(-0.08, 0.08, (classes, len(grid), 2))  # where strokes begin and end
@@ -122,21 +111,10 @@ def skeletons(classes: int, random: np.random.Generator) -> tuple[np.ndarray, np
     return _framed(strokes, shown, random.uniform(0.75, 1.0, (classes, 1, 1, 1))), shown
 
 
-def hands(
+def _hands(
     strokes: np.ndarray, shown: np.ndarray, drawings: int, random: np.random.Generator
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Draw each skeleton by several hands.
-
-    Args:
-        strokes: float `[classes, 4, 4, 2]`, from `skeletons`.
-        shown: bool `[classes, 4]`.
-        drawings: of each class.
-        random: a seeded generator.
-
-    Returns:
-        strokes float `[classes*drawings, 4, 4, 2]` in pixels (row, column), shown bool `[classes*drawings, 4]`, and
-        pen radius float `[classes*drawings]` in fine pixels.
-    """
+    """Each skeleton drawn by several hands: what `ink` takes, for `classes*drawings` images."""
     count = len(strokes) * drawings
     drawn = np.repeat(strokes, drawings, axis=0)
     shown = np.repeat(shown, drawings, axis=0)

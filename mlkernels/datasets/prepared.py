@@ -4,7 +4,7 @@
     NAME/{split}_images.npy   uint8 [N, H, W, C], ordered by class
     NAME/{split}_labels.npy   int32 [N], 0..classes-1 of that split
 
-`_recipe.py` says what a module gives to be written in this form.
+`importing/write.py` writes it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from mlkernels.datasets.equal_pixels import counted, sets_of_equal
 from mlkernels.datasets.folders import MANIFEST
 from mlkernels.datasets.lazy_rows import Joined, Mapped
 from mlkernels.errors import InputError, bad_input
+from mlkernels.support.arguments import one_of
 from mlkernels.support.file_faults import sha256_of
 
 FORMAT = 1
@@ -74,10 +75,9 @@ def open_prepared(folder: Path, split: str | None = None) -> Dataset:
         InputError: an unknown split, or files that are missing, cut short or not what the manifest says.
     """
     manifest = read_manifest(folder)
-    chosen = list(manifest["splits"]) if split is None else [split]
-    if split is not None and split not in manifest["splits"]:
-        raise bad_input("split", " or ".join(manifest["splits"]), split, f"name a split of {manifest['name']}")
-    return opened(folder, manifest, chosen)
+    if split is not None:
+        one_of("split", split, manifest["splits"], do=f"name a split of {manifest['name']}")
+    return opened(folder, manifest, list(manifest["splits"]) if split is None else [split])
 
 
 def opened(folder: Path, manifest: dict, chosen: list[str]) -> Dataset:

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkernels.datasets.decoding import decode
 from mlkernels.datasets.importing.reading import (
     check_images,
     complete,
+    decoded,
     files_by_split,
     folder_of,
     holds,
@@ -25,7 +25,7 @@ from mlkernels.datasets.importing.recipe import SPLITS, Expected, Form, Part, Re
 from mlkernels.datasets.lazy_rows import CHUNK, npy_header
 from mlkernels.datasets.miniimagenet.recipe import LICENCE
 from mlkernels.datasets.safe_pickle import reader
-from mlkernels.datasets.safe_pickle.stored import StoredArray, as_array
+from mlkernels.datasets.safe_pickle.stored import Stored, StoredArray, as_array
 from mlkernels.support.file_faults import fault_of
 
 PREFIXES = ("", "tiered-imagenet-")
@@ -72,20 +72,15 @@ def _png(path: Path) -> tuple[int, Callable[[], Iterator[np.ndarray]]]:
     if not isinstance(files, list):
         raise not_imported(path, "a list of PNG files", type(files).__name__, "give few-shot-ssl's pickle")
 
-    def pieces() -> Iterator[np.ndarray]:
-        for start in range(0, len(files), CHUNK):
-            some = files[start : start + CHUNK]
-            yield np.stack([_decoded(one, f"image {start + n} of {path}") for n, one in enumerate(some)])
+    def image_files() -> Iterator[tuple[bytes, str]]:
+        for number, data in enumerate(files):
+            if isinstance(data, (StoredArray, np.ndarray)):
+                data = as_array(data).tobytes()
+            elif isinstance(data, Stored):
+                data = data.read()
+            yield data if isinstance(data, bytes) else b"", f"image {number} of {path}"
 
-    return len(files), pieces
-
-
-def _decoded(one, where: str) -> np.ndarray:
-    if isinstance(one, (StoredArray, np.ndarray)):
-        one = as_array(one).tobytes()
-    elif hasattr(one, "read"):
-        one = one.read()
-    return decode(one if isinstance(one, bytes) else b"", SHAPE[0], where)
+    return len(files), decoded(image_files, SHAPE[0])
 
 
 def _npz(path: Path) -> tuple[int, Callable[[], Iterator[np.ndarray]]]:

@@ -30,8 +30,6 @@ def whole(name: str, value, least: int = 0, most: int | None = None, *, do: str 
         >>> whole("cells", 1, 2)
         Traceback (most recent call last):
         mlkernels.errors.InputError: cells: expected a whole number of at least 2, got 1; choose such a number
-
-    Source: none; every module that takes a size, a count or a seed.
     """
     fits = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
     if not fits or (most is not None and value > most):
@@ -61,8 +59,6 @@ def number(name: str, value, *, infinite: bool = False, do: str = "use 0 or a sm
         >>> number("ridge", float("nan"))
         Traceback (most recent call last):
         mlkernels.errors.InputError: ridge: expected a finite number of at least 0, got nan; use 0 or a small ...
-
-    Source: none; every module that takes a rate, a time or a strength.
     """
     fits = isinstance(value, Real) and not isinstance(value, bool) and value >= 0
     if not fits or not (infinite or value < math.inf):
@@ -91,8 +87,6 @@ def one_of(name: str, value, known: Iterable[str], *, do: str = "name one of the
         >>> one_of("algorithm", "sgd", ("maml", "anil"))
         Traceback (most recent call last):
         mlkernels.errors.InputError: algorithm: expected maml or anil, got 'sgd'; name one of them
-
-    Source: none; every module that takes the name of a method.
     """
     names = tuple(known)
     if value not in names:

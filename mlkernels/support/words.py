@@ -16,6 +16,17 @@ def seconds(value: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def span(counts) -> str:
+    """The least and the greatest of some numbers, or the one that all are.
+
+    Example:
+        >>> span([3, 5, 4]), span([7, 7])
+        ('3 to 5', '7')
+    """
+    low, high = min(counts), max(counts)
+    return f"{low}" if low == high else f"{low} to {high}"
+
+
 def readable(count: float) -> str:
     """A count of bytes for people.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from mlkernels.errors import bad_input
+from mlkernels.support.arguments import number
 from mlkernels.support.array_arguments import float_type, one_key, sizes
 from mlkernels.tasks.batch import TaskBatch
 
@@ -68,7 +70,7 @@ def sinusoid_value(x: Array, amplitude: Array, phase: Array, direction: Array | 
     return (amplitude[:, None] * jnp.sin(along + phase[:, None]))[..., None]
 
 
-def sinusoid(
+def sinusoid_with_parameters(
     *,
     tasks: int,
     support: int,
@@ -80,8 +82,8 @@ def sinusoid(
     noise: float = 0.0,
     dimension: int = 1,
     dtype=None,
-) -> TaskBatch:
-    """Regression tasks: sinusoids of random amplitude and phase.
+) -> SinusoidTasks:
+    """Regression tasks: sinusoids of random amplitude and phase, with the truth behind them.
 
     y = amplitude * sin(direction . x + phase) + noise * standard normal
 
@@ -99,60 +101,24 @@ def sinusoid(
         dtype: of the arrays; None is JAX's default float (float64 if x64 is on).
 
     Returns:
-        A `TaskBatch`: x `[B, m or n, d]`, y `[B, m or n, 1]`.
+        `SinusoidTasks`: `batch` with x `[B, m or n, d]` and y `[B, m or n, 1]`, `amplitude` `[B]`, `phase` `[B]`,
+        `direction` `[d]`, and `value(x)`.
 
     Raises:
         InputError: a number out of its range.
 
     Example:
-        >>> sinusoid(tasks=2, support=5, queries=10, key=jax.random.key(0), dimension=3).query_x.shape
-        (2, 10, 3)
-
-    Source: Finn, Abbeel and Levine 2017, section 5.1; `sinusoid_with_parameters` keeps amplitude and phase.
-    """
-    return sinusoid_with_parameters(
-        tasks=tasks,
-        support=support,
-        queries=queries,
-        key=key,
-        amplitude=amplitude,
-        phase=phase,
-        x_range=x_range,
-        noise=noise,
-        dimension=dimension,
-        dtype=dtype,
-    ).batch
-
-
-def sinusoid_with_parameters(
-    *,
-    tasks: int,
-    support: int,
-    queries: int,
-    key: Array,
-    amplitude: tuple[float, float] = (0.1, 5.0),
-    phase: tuple[float, float] = (0.0, math.pi),
-    x_range: tuple[float, float] = (-5.0, 5.0),
-    noise: float = 0.0,
-    dimension: int = 1,
-    dtype=None,
-) -> SinusoidTasks:
-    """The tasks of `sinusoid` (same arguments, same numbers) with their amplitudes, phases and true functions.
-
-    Returns:
-        `SinusoidTasks`: `batch`, `amplitude` `[B]`, `phase` `[B]`, `direction` `[d]`, and `value(x)`.
-
-    Example:
         >>> truth = sinusoid_with_parameters(tasks=2, support=5, queries=10, key=jax.random.key(0))
         >>> bool((truth.value(truth.batch.query_x) == truth.batch.query_y).all())
         True
+
+    Source: Finn, Abbeel and Levine 2017, section 5.1.
     """
     sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
     for name, (low, high) in (("amplitude", amplitude), ("phase", phase), ("x_range", x_range)):
         if not (math.isfinite(low) and math.isfinite(high) and low <= high):
             raise bad_input(name, "two finite numbers, the smaller first", (low, high), "order them")
-    if not 0 <= noise < math.inf:
-        raise bad_input("noise", "a standard deviation of at least 0", noise, "choose such a number")
+    number("noise", noise, do="choose a standard deviation")
     one_key(key)
     dtype = float_type(dtype)
     keys = jax.random.split(key, 5)
@@ -169,6 +135,22 @@ def sinusoid_with_parameters(
         y = y + noise * jax.random.normal(keys[4], y.shape, dtype)
     batch = TaskBatch(x[:, :support], y[:, :support], x[:, support:], y[:, support:])
     return SinusoidTasks(batch, amplitudes, phases, direction)
+
+
+def sinusoid(**arguments) -> TaskBatch:
+    """The batch of `sinusoid_with_parameters`, of the same arguments, for those who do without its truth.
+
+    Returns:
+        A `TaskBatch`: x `[B, m or n, d]`, y `[B, m or n, 1]`.
+
+    Example:
+        >>> sinusoid(tasks=2, support=5, queries=10, key=jax.random.key(0), dimension=3).query_x.shape
+        (2, 10, 3)
+    """
+    return sinusoid_with_parameters(**arguments).batch
+
+
+sinusoid.__signature__ = inspect.signature(sinusoid_with_parameters).replace(return_annotation="TaskBatch")
 
 
 def random_labels(
@@ -253,8 +235,7 @@ def teacher_student(
     Source: notebooks/03_anil_inner_loop_geometry.
     """
     sizes(tasks=tasks, support=support, queries=queries, dimension=dimension, features=features)
-    if not 0 <= noise < math.inf:
-        raise bad_input("noise", "a standard deviation of at least 0", noise, "choose such a number")
+    number("noise", noise, do="choose a standard deviation")
     one_key(key)
     teacher_key = jax.random.key(0) if teacher_key is None else teacher_key
     one_key(teacher_key)

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-from mlkernels.errors import InputError, bad_input
+from mlkernels.errors import bad_input
 
-_TAR = (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError)
-_DAMAGE = (*_TAR, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
+_TAR = (tarfile.TarError, gzip.BadGzipFile, lzma.LZMAError, EOFError)
+_DAMAGE = (*_TAR, zipfile.BadZipFile, zlib.error, RuntimeError)  # no ValueError, of which our own errors are
 
 
 def is_archive(path: Path) -> bool:
@@ -59,8 +59,6 @@ def unpack(path: Path, folder: Path, wants: tuple[str, ...] = ("",)) -> int:
             if target.stat().st_size != size:
                 raise EOFError(f"{name} is cut short")
             count += 1
-    except InputError:
-        raise
     except FileExistsError:
         raise bad_input(str(path), "an archive that has each file once", f"{name[:100]!r} twice", do) from None
     except _DAMAGE as error:

@@ -9,6 +9,7 @@ import numpy as np
 
 from mlkernels.datasets.importing.reading import named_twice
 from mlkernels.datasets.importing.recipe import Expected, Part, not_imported
+from mlkernels.support.words import span
 
 _NEW_CLASSES = "give another copy; few-shot learning needs new classes in val and test"
 
@@ -52,8 +53,8 @@ def check_labels(expected: Expected, parts: Mapping[str, Part], where: str) -> l
         if whole is not None and total > whole:
             raise not_imported(where, f"{whole} images in {split}", total)
         if most is not None and low < most:
-            few, span = int((counts < most).sum()), f"{low}" if low == high else f"{low} to {high}"
-            notes.append(f"{split}: {few} of {len(counts)} classes have fewer than {most} images ({span})")
+            few = int((counts < most).sum())
+            notes.append(f"{split}: {few} of {len(counts)} classes have fewer than {most} images ({span(counts)})")
         if whole is not None and total < whole:
             notes.append(f"{split}: {total} images, fewer than {whole}")
     return notes
@@ -77,7 +78,7 @@ def check_pixels(expected: Expected, manifest: dict) -> None:
     for split, about in manifest["splits"].items():
         mean = np.array(about["mean"])
         means = _means(mean)
-        if expected.red_first and split == "train" and mean[0] < mean[-1]:
+        if split == "train" and mean[0] < mean[-1]:
             raise not_imported(where, "more red than blue on average, as in photographs", f"means {means}")
         known = expected.means.get(split)
         complete = expected.images is None or min(about["counts"]) == expected.images

@@ -21,6 +21,7 @@ from mlkernels.datasets.prepared import open_prepared, read_manifest
 from mlkernels.errors import InputError, bad_input
 from mlkernels.support.file_faults import fault_of
 from mlkernels.support.files import scratch_folder
+from mlkernels.support.words import span
 
 
 def recipe_of(name: str) -> Recipe:
@@ -80,17 +81,17 @@ def get(
             raise bad_input(str(folder), expected, got, do)
         write_prepared(
             target,
-            name=recipe.name,
-            parts=parts,
-            shape=recipe.expected.shape,
-            source=str(source.resolve()),
+            parts,
+            recipe.expected.shape,
             sources=(source,) if place != source else (),
-            licence=recipe.licence,
-            form=recipe.forms[form].words,
-            accepted=recipe.restricted,
             notes=notes,
             check=partial(check_pixels, recipe.expected),
             progress=progress(recipe.name, total),
+            name=recipe.name,
+            source=str(source.resolve()),
+            form=recipe.forms[form].words,
+            licence=recipe.licence,
+            licence_accepted=recipe.restricted,
         )
     return target
 
@@ -99,9 +100,8 @@ def described(manifest: dict) -> Iterable[str]:
     """Lines about a prepared dataset: counts of classes and images, channel means, equal images, what else to know."""
     for split, about in manifest["splits"].items():
         counts = about["counts"]
-        span = f"{min(counts)}" if min(counts) == max(counts) else f"{min(counts)} to {max(counts)}"
         means = " ".join(f"{value:.4f}" for value in about["mean"])
-        yield f"{split:<5} {len(counts)} classes, {sum(counts)} images ({span} a class), channel means {means}"
+        yield f"{split:<5} {len(counts)} classes, {sum(counts)} images ({span(counts)} a class), channel means {means}"
     if "equal" in manifest:  # which folders of earlier versions lack
         yield in_words(manifest["equal"])
     for note in manifest["notes"]:

@@ -83,7 +83,6 @@ class Expected:
         totals: split -> number of images, where that is known instead. Fewer is said.
         means: split -> channel means in [0, 1], or empty. Further off than `tolerance` is an error.
         tolerance: of the means.
-        red_first: whether the train split's red mean is the largest and its blue the smallest, as in photographs.
     """
 
     classes: Mapping[str, int]
@@ -92,7 +91,6 @@ class Expected:
     totals: Mapping[str, int] = field(default_factory=dict)
     means: Mapping[str, tuple[float, ...]] = field(default_factory=dict)
     tolerance: float = 0.02
-    red_first: bool = True
 
 
 @dataclass(frozen=True)

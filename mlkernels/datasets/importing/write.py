@@ -24,18 +24,14 @@ from mlkernels.support.files import temporary_folder
 
 def write_prepared(
     folder: Path,
-    *,
-    name: str,
     parts: Mapping[str, Part],
     shape: tuple[int, int, int],
-    source: str,
-    licence: str,
-    sources: tuple[Path, ...] = (),
-    form: str = "",
-    accepted: bool = False,
-    notes: tuple[str, ...] = (),
-    check: Callable[[dict], None] | None = None,
+    *,
+    sources: Sequence[Path] = (),
+    notes: Sequence[str] = (),
+    check: Callable[[dict], None] = lambda manifest: None,
     progress: Callable[[int], None] | None = None,
+    **about,
 ) -> dict:
     """Write a dataset in the prepared form: `folder` is there whole at the end, or as it was.
 
@@ -45,18 +41,14 @@ def write_prepared(
 
     Args:
         folder: to make.
-        name: of the dataset.
         parts: split -> `Part`, the training split first.
         shape: (H, W, C) of every image.
-        source: where it came from, in words.
-        licence: its terms.
         sources: the files whose checksums are noted, if not those of the parts.
-        form: of the source, in words.
-        accepted: whether the user accepted the terms.
         notes: what the user should know of this copy.
         check: gets the manifest, with what the pixels say of equal images and classes, before the folder gets its name;
             raises what is wrong with it.
         progress: gets the number of images of each chunk that was written.
+        **about: what else the manifest says: `name`, `source` and `licence`, where known `form`, `licence_accepted`.
 
     Returns:
         The manifest.
@@ -70,14 +62,10 @@ def write_prepared(
         said = (note for part in parts.values() for note in (*part.notes, *[FLIPPED][: part.blue_first]))
         manifest = {
             "format": FORMAT,
-            "name": name,
             "made_by": f"mlkernels {mlkernels.__version__}",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
-            "source": source,
-            "form": form,
+            **about,
             "source_sha256": source_checksums(sources or [file for part in parts.values() for file in part.files]),
-            "licence": licence,
-            "licence_accepted": accepted,
             "notes": [*notes, *dict.fromkeys(said)],
             "shape": list(shape),
             "mean": first["mean"],
@@ -89,8 +77,7 @@ def write_prepared(
         manifest["equal"] = counted(with_images, sets)
         manifest["same_classes"] = same_classes(with_images, sets, {name: part.numbers for name, part in parts.items()})
         del with_images  # some systems rename no folder of open files
-        if check is not None:
-            check(manifest)
+        check(manifest)
         with open(temporary / MANIFEST, "w", encoding="utf-8") as file:
             json.dump(manifest, file, indent=1, ensure_ascii=False)
             file.flush()

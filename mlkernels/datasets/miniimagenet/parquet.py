@@ -15,6 +15,7 @@ from mlkernels.datasets.importing.recipe import SPLITS, Part, not_imported
 from mlkernels.datasets.miniimagenet.classes import SPELLINGS, classes
 from mlkernels.datasets.miniimagenet.image_files import SIDE
 from mlkernels.errors import bad_input
+from mlkernels.support.file_faults import fault_of
 
 BATCH = 64  # images that are read at a time: they may have their original size
 
@@ -105,12 +106,8 @@ def _opened(path: Path) -> Iterator:
                 raise not_imported(path, "the columns image and label", ", ".join(names), do)
             yield file
     except (pyarrow.ArrowException, OSError) as error:
-        with open(path, "rb") as start:
-            page = start.read(100).lstrip().startswith(b"<")
-        reason = str(error).partition("\n")[0][:100]
-        got = f"a truncated or damaged one ({reason})"
-        got = "an HTML page (a server's notice saved in its place)" if page else got
-        raise not_imported(path, "a parquet file", got, "get it again") from None
+        fault = fault_of(path, kind="any") or f"a truncated or damaged one ({str(error).partition(chr(10))[0][:100]})"
+        raise not_imported(path, "a parquet file", fault, "get it again") from None
 
 
 def _check_wnids(folder: Path, numbers: np.ndarray, paths: list[str], names: Sequence[str]) -> None:

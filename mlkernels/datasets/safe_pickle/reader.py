@@ -16,6 +16,7 @@ from typing import ClassVar
 from mlkernels.datasets.safe_pickle.allowed import ALLOWED, CALLS, EmptyArray, Kind, text
 from mlkernels.datasets.safe_pickle.stored import Refused, Stored, StoredArray
 from mlkernels.errors import InputError, bad_input
+from mlkernels.support.file_faults import fault_of
 
 LARGE = 1024  # bytes; what is longer stays in the file
 LINE = 1 << 20  # bytes of a line, in the pickles of protocol 0 that consist of lines
@@ -53,15 +54,10 @@ def load(path: Path, *, lazy: bool = False):
     do = "nothing of it was run or loaded; get the file from its official place"
     damage = (ValueError, TypeError, LookupError, AttributeError, AssertionError, RecursionError, OverflowError)
     try:
+        if fault := fault_of(path, kind="any"):
+            raise bad_input(str(path), _EXPECTED, fault, do)
         with open(path, "rb") as file:
-            start = file.read(512).lstrip()
-            if not start:
-                raise bad_input(str(path), _EXPECTED, "an empty file", do)
-            if start.startswith(b"<"):  # which no pickle does
-                raise bad_input(str(path), _EXPECTED, "an HTML page (a server's notice saved in its place)", do)
-            file.seek(0)
-            content = _Reader(file, path).load()
-            return _finished(content, lazy)
+            return _finished(_Reader(file, path).load(), lazy)
     except Refused as error:
         raise bad_input(str(path), _EXPECTED, f"one that asks for {error}", do) from None
     except (EOFError, pickle.UnpicklingError) as error:
@@ -154,9 +150,6 @@ class _Reader(pickle._Unpickler):  # the one in Python: that in C cannot be told
     def _instantiate(self, function, arguments) -> None:
         self._call(function, tuple(arguments))
 
-    def load_newobj_ex(self) -> None:
-        raise Refused("an object made with keywords")
-
     def load_build(self) -> None:
         state = self.stack.pop()
         if not isinstance(self.stack[-1], (EmptyArray, Kind)) or not isinstance(state, tuple):
@@ -181,6 +174,9 @@ class _Reader(pickle._Unpickler):  # the one in Python: that in C cannot be told
         else:
             self.append(data)
 
+    def load_newobj_ex(self) -> None:
+        raise Refused("an object made with keywords")
+
     def load_other(self) -> None:
         raise Refused("an extension, a buffer or an object from outside of the file")
 
@@ -193,7 +189,6 @@ _Reader.dispatch |= {  # one byte -> what it does
     code[0]: act
     for codes, act in (
         ([pickle.REDUCE, pickle.NEWOBJ], _Reader.load_reduce),
-        ([pickle.NEWOBJ_EX], _Reader.load_newobj_ex),
         ([pickle.BUILD], _Reader.load_build),
         ([pickle.FRAME], _Reader.load_frame),
         ([pickle.BINSTRING], _leaving(4, "string")),
@@ -203,6 +198,7 @@ _Reader.dispatch |= {  # one byte -> what it does
         ([pickle.BINUNICODE8], _leaving(8, "text")),
         ([pickle.EXT1, pickle.EXT2, pickle.EXT4, pickle.PERSID, pickle.BINPERSID], _Reader.load_other),
         ([pickle.NEXT_BUFFER, pickle.READONLY_BUFFER], _Reader.load_other),
+        ([pickle.NEWOBJ_EX], _Reader.load_newobj_ex),
     )
     for code in codes
 }
@@ -210,30 +206,24 @@ _Reader.dispatch |= {  # one byte -> what it does
 
 def _finished(content, lazy: bool):
     """The content with arrays in the place of what stood for them; containers are changed in place."""
-    changed: dict[int, object] = {}
+    done: dict[int, object] = {}
 
     def value(thing):
-        if isinstance(thing, EmptyArray):
+        if isinstance(thing, (EmptyArray, Kind)):
             thing = thing.value
-        if isinstance(thing, Kind):
-            return thing.value
-        if isinstance(thing, StoredArray):
-            return thing if lazy else thing.read()
-        if isinstance(thing, Stored):
-            return thing if lazy else thing.read() if thing.decoded else thing.read().decode("latin-1")
-        if isinstance(thing, (list, dict, tuple)):
-            return walk(thing)
-        return thing
-
-    def walk(thing):
-        if id(thing) in changed:
-            return changed[id(thing)]
+        if isinstance(thing, (Stored, StoredArray)) and not lazy:
+            is_text = isinstance(thing, Stored) and not thing.decoded
+            return thing.read().decode("latin-1") if is_text else thing.read()
+        if not isinstance(thing, (list, dict, tuple)):
+            return thing
+        if id(thing) in done:
+            return done[id(thing)]
         if isinstance(thing, tuple):
-            changed[id(thing)] = new = tuple(value(item) for item in thing)
+            done[id(thing)] = new = tuple(map(value, thing))
             return new
-        changed[id(thing)] = thing
+        done[id(thing)] = thing
         if isinstance(thing, list):
-            thing[:] = [value(item) for item in thing]
+            thing[:] = map(value, thing)
         else:
             for name, item in thing.items():
                 thing[name] = value(item)

@@ -89,15 +89,7 @@ class StoredArray:
 
 
 def make_array(shape, dtype: np.dtype, raw, order: str = "C", axes=None) -> np.ndarray | StoredArray:
-    """An array from its parts, checked against each other before memory is taken.
-
-    Args:
-        shape: of what lies there.
-        dtype: of one item.
-        raw: its bytes, or a `Stored`.
-        order: "C" or "F".
-        axes: the order of axes that it is transposed to, if it is.
-    """
+    """An array from its bytes or a `Stored`, checked before memory is taken; `axes` says how it is transposed."""
     if not all(type(size) is int and size >= 0 for size in shape):
         raise Refused(f"an array of shape {str(shape)[:60]}")
     axes = tuple(range(len(shape)) if axes is None else axes)
