@@ -27,8 +27,8 @@ def sets_of_equal(dataset: Dataset) -> list[np.ndarray]:
     digests = np.empty((len(dataset.images), 2), np.uint64)
     for start in range(0, len(digests), CHUNK):
         images = np.asarray(dataset.images[start : start + CHUNK])
-        each = b"".join(hashlib.blake2b(np.ascontiguousarray(one), digest_size=16).digest() for one in images)
-        digests[start : start + len(images)] = np.frombuffer(each, np.uint64).reshape(-1, 2)
+        joined = b"".join(hashlib.blake2b(np.ascontiguousarray(one), digest_size=16).digest() for one in images)
+        digests[start : start + len(images)] = np.frombuffer(joined, np.uint64).reshape(-1, 2)
     order = np.lexsort(digests.T)
     others = np.flatnonzero((np.diff(digests[order], axis=0) != 0).any(axis=1)) + 1
     return sorted((np.sort(rows) for rows in np.split(order, others) if len(rows) > 1), key=lambda rows: rows[0])
@@ -38,12 +38,14 @@ def counted(dataset: Dataset, sets: list[np.ndarray]) -> dict:
     """How many images and sets of equal ones there are, how many of these of two classes, and how many by splits."""
     split_of = {class_id: name for name, ids in dataset.splits.items() for class_id in ids.tolist()}
     classes = [set(dataset.labels[rows].tolist()) for rows in sets]
-    held = [{split_of[class_id] for class_id in own} for own in classes]
+    splits = [{split_of[class_id] for class_id in ids} for ids in classes]
     return {
         "images": sum(map(len, sets)),
         "sets": len(sets),
-        "sets_of_two_classes": sum(len(own) > 1 for own in classes),
-        "sets_by_split": dict(Counter(" and ".join(name for name in dataset.splits if name in own) for own in held)),
+        "sets_of_two_classes": sum(len(ids) > 1 for ids in classes),
+        "sets_by_split": dict(
+            Counter(" and ".join(name for name in dataset.splits if name in names) for names in splits)
+        ),
     }
 
 

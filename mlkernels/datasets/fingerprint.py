@@ -38,16 +38,16 @@ def fingerprint(dataset: Dataset) -> str:
     """
     data = dataset.only(next(iter(dataset.splits)))
     images, labels = data.images, np.asarray(data.labels, "<i8")
-    found = zlib.crc32(f"{images.dtype}{list(images.shape)}".encode())
-    found = zlib.crc32(labels.tobytes(), found)
+    checksum = zlib.crc32(f"{images.dtype}{list(images.shape)}".encode())
+    checksum = zlib.crc32(labels.tobytes(), checksum)
     rows = np.arange(len(labels))
     most = max(1, MOST // max(1, int(np.prod(images.shape[1:])) * images.dtype.itemsize))
     if len(rows) > most:
         spread = np.linspace(0, len(rows) - 1, most).astype(int)
         rows = np.union1d(spread, np.unique(labels, return_index=True)[1])
     for start in range(0, len(rows), _AT_ONCE):
-        found = zlib.crc32(np.ascontiguousarray(images[rows[start : start + _AT_ONCE]]).data, found)
-    return f"{found:08x}"
+        checksum = zlib.crc32(np.ascontiguousarray(images[rows[start : start + _AT_ONCE]]).data, checksum)
+    return f"{checksum:08x}"
 
 
 def described(dataset: Dataset) -> dict:
@@ -89,10 +89,10 @@ def _files_of(name: str) -> str:
     try:
         if name == "omniglot":
             paths = omniglot.files()
-        elif name == "glyphs" or (found := available(name)) is None:
+        elif name == "glyphs" or (place := available(name)) is None:
             return ""
         else:
-            paths = [Path(found) / folders.MANIFEST if Path(found).is_dir() else Path(found)]
+            paths = [Path(place) / folders.MANIFEST if Path(place).is_dir() else Path(place)]
         return " ".join(_sum(path, path.stat().st_size, path.stat().st_mtime_ns) for path in paths)
     except (InputError, OSError) as error:
         return str(error)

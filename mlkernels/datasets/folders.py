@@ -95,8 +95,8 @@ def _read_mark(folder: Path) -> dict | None:
 def find(*names: str) -> list[Path]:
     """The files of these names, each from the first folder that has it; an empty list unless all are there."""
     places = folders()
-    found = [next((folder / name for folder in places if (folder / name).is_file()), None) for name in names]
-    return [] if None in found else found
+    files = [next((folder / name for folder in places if (folder / name).is_file()), None) for name in names]
+    return [] if None in files else files
 
 
 def find_folder(name: str) -> Path | None:

@@ -92,8 +92,8 @@ def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = T
     Source: Lake, Salakhutdinov and Tenenbaum 2015; splits of Vinyals et al. 2016.
     """
     one_of("splits", splits, SPLITS)
-    if found := folders.find(PREPARED):
-        path, what = found[0], f"Omniglot's prepared file with {_size()}"
+    if prepared := folders.find(PREPARED):
+        path, what = prepared[0], f"Omniglot's prepared file with {_size()}"
         arrays = folders.read_npz(path, KEYS, what)
         if fault := _fault(arrays):
             raise folders.reject(path, what, fault)
@@ -134,7 +134,7 @@ def convert(archives: list[Path]) -> dict[str, np.ndarray]:
     places = [place for place, _ in drawings]
     number = {character: index for index, character in enumerate(dict.fromkeys(place[:3] for place in places))}
     names = np.array([f"{alphabet}/{character}" for _, alphabet, character in number], dtype=str)
-    split = np.array([part for part, _, _ in number], dtype=np.uint8)
+    split = np.array([evaluation for evaluation, _, _ in number], dtype=np.uint8)
     arrays = {
         "images": np.array([image for _, image in drawings], dtype=np.uint8).reshape(-1, 28, 28, 1),
         "labels": np.array([number[place[:3]] for place in places], dtype=np.int16),
@@ -180,13 +180,13 @@ def _read_zip(path: Path) -> list[tuple[tuple, np.ndarray]]:
             match = MEMBER.fullmatch(name)  # which skips the folders and __MACOSX
             if match is None:
                 continue
-            part, alphabet, character, number, drawer = match.groups()
+            folder, alphabet, character, number, drawer = match.groups()
             with Image.open(io.BytesIO(archive.read(name))) as image:
                 if image.size != (105, 105):
                     raise ValueError(f"{name} is {image.size[0]}x{image.size[1]}, not 105x105")
                 ink = 255 - np.asarray(as_rgb(image).convert("L"))
             small = np.asarray(Image.fromarray(ink).resize((28, 28), Image.Resampling.BOX))
-            place = (int(part == "evaluation"), alphabet, character, int(drawer), int(number))
+            place = (int(folder == "evaluation"), alphabet, character, int(drawer), int(number))
             drawings.append((place, small))
     return drawings
 

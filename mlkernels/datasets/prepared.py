@@ -83,15 +83,15 @@ def open_prepared(folder: Path, split: str | None = None) -> Dataset:
 def opened(folder: Path, manifest: dict, chosen: list[str]) -> Dataset:
     """The chosen splits of a folder that this manifest describes."""
     maps, labels, names, wnids, splits = [], [], [], [], {}
-    for part in chosen:
-        about = manifest["splits"][part]
+    for split in chosen:
+        about = manifest["splits"][split]
         shape = (sum(about["counts"]), *manifest["shape"])
-        maps.append(Mapped(folder / file_names(part)[0], shape, np.uint8))
-        own = Mapped(folder / file_names(part)[1], shape[:1], np.int32).array
-        if not np.array_equal(own, np.repeat(np.arange(len(about["counts"])), about["counts"])):
-            raise broken(folder / file_names(part)[1], "the labels that the manifest counts", "others")
-        splits[part] = np.arange(len(about["counts"])) + len(names)
-        labels.append(own.astype(np.int64) + len(names))
+        maps.append(Mapped(folder / file_names(split)[0], shape, np.uint8))
+        held = Mapped(folder / file_names(split)[1], shape[:1], np.int32).array
+        if not np.array_equal(held, np.repeat(np.arange(len(about["counts"])), about["counts"])):
+            raise broken(folder / file_names(split)[1], "the labels that the manifest counts", "others")
+        splits[split] = np.arange(len(about["counts"])) + len(names)
+        labels.append(held.astype(np.int64) + len(names))
         names += about["class_names"]
         wnids += about["wnids"] or []
     return Dataset(

@@ -32,7 +32,7 @@ def same_classes(
         "train and val" -> pairs of class names; without an entry where two splits share none.
     """
     equal = _by_equal_images(dataset, sets)
-    found = {}
+    shared = {}
     for one, other in combinations(dataset.splits, 2):
         pairs = [pair for pair in equal if pair[0] in dataset.splits[one] and pair[1] in dataset.splits[other]]
         fewest = min(len(dataset.splits[one]), len(dataset.splits[other]))
@@ -40,8 +40,8 @@ def same_classes(
         if not same and numbers.get(one) and numbers.get(other):
             same = _by_means(dataset, one, other, numbers)
         if same:
-            found[f"{one} and {other}"] = [[dataset.class_names[class_id] for class_id in pair] for pair in same]
-    return found
+            shared[f"{one} and {other}"] = [[dataset.class_names[class_id] for class_id in pair] for pair in same]
+    return shared
 
 
 def _by_equal_images(dataset: Dataset, sets: list[np.ndarray]) -> dict[tuple[int, int], int]:
@@ -71,9 +71,9 @@ def _by_means(dataset: Dataset, one: str, other: str, numbers: Mapping[str, Sequ
     if not pairs or min(len(dataset.rows_of(class_id)) for class_id in ids) < FEWEST:
         return []
     means, errors = zip(*(_mean(dataset, class_id) for class_id in ids), strict=True)
-    own, means = np.stack(means[len(place) :]), np.stack(means[: len(place)])
+    others, means = np.stack(means[len(place) :]), np.stack(means[: len(place)])
     same = []
-    for pair, mean, error in zip(pairs, own, errors[len(place) :], strict=True):
+    for pair, mean, error in zip(pairs, others, errors[len(place) :], strict=True):
         distances = ((means - mean) ** 2).sum(axis=1)
         nearest = int(distances.argmin())
         if ids[nearest] == pair[0] and distances[nearest] <= 2 * (error + errors[nearest]):
