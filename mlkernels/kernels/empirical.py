@@ -8,12 +8,13 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import one_of
 from mlkernels.support.memory import require
 from mlkernels.support.tracing import traced
+from mlkernels.support.typed import typed
 
 OUTPUTS = ("sum", "full", "trace")
 
@@ -36,7 +37,7 @@ def _jacobian(apply, trained, x, outputs: str):
     return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jacobian)]
 
 
-def gram(jacobian1: list[Array], jacobian2: list[Array], outputs: str) -> Array:
+def gram(jacobian1: list[Float[Array, ...]], jacobian2: list[Float[Array, ...]], outputs: str) -> Float[Array, "P Q"]:
     """The Gram matrix of two lists of `[N, k, p]` derivatives, leaf by leaf, in highest precision.
 
     Args:
@@ -99,16 +100,17 @@ def _block(apply, params, x1, x2, outputs, part):
     return gram(first, first if x2 is None else _jacobian(f, trained, x2, outputs), outputs)
 
 
+@typed
 def empirical_ntk(
     apply: Callable,
     params,
-    x1: Array,
-    x2: Array | None = None,
+    x1: Num[ArrayLike, "N1 ..."],
+    x2: Num[ArrayLike, "N2 ..."] | None = None,
     *,
     outputs: str = "sum",
     batch_size: int | None = None,
     part: str | None = None,
-) -> Array:
+) -> Float[Array, "P Q"]:
     r"""The NTK of a finite network at given parameters: inner products of its per-sample gradients.
 
     .. math:: \hat\Theta(x, x') = \partial_\theta f(x)\, \partial_\theta f(x')^\top
@@ -179,16 +181,17 @@ def _blockwise(apply, params, x1, x2, outputs, part, batch_size) -> Array:
     return jnp.asarray(joined)
 
 
+@typed
 def empirical_nngp(
     apply: Callable,
     params,
-    x1: Array,
-    x2: Array | None = None,
+    x1: Num[ArrayLike, "N1 ..."],
+    x2: Num[ArrayLike, "N2 ..."] | None = None,
     *,
     head: str = "head",
     outputs: str = "trace",
     batch_size: int | None = None,
-) -> Array:
+) -> Float[Array, "P Q"]:
     r"""The NNGP as a finite network sees it: the NTK of its last layer alone.
 
     .. math:: \hat{\mathcal{K}}(x, x') = \partial_{head} f(x)\, \partial_{head} f(x')^\top

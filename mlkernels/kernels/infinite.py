@@ -10,11 +10,12 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.kernels.half_angles import Half, joined, norm, relu
 from mlkernels.networks import MLP, Conv4
+from mlkernels.support.typed import typed
 
 
 class Kernels(NamedTuple):
@@ -25,8 +26,8 @@ class Kernels(NamedTuple):
         ntk: the NTK.
     """
 
-    nngp: Array
-    ntk: Array
+    nngp: Float[Array, "N1 N2"]
+    ntk: Float[Array, "N1 N2"]
 
 
 @lru_cache(maxsize=32)
@@ -61,7 +62,10 @@ def check_inputs(network, x1: Array, x2: Array | None) -> tuple[Array, Array]:
     return x1, x2
 
 
-def infinite_kernels(network: MLP | Conv4, x1: Array, x2: Array | None = None) -> Kernels:
+@typed
+def infinite_kernels(
+    network: MLP | Conv4, x1: Num[ArrayLike, "N1 ..."], x2: Num[ArrayLike, "N2 ..."] | None = None
+) -> Kernels:
     r"""NNGP and NTK of a network whose widths go to infinity, in NTK parametrisation.
 
     .. math:: \mathcal{K}(x, x') = \mathbb{E}[f(x) f(x')], \qquad

@@ -9,8 +9,8 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
 from jax.flatten_util import ravel_pytree
+from jaxtyping import ArrayLike, Float, Num
 from scipy.sparse.linalg import LinearOperator
 
 from mlkernels.errors import bad_input
@@ -22,6 +22,7 @@ from mlkernels.inner_loop.trajectory import Trajectory, trajectory
 from mlkernels.learners.eigenvalues import doubled, extremes, hessian, lanczos
 from mlkernels.learners.meta_gradient import value
 from mlkernels.learners.problem import problem_of
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
 __all__ = [
@@ -36,7 +37,10 @@ __all__ = [
 ]
 
 
-def inner_hessian(apply: Callable, params, support_x: Array, support_y: Array, inner: InnerLoop) -> np.ndarray:
+@typed
+def inner_hessian(
+    apply: Callable, params, support_x: Num[ArrayLike, "m ..."], support_y: Num[ArrayLike, "m k"], inner: InnerLoop
+) -> Float[np.ndarray, "p p"]:
     r"""The Hessian of one task's inner loss by the adapted parameters.
 
     .. math:: H = \nabla_w^2 L_S(w, \varphi), \qquad L_S \text{ with its L2 term}
@@ -149,9 +153,11 @@ def _constants(smallest, largest, dimension) -> InnerConstants:
     return InnerConstants(float(smallest.min()), size, smallest, largest, dimension)
 
 
+@typed
 def contraction_per_step(
-    apply: Callable, params, support_x: Array, support_y: Array, inner: InnerLoop, *, steps: int | None = None
-) -> np.ndarray:
+    apply: Callable, params, support_x: Num[ArrayLike, "m ..."], support_y: Num[ArrayLike, "m k"], inner: InnerLoop, *,
+    steps: int | None = None,
+) -> Float[np.ndarray, " steps"]:  # fmt: skip
     r"""What each inner step leaves of the distance to the minimum, measured; for a strongly convex inner problem.
 
     .. math:: \frac{\|w^{m+1} - w^*\|}{\|w^m - w^*\|} \le \max_\lambda |1 - \alpha\lambda|

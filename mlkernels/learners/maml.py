@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
-from jax import Array
+from jaxtyping import Array, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import adapt
@@ -19,6 +19,7 @@ from mlkernels.learners.meta_gradient import outputs, value, value_and_direction
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError
 from mlkernels.learners.outer_loop.fit import FitResult, fit
 from mlkernels.learners.problem import Problem, problem_of
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
 __all__ = [
@@ -43,9 +44,10 @@ _outputs, _task_value, _value, _value_and_gradient, _value_and_direction = (
 )
 
 
+@typed
 def task_loss(
     apply: Callable, params, task: TaskBatch, inner: InnerLoop, *, rates=None, outer_loss: Loss = "half_sum_squares"
-) -> Array:
+) -> Float[Array, ""]:
     r"""The loss on one task's queries after the inner loop on its support set.
 
     .. math:: \mathcal{L}(\theta) = \ell\big(f(X; \theta'(\theta)), Y\big)
@@ -81,6 +83,7 @@ def task_loss(
     return _task_value(Problem(apply, form(inner), outer_loss), params, rates_for(params, inner, rates), task)
 
 
+@typed
 def meta_loss(
     apply: Callable,
     params,
@@ -91,7 +94,7 @@ def meta_loss(
     outer_loss: Loss = "half_sum_squares",
     reduce: str = "sum",
     sequential: bool | None = None,
-) -> Array:
+) -> Float[Array, ""]:
     r"""The loss of the outer loop: `task_loss` summed (or averaged) over tasks.
 
     .. math:: \mathcal{L}(\theta) = \sum_{i=1}^{B} \ell\big(f(X_i; \theta_i'(\theta)), Y_i\big)
@@ -122,7 +125,8 @@ def meta_loss(
     return _value(problem, params, rates, tasks)
 
 
-def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *, rates=None) -> Array:
+@typed
+def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *, rates=None) -> Float[Array, "B n k"]:
     r"""What each task's network says of its queries after the inner loop; tasks one by one, in the memory of one.
 
     .. math:: F(\theta)_i = f\big(X_i; \theta_i'(\theta)\big)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import numpy as np
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
+from mlkernels.support.typed import typed
 
 
-def linear_cka(a: Array, b: Array) -> float:
+@typed
+def linear_cka(a: Num[ArrayLike, "N p"], b: Num[ArrayLike, "N q"]) -> float:
     r"""Linear centred kernel alignment of two sets of features of the same points.
 
     .. math:: \mathrm{CKA}(A, B) = \frac{\|A^\top B\|_F^2}{\|A^\top A\|_F\, \|B^\top B\|_F}
@@ -51,7 +53,8 @@ def linear_cka(a: Array, b: Array) -> float:
     return float(np.clip((grams[0] * grams[1]).sum(), 0.0, 1.0))
 
 
-def layer_features(network, params, x: Array) -> dict[str, Array]:
+@typed
+def layer_features(network, params, x: Num[ArrayLike, "N ..."]) -> dict[str, Float[Array, "N ..."]]:
     """What each layer of a network puts out, one row a point.
 
     Args:

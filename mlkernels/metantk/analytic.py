@@ -6,11 +6,12 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float
 
 from mlkernels.metantk.composite import all_points, check_tasks, composite, task_operators
 from mlkernels.metantk.operator import float64
 from mlkernels.support.memory import require
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
 KernelFn = Callable[[Array, Array], Array]
@@ -23,6 +24,7 @@ def _operators(tasks: TaskBatch, inner_kernel: KernelFn, loop: dict) -> Array:
     return task_operators(K[:, :, tasks.queries :], **loop)
 
 
+@typed
 def analytic_metantk(
     tasks: TaskBatch,
     ntk: KernelFn,
@@ -34,7 +36,7 @@ def analytic_metantk(
     ridge=0.0,
     rows: TaskBatch | None = None,
     columns: TaskBatch | None = None,
-) -> Array:
+) -> Float[Array, "P Q"]:
     r"""The composite MetaNTK of many tasks: the kernel in which the meta-output moves, at infinite width.
 
     .. math:: \Phi_{ij} = \Theta(X_i, X_j) - A_i \Theta(X'_i, X_j) - \Theta(X_i, X'_j) A_j^\top
@@ -84,6 +86,7 @@ def analytic_metantk(
     return composite(theta, A1, None if left is right else _operators(right, inner_kernel or ntk, loop))
 
 
+@typed
 def adapted_outputs(
     tasks: TaskBatch,
     inner_kernel: KernelFn,
@@ -93,7 +96,7 @@ def adapted_outputs(
     flow: bool = False,
     ridge=0.0,
     initial: tuple[Array, Array] | None = None,
-) -> Array:
+) -> Float[Array, "B n k"]:
     r"""The meta-output of every task before any outer step: the inner loop in function space.
 
     .. math:: F_0(X) = f_0(X) + K(X, X')\, T\, (Y' - f_0(X'))

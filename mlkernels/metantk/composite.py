@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.metantk.operator import adaptation_operator, float64
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
 
@@ -20,7 +21,8 @@ def check_tasks(tasks, name: str = "tasks") -> None:
         raise bad_input(name, "a TaskBatch", type(tasks).__name__, "make one with mlkernels.tasks")
 
 
-def all_points(tasks: TaskBatch) -> Array:
+@typed
+def all_points(tasks: TaskBatch) -> Num[Array, "P ..."]:
     """The inputs of all tasks in the order in which kernels have them here: all queries, then all support points.
 
     Args:
@@ -41,7 +43,8 @@ def all_points(tasks: TaskBatch) -> Array:
     return jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in (tasks.query_x, tasks.support_x)])
 
 
-def within_tasks(kernel: Array, tasks: int, queries: int) -> Array:
+@typed
+def within_tasks(kernel: Float[ArrayLike, "P P"], tasks: int, queries: int) -> Float[Array, "B _ m"]:
     """The blocks of a kernel over all points that the inner loops use: each task's points against its support points.
 
     Args:
@@ -60,7 +63,10 @@ def within_tasks(kernel: Array, tasks: int, queries: int) -> Array:
     return jnp.concatenate(list(parts), axis=1)[jnp.arange(B), :, jnp.arange(B)]
 
 
-def task_operators(inner_kernel: Array, *, inner_rate, inner_steps, flow: bool = False, ridge=0.0) -> Array:
+@typed
+def task_operators(
+    inner_kernel: Float[ArrayLike, "B P m"], *, inner_rate, inner_steps, flow: bool = False, ridge=0.0
+) -> Float[Array, "B n m"]:
     r"""How the inner loop of each task carries a change of its support outputs over to its queries.
 
     .. math:: A_i = K(X_i, X'_i)\, T_i
@@ -90,7 +96,11 @@ def task_operators(inner_kernel: Array, *, inner_rate, inner_steps, flow: bool =
 
 
 @jax.jit
-def composite(theta: Array, A_rows: Array, A_columns: Array | None = None) -> Array:
+@typed
+def composite(
+    theta: Float[ArrayLike, "P Q"], A_rows: Float[ArrayLike, "B1 n1 m1"],
+    A_columns: Float[ArrayLike, "B2 n2 m2"] | None = None,
+) -> Float[Array, "N1 N2"]:  # fmt: skip
     r"""The composite MetaNTK: all pairs of tasks at once.
 
     .. math:: \Phi_{ij} = \Theta(X_i, X_j) - A_i \Theta(X'_i, X_j) - \Theta(X_i, X'_j) A_j^\top

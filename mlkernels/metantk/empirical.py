@@ -7,7 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import adapted
@@ -20,6 +20,7 @@ from mlkernels.metantk.operator import check_loop
 from mlkernels.networks import MLP
 from mlkernels.support.arguments import one_of
 from mlkernels.support.memory import require
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
 
@@ -38,6 +39,7 @@ def _meta_jacobian(apply, params, task: TaskBatch, rate, steps: int, adapt: str,
     return [leaf.reshape(*y.shape, -1) for leaf in jax.tree.leaves(rows)]
 
 
+@typed
 def empirical_metantk(
     apply: Callable,
     params,
@@ -47,7 +49,7 @@ def empirical_metantk(
     inner_steps: int,
     adapt: str = "all",
     outputs: str = "sum",
-) -> Array:
+) -> Float[Array, "N N"]:
     r"""The MetaNTK by its definition: the Gram of the Jacobian of the adapted outputs, through all inner steps.
 
     .. math:: \hat\Phi = \frac{\partial F}{\partial\theta}\frac{\partial F}{\partial\theta}^\top, \qquad

@@ -7,9 +7,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.errors import bad_input
+from mlkernels.support.typed import typed
 
 
 def float64(matrix, name: str) -> Array:
@@ -46,7 +47,10 @@ def check_loop(rate, steps, ridge, flow: bool, loop: str, *, called: str | None 
         raise bad_input("ridge", "a finite number of at least 0", ridge_, "use 0 or a small positive number")
 
 
-def adaptation_operator(kernel: Array, *, inner_rate, inner_steps, flow: bool = False, ridge=0.0) -> Array:
+@typed
+def adaptation_operator(
+    kernel: Float[ArrayLike, "*B m m"], *, inner_rate, inner_steps, flow: bool = False, ridge=0.0
+) -> Float[Array, "*B m m"]:
     r"""What `inner_steps` of gradient descent do to the residual on the support set: the operator T.
 
     .. math:: T = (K + \rho I)^{-1}\big(I - (I - \lambda K)^{\tau}\big) \quad\text{(discrete)},\qquad

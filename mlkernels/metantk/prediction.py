@@ -5,13 +5,15 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.metantk.analytic import KernelFn, adapted_outputs, analytic_metantk
 from mlkernels.metantk.operator import adaptation_operator, check_loop, float64
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
 
+@typed
 def predict(
     tasks: TaskBatch,
     new_tasks: TaskBatch,
@@ -27,7 +29,7 @@ def predict(
     ridge=0.0,
     outer_ridge=0.0,
     initial: tuple[Array, Array] | None = None,
-) -> Array:
+) -> Float[Array, "B n k"]:
     r"""What a meta-trained wide network predicts, after t outer steps, on training or on held-out tasks.
 
     .. math:: F_t(X) = F_0(X) + \Phi(X, \mathrm{tr})\ \Phi_{\mathrm{tr}}^{-1}
@@ -76,7 +78,11 @@ def predict(
     return start_new + moved.reshape(start_new.shape)
 
 
-def function_space_step(phi: Array, phi_new: Array, residual: Array, *, outer_rate, outer_steps, flow=True, ridge=0.0):
+@typed
+def function_space_step(
+    phi: Float[ArrayLike, "N N"], phi_new: Float[ArrayLike, "M N"], residual: Float[ArrayLike, "*points k"], *,
+    outer_rate, outer_steps, flow=True, ridge=0.0,
+) -> Float[Array, "M k"]:  # fmt: skip
     r"""How far outer training moves the meta-output: `Phi(., tr) Phi_tr^-1 (I - exp(-eta t Phi_tr)) residual`.
 
     Args:
@@ -108,7 +114,10 @@ def function_space_step(phi: Array, phi_new: Array, residual: Array, *, outer_ra
     return float64(phi_new, "phi_new") @ (T @ residual)
 
 
-def mode_losses(phi: Array, residual: Array, *, outer_rate, outer_steps: int) -> Array:
+@typed
+def mode_losses(
+    phi: Float[ArrayLike, "N N"], residual: Float[ArrayLike, "*points k"], *, outer_rate, outer_steps: int
+) -> Float[Array, "steps N"]:
     r"""The predicted meta-loss after every outer step, split into the eigenmodes of the MetaNTK.
 
     .. math:: L_t = \tfrac12 \sum_i (1 - \eta\lambda_i)^{2t}\, \langle v_i, F_0 - Y\rangle^2

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from jax import Array
+from jaxtyping import ArrayLike, Float
 
 from mlkernels.errors import bad_input
+from mlkernels.support.typed import typed
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,8 @@ class Condition:
         return least if self.lower_bound else f"{self.value:.4g}"
 
 
-def condition_number(matrix: Array) -> Condition:
+@typed
+def condition_number(matrix: Float[ArrayLike, "N N"]) -> Condition:
     r"""Largest over smallest eigenvalue of a symmetric positive semidefinite matrix, with what was clipped.
 
     .. math:: \kappa = \lambda_{max} / \lambda_{min}

@@ -48,8 +48,9 @@ def typed(function: Callable) -> Callable:
             shapes = {name: hint for name, hint in hints.items() if "jaxtyping" in repr(hint)}
         values = signature.bind(*given, **named).arguments | {"return": result}
         with jaxtyped("context"):
-            for name in shapes.keys() & values.keys():
-                die_if_unbearable(values[name], shapes[name])
+            for name, shape in shapes.items():
+                if name in values:
+                    die_if_unbearable(values[name], shape)
         return result
 
     return checked

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import number
 from mlkernels.support.array_arguments import float_type, one_key, sizes
+from mlkernels.support.typed import typed
 from mlkernels.tasks.batch import TaskBatch
 
 
@@ -37,7 +38,11 @@ class SinusoidTasks:
         return sinusoid_value(x, self.amplitude, self.phase, self.direction)
 
 
-def sinusoid_value(x: Array, amplitude: Array, phase: Array, direction: Array | None = None) -> Array:
+@typed
+def sinusoid_value(
+    x: Num[ArrayLike, "*B n d"], amplitude: Num[ArrayLike, " T"], phase: Num[ArrayLike, " T"],
+    direction: Num[ArrayLike, " d"] | None = None,
+) -> Float[Array, "T n 1"]:  # fmt: skip
     """Evaluate sinusoid tasks.
 
     y = amplitude * sin(direction . x + phase)

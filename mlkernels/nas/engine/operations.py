@@ -9,7 +9,7 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import jaxlib.version
-from jax import Array
+from jaxtyping import Array
 
 from mlkernels.kernels import gram
 from mlkernels.nas.engine.lowering import conv, current_lowering, lowering, norm, pool, sample_gradients, tap_gradients

@@ -7,9 +7,11 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Int
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.space.search_space import CELL_TYPES, Space
+from mlkernels.support.typed import typed
 
 Candidate = tuple[int, int, int | None]  # cell type, edge, and the operation that would go; None for the whole edge
 
@@ -37,7 +39,8 @@ def relative_change(origin: float, without: float) -> float:
     return (origin - without) / origin
 
 
-def dense_ranks(changes, *, descending: bool, precision: int = 3) -> np.ndarray:
+@typed
+def dense_ranks(changes, *, descending: bool, precision: int = 3) -> Int[np.ndarray, " candidates"]:
     """Ranks of candidates by their mean change over repeats, equal means with equal ranks.
 
     Each change is rounded to `precision` decimals and averaged. Candidates are sorted by that mean in `precision`
