@@ -12,10 +12,13 @@ from pathlib import Path
 from _compilation import compile_quickly
 
 compile_quickly()
-os.environ["MLKERNELS_CHECK_SHAPES"] = "1"  # before the package is imported
 
 import jax  # noqa: E402
 import pytest  # noqa: E402
+
+from mlkernels.support import typed  # noqa: E402
+
+typed.CHECKED = True  # before anything that is annotated is imported
 
 jax.config.update("jax_enable_x64", True)
 jax.config.update("jax_numpy_rank_promotion", "raise")  # every function's example runs under both: users may set them

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 import typing
 from collections.abc import Callable
 
-VARIABLE = "MLKERNELS_CHECK_SHAPES"  # set by tests/conftest.py
+CHECKED = False  # tests/conftest.py turns it on, before anything that is annotated is imported
 
 
 def typed(function: Callable) -> Callable:
-    """A function whose jaxtyping annotations are checked where MLKERNELS_CHECK_SHAPES is set; else the function itself.
+    """A function whose jaxtyping annotations are checked while tests run; else the function itself.
 
     Arguments are checked after the call: what it refuses, it refuses in its own words. Sizes of one name are one size,
     in arguments and in what is returned.
@@ -31,7 +30,7 @@ def typed(function: Callable) -> Callable:
         >>> double(2)
         4
     """
-    if not os.environ.get(VARIABLE):
+    if not CHECKED:
         return function
     from beartype.door import die_if_unbearable
     from jaxtyping import jaxtyped
