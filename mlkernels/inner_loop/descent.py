@@ -18,44 +18,20 @@ from mlkernels.support.typed import typed
 
 
 def gradient_step(w, rates, gradient):
-    r"""One step of gradient descent.
+    r"""One step of gradient descent; the rates are a scalar or a tree that is a prefix of w's, and may be traced.
 
     .. math:: w \leftarrow w - \lambda \odot g
-
-    Args:
-        w: any pytree.
-        rates: lambda, a scalar or a tree that is a prefix of w's (a rate a layer, say); may be traced.
-        gradient: g, a pytree like w.
-
-    Returns:
-        The next w.
-
-    Example:
-        >>> gradient_step({"head": jnp.ones(2)}, 0.5, {"head": jnp.ones(2)})["head"].tolist()
-        [0.5, 0.5]
     """
     return jax.tree.map(lambda p, rate, g: p - rate * g, w, spread(rates, w), gradient)
 
 
 def descend(loss: Callable, start, rates, steps, *, first_order: bool = False, remat: bool = True):
-    r"""Gradient descent.
+    r"""Gradient descent of `loss(theta) -> scalar` from any pytree.
 
     .. math:: \theta \leftarrow \theta - \lambda \odot \nabla\ell(\theta)
 
-    Args:
-        loss: `loss(theta) -> scalar`.
-        start: theta, any pytree.
-        rates: lambda, a scalar or a tree that is a prefix of theta's (a rate a layer, say); may be traced.
-        steps: an int of at least 0, then differentiable in reverse; or traced, then for forward use alone.
-        first_order: treat the gradients as constants when this is differentiated.
-        remat: hold one step's computation at a time in the reverse pass, and compute it anew: less memory, more work.
-
-    Returns:
-        theta after the last step.
-
-    Example:
-        >>> float(descend(lambda x: x**2 / 2, jnp.asarray(1.0), 0.5, 3))
-        0.125
+    An int of steps can be differentiated in reverse, a traced one not. `first_order` treats the gradients as constants
+    then; `remat` holds one step's computation at a time and computes it anew: less memory, more work.
     """
 
     def step(theta, _):

@@ -19,11 +19,7 @@ LOSSES = ("half_sum_squares", "mean_squares", "cross_entropy")
 
 
 def check_loss(loss: Loss, which: str) -> None:
-    """Raise an `InputError` unless this is the name of a loss, or a function; `which` says whose it is.
-
-    Example:
-        >>> check_loss("mean_squares", "outer_loss")
-    """
+    """Refuse what is neither the name of a loss nor a function that can be hashed; `which` says whose it is."""
     if not callable(loss):
         one_of(which, loss, LOSSES, do="name one of them, or give a function of outputs and labels")
     elif not isinstance(loss, Hashable):
@@ -33,28 +29,12 @@ def check_loss(loss: Loss, which: str) -> None:
 
 @typed
 def loss_of(loss: Loss, outputs: Float[Array, "N k"], labels: Num[ArrayLike, "N k"]) -> Float[Array, ""]:
-    r"""The loss of one task's points.
+    r"""The loss of one task's points: one of `LOSSES`, in this order, or a function `loss(outputs, labels) -> scalar`.
 
     .. math:: \tfrac12\|f - Y\|^2, \qquad \frac{1}{Nk}\|f - Y\|^2, \qquad
               -\frac1N \sum_{ic} Y_{ic} \log\mathrm{softmax}(f_i)_c
 
-    Args:
-        loss: "half_sum_squares", "mean_squares" or "cross_entropy", in the order above; or a function
-            `loss(outputs, labels) -> scalar`.
-        outputs: f `[N, k]`.
-        labels: Y `[N, k]`; for "cross_entropy" each row a distribution over the classes.
-
-    Returns:
-        A scalar.
-
-    Raises:
-        InputError: labels of another shape than the outputs; a function that gives no scalar.
-
-    Example:
-        >>> float(loss_of("mean_squares", jnp.ones((2, 2)), jnp.zeros((2, 2))))
-        1.0
-        >>> float(loss_of(lambda f, y: jnp.abs(f - y).sum(), jnp.ones((2, 2)), jnp.zeros((2, 2))))
-        4.0
+    For "cross_entropy" each row of the labels is a distribution over the classes.
     """
     if outputs.shape != labels.shape:
         do = "give the network as many outputs as the labels have, and labels two axes"
@@ -89,16 +69,7 @@ def curvature(loss: Loss, points: int, outputs: int) -> float:
 
 
 def check_labels(labels, loss: Loss, what: str) -> None:
-    """Raise an `InputError` if labels for the cross-entropy are no distributions; traced ones pass.
-
-    Args:
-        labels: `[..., N, k]`.
-        loss: the loss that they are for.
-        what: their name.
-
-    Example:
-        >>> check_labels(jnp.eye(3), "cross_entropy", "support_y")
-    """
+    """Refuse labels `[..., N, k]` for the cross-entropy that are no distributions; traced ones pass."""
     if loss != "cross_entropy" or isinstance(labels, jax.core.Tracer):
         return
     labels = np.asarray(labels)  # a fixed array, also while JAX traces what is around it
@@ -113,11 +84,6 @@ def support_loss(apply: Callable, loss: Loss, l2, x: Array, y: Array) -> Callabl
     r"""The loss that the inner loop descends, as `f(w, phi)`; unlike `InnerLoop.l2`, `l2` may be traced.
 
     .. math:: L_S(w, \varphi) = \ell\big(f(X'; w, \varphi), Y'\big) + \tfrac{\beta}{2}\|w\|^2
-
-    Example:
-        >>> f = support_loss(lambda p, x: x @ p["head"], "half_sum_squares", 0.5, jnp.ones((1, 1)), jnp.ones((1, 1)))
-        >>> float(f({"head": jnp.full((1, 1), 2.0)}, {}))
-        1.5
     """
 
     def value(w, phi):

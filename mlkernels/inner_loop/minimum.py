@@ -18,12 +18,7 @@ SOLVERS = ("eigh", "cg")
 
 
 def solve(hessian: Callable, vector: Array, solver: str) -> Array:
-    """`H^-1 v` for a positive definite H, given as the function `u -> H u`: by `eigh`, or by conjugate gradients.
-
-    Example:
-        >>> solve(lambda u: 4 * u, jnp.ones(2), "eigh").tolist()
-        [0.25, 0.25]
-    """
+    """`H^-1 v` for a positive definite H, given as the function `u -> H u`: by `eigh`, or by conjugate gradients."""
     if solver == "cg":
         eps = jnp.finfo(vector.dtype).eps
         return jax.scipy.sparse.linalg.cg(hessian, vector, tol=10 * eps, maxiter=10 * len(vector))[0]
@@ -33,23 +28,10 @@ def solve(hessian: Callable, vector: Array, solver: str) -> Array:
 
 
 def minimum(value: Callable, start, solver: str):
-    r"""The minimum of a strongly convex function by Newton's method; a quadratic one is solved by the first step.
+    r"""The minimum of a strongly convex function of a pytree by Newton's method; for a quadratic one a single step.
 
     .. math:: z \leftarrow z - t\, \big(\nabla^2 f\big)^{-1} \nabla f, \qquad
               t \in \{1, \tfrac12, \tfrac14, \dots\} \text{ the first that lowers } f
-
-    Args:
-        value: `value(w) -> scalar`.
-        start: w, any pytree.
-        solver: "eigh" or "cg", as in `solve`.
-
-    Returns:
-        The minimum, a pytree like `start`.
-
-    Example:
-        >>> w = minimum(lambda w: (w["a"] - 3) ** 2, {"a": jnp.zeros(())}, "eigh")
-        >>> round(float(w["a"]), 5)
-        3.0
     """
     z, unravel = ravel_pytree(start)
     eps = jnp.finfo(z.dtype).eps
@@ -78,11 +60,7 @@ def minimum(value: Callable, start, solver: str):
 
 
 def check_strongly_convex(inner: InnerLoop) -> None:
-    """Raise an `InputError` unless the inner problem is strongly convex by its form: linear head, named loss, L2 term.
-
-    Example:
-        >>> check_strongly_convex(InnerLoop(0.1, 5, l2=0.1, adapt=("head",)))
-    """
+    """Refuse an inner problem that is not strongly convex by its form: linear head, named loss, L2 term."""
     if inner.layers != ("head",):
         do = 'set adapt=("head",): all losses are convex in a linear layer that comes last, and in no other'
         raise bad_input("adapt", '("head",) for a strongly convex inner problem', inner.adapt, do)
@@ -95,9 +73,5 @@ def check_strongly_convex(inner: InnerLoop) -> None:
 
 
 def check_solver(solver: str) -> None:
-    """Raise an `InputError` unless this names a way to solve a linear system.
-
-    Example:
-        >>> check_solver("cg")
-    """
+    """Refuse what names no way to solve a linear system."""
     one_of("solver", solver, SOLVERS)

@@ -106,12 +106,7 @@ def per_layer(params, inner: InnerLoop) -> dict | Array:
 
 
 def rates_for(params, inner: InnerLoop, rates):
-    """The rates in effect, arrays in a tree that fits the adapted layers; raises an `InputError` where none does.
-
-    Example:
-        >>> float(rates_for({"head": jnp.ones(2)}, InnerLoop(0.5, 1), None))
-        0.5
-    """
+    """The rates in effect, arrays in a tree that fits the adapted layers; an `InputError` where none does."""
     if inner.layers is not None:
         names = sorted(params) if isinstance(params, dict) else []
         for name in inner.layers:

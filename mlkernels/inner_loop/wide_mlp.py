@@ -35,14 +35,6 @@ def network_of(apply, params, tasks: TaskBatch, rows: int) -> MLP | None:
     """The perceptron behind `apply` if it is so wide that `rows` updates of rank one are few beside it, else None.
 
     None, too, where its parameters are not those of its layers alone, or not of one type with the inputs.
-
-    Example:
-        >>> from mlkernels.tasks import sinusoid
-        >>> batch = sinusoid(tasks=2, support=4, queries=3, key=jax.random.key(0))
-        >>> networks = MLP(64), MLP(1024)
-        >>> params = [network.init(jax.random.key(1), (1,)) for network in networks]
-        >>> [network_of(n.apply, p, batch, 20) is not None for n, p in zip(networks, params, strict=True)]
-        [False, True]
     """
     network = getattr(apply, "network", None)
     if not isinstance(network, MLP) or not isinstance(params, dict) or set(params) != set(network.layers):
@@ -54,13 +46,7 @@ def network_of(apply, params, tasks: TaskBatch, rows: int) -> MLP | None:
 
 
 def split(network: MLP, params) -> tuple[dict, dict]:
-    """The weights, layer -> `[in, out]`, and the rest, layer -> `{"b": [out]}` or nothing.
-
-    Example:
-        >>> weights, rest = split(MLP(4), MLP(4).init(jax.random.key(0), (2,)))
-        >>> weights["layer1"].shape, sorted(rest["head"])
-        ((2, 4), ['b'])
-    """
+    """The weights, layer -> `[in, out]`, and the rest, layer -> `{"b": [out]}` or nothing."""
     weights = {name: params[name]["w"] for name in network.layers}
     return weights, {name: {key: b for key, b in params[name].items() if key != "w"} for name in network.layers}
 
@@ -76,19 +62,9 @@ def zero_taps(network: MLP, weights, task: TaskBatch, steps: int) -> tuple[dict,
 
 
 def adapted_outputs(network: MLP, weights, rest, rate, task: TaskBatch, taps, steps: int, loss: Callable):
-    """One task's outputs on its queries after the inner loop, and what was multiplied with each layer's weights.
+    """One task's outputs `[n, k]` on its queries after the inner loop, and what was multiplied with each weight (uses).
 
-    Args:
-        network: the perceptron.
-        weights, rest: its parameters, as `split` gives them.
-        rate: the inner rate, for all layers.
-        task: one task without the first axis.
-        taps: as `zero_taps` gives them.
-        steps: inner steps.
-        loss: `loss(outputs, labels) -> scalar`, of the inner loop.
-
-    Returns:
-        `(outputs [n, k], uses)`; `factors` puts the uses and gradients by the taps together.
+    `weights` and `rest` are from `split`, `taps` from `zero_taps`; the task has no first axis, and all layers one rate.
     """
     names, points = network.layers, task.support_x.shape[0]
     rate = jnp.asarray(rate, weights["head"].dtype)
@@ -132,9 +108,7 @@ def adapted_outputs(network: MLP, weights, rest, rate, task: TaskBatch, taps, st
 def factors(uses, by_taps) -> dict[str, tuple[Array, Array]]:
     """Layer -> L `[..., r, in]` and R `[..., r, out]` with the gradient L^T R by the weights; leading axes broadcast.
 
-    Args:
-        uses: of `adapted_outputs`.
-        by_taps: gradients by the taps, maybe with more leading axes than the uses.
+    The gradients by the taps may have more leading axes than the uses of `adapted_outputs`.
     """
     (inputs, signals, queries), (forward, backward, outer) = uses, by_taps
 

@@ -38,20 +38,7 @@ def _jacobian(apply, trained, x, outputs: str):
 
 
 def gram(jacobian1: list[Float[Array, ...]], jacobian2: list[Float[Array, ...]], outputs: str) -> Float[Array, "P Q"]:
-    """The Gram matrix of two lists of `[N, k, p]` derivatives, leaf by leaf, in highest precision.
-
-    Args:
-        jacobian1, jacobian2: one `[N1, k, p]` and one `[N2, k, p]` array for each leaf of the parameters.
-        outputs: "sum" or "trace" (`[N1, N2]`; the mean over outputs for "trace"), or "full" (`[N1*k, N2*k]`).
-
-    Returns:
-        The Gram matrix.
-
-    Example:
-        >>> import jax.numpy as jnp
-        >>> gram([jnp.ones((2, 1, 3))], [jnp.ones((4, 1, 3))], "sum").shape
-        (2, 4)
-    """
+    """The Gram matrix of two lists of derivatives `[N, k, p]`, leaf by leaf, in highest precision."""
     k = jacobian1[0].shape[1]
     rows = (lambda a: a.reshape(-1, a.shape[-1])) if outputs == "full" else (lambda a: a.reshape(a.shape[0], -1))
     total = sum(jnp.matmul(rows(a), rows(b).T, precision="highest") for a, b in zip(jacobian1, jacobian2, strict=True))

@@ -54,22 +54,9 @@ def joined(a: Array, b: Array, turned: Array | float = 0.0) -> Half:
     .. math:: \sin^2\tfrac{\varphi}{2} = \sin^2\tfrac{\angle(a, b)}{2}
               + \frac{1}{|a|\,|b|} \sum_k a_k b_k \sin^2\tfrac{\varphi_k}{2}
 
-    The angle of the lengths themselves is Kahan's, from sum and difference of the two unit vectors.
-
-    Args:
-        a, b: P and Q vectors: the lengths of their parts, `[P, p]` and `[Q, p]`, at least 0; where no part is turned,
-            coordinates of any sign.
-        turned: the sum on the right for each pair, `[P, Q]`; 0 where the parts of all point the same way.
-
-    Returns:
-        The angle of each pair, `[P, Q]`. A vector of length 0 is at a right angle to every other.
-
-    Example:
-        >>> x = jnp.array([[1.0, 0.0], [1.0, 1.0], [3.0, 3.0]])
-        >>> bool(jnp.allclose(joined(x, x).cos[0], jnp.array([1.0, 0.5**0.5, 0.5**0.5])))
-        True
-        >>> float(joined(x, x).sin2[1, 2]) < 1e-14
-        True
+    `a` and `b` hold the lengths of the parts (where none is turned, coordinates of any sign), `turned` the sum on the
+    right for each pair. The angle of the lengths themselves is Kahan's, from sum and difference of two unit vectors. A
+    vector of length 0 is at a right angle to every other.
 
     Source: W. Kahan, "How futile are mindless assessments of roundoff", 2006, section 12; notebooks/01_derive_metantk.
     """
@@ -83,23 +70,12 @@ def joined(a: Array, b: Array, turned: Array | float = 0.0) -> Half:
 
 
 def relu(half: Half) -> tuple[Array, Array]:
-    r"""What a ReLU makes of the angle between two signals, and the covariance of its slopes.
+    r"""What a ReLU makes of the angle between two signals (its `sin2`), and the covariance of its slopes.
 
     .. math:: \cos\varphi' = \frac{\sin\varphi + (\pi - \varphi)\cos\varphi}{\pi}, \qquad
               \mathbb{E}[\dot\sigma(u)\,\dot\sigma(v)] = \frac{\pi - \varphi}{2\pi}
 
     The lengths of both signals shrink by the square root of 2.
-
-    Args:
-        half: the angle between the Gaussian signals u and v, of any shape.
-
-    Returns:
-        `sin(angle / 2)**2` of the angle after the ReLU, and the covariance of the slopes, both of that shape.
-
-    Example:
-        >>> sin2, slope = relu(Half(jnp.array(0.0), jnp.array(1.0)))
-        >>> float(sin2), float(slope)
-        (0.0, 0.5)
 
     Source: Cho and Saul 2009, the arc-cosine kernels of orders 1 and 0; notebooks/01_derive_metantk, equation (2).
     """

@@ -16,7 +16,7 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import gradient_step
 from mlkernels.inner_loop.losses import Loss, loss_of, support_loss
 from mlkernels.inner_loop.minimum import check_solver, check_strongly_convex, minimum, solve
-from mlkernels.inner_loop.parts import joined, split, spread
+from mlkernels.inner_loop.parts import joined, split
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.meta_gradient import add_up, mean_or_sum
 from mlkernels.learners.problem import Problem, problem_of
@@ -60,15 +60,10 @@ def room(w, steps: int):
 
 
 def two_part_of_task(problem: Problem, params, rates, l2, task: TaskBatch, steps, path):
-    """`two_part_gradient` of one task, without its first axis, unchecked and not compiled.
+    """`two_part_gradient` of one task, without its first axis, unchecked and not compiled; and the path.
 
-    Args:
-        l2: the L2 strength, in place of the inner loop's; it and `rates` may be traced.
-        steps: may be traced; at most as many as there is room for.
-        path: `room(w, ...)`, whatever is in it: who takes many gradients one after the other makes it once.
-
-    Returns:
-        `TwoPart`, and the path.
+    The rates, `l2` (in place of the inner loop's) and the steps may be traced; of these there are at most as many as
+    `path` has room for, `room(w, ...)` with whatever in it: who takes many gradients in a row makes it once.
     """
     w0, phi = split(params, problem.inner.layers)
     support, queries = _losses(problem, l2, task)
@@ -84,11 +79,11 @@ def two_part_of_task(problem: Problem, params, rates, l2, task: TaskBatch, steps
     def backward(i, carry):
         v, dphi = carry
         w = jax.tree.map(lambda kept: kept[steps - 1 - i], path)
-        av = jax.tree.map(jnp.multiply, spread(rates, v), v)
-        # The derivative of both gradients of L_S in the direction a v of w: the Hessian's product with it, and the
-        # mixed derivatives', which are symmetric too.
-        _, (hessian, mixed) = jax.jvp(lambda w: jax.grad(support, (0, 1))(w, phi), (w,), (av,))
-        return jax.tree.map(jnp.subtract, (v, dphi), (hessian, mixed))
+        # A step is w - a grad L_S(w, phi): its transpose gives v less the Hessian's product with a v, and minus
+        # the mixed derivatives' product with it.
+        _, pullback = jax.vjp(lambda w, phi: gradient_step(w, rates, jax.grad(support)(w, phi)), w, phi)
+        v, mixed = pullback(v)
+        return v, jax.tree.map(jnp.add, dphi, mixed)
 
     if not problem.inner.first_order:
         v, dphi = jax.lax.fori_loop(0, steps, backward, (v, dphi))

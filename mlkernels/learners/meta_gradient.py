@@ -115,18 +115,8 @@ def at_once(apply, points: int, shape: tuple[int, ...]) -> int:
     """How many of a task's queries go through the network together where tasks go in sequence: images few by few.
 
     What lies between the layers stays in the cache then. On two CPU cores that made Conv-4's meta-gradient 1.2 to 1.4
-    times as fast as with all 75 queries together, in a third to a tenth of the memory.
-
-    Args:
-        apply: only networks of `mlkernels.networks` are known to treat each point by itself.
-        points: the queries; the answer divides their number.
-        shape: of one, `[height, width, channels]` for an image.
-
-    Example:
-        >>> from mlkernels.networks import MLP, Conv4
-        >>> conv = Conv4(8).apply
-        >>> at_once(conv, 75, (28, 28, 1)), at_once(conv, 75, (84, 84, 3)), at_once(MLP(8).apply, 75, (6,))
-        (5, 1, 75)
+    times as fast as with all 75 queries together, in a third to a tenth of the memory. Only networks of
+    `mlkernels.networks` are known to treat each point by itself; the answer divides their number.
     """
     if len(shape) < 3 or jax.default_backend() != "cpu" or not isinstance(apply, Apply):
         return points

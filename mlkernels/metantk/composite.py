@@ -45,18 +45,8 @@ def all_points(tasks: TaskBatch) -> Num[Array, "P ..."]:
 
 @typed
 def within_tasks(kernel: Float[ArrayLike, "P P"], tasks: int, queries: int) -> Float[Array, "B _ m"]:
-    """The blocks of a kernel over all points that the inner loops use: each task's points against its support points.
-
-    Args:
-        kernel: K over all points, `[B*n + B*m, B*n + B*m]`.
-        tasks, queries: B, and n, the rows of queries in each (queries times outputs for a "full" kernel).
-
-    Returns:
-        `[B, n + m, m]`: in each task the n queries, then the m support points.
-
-    Example:
-        >>> within_tasks(jnp.arange(16.0).reshape(4, 4), 2, 1).tolist()
-        [[[2.0], [10.0]], [[7.0], [15.0]]]
+    """The blocks of a kernel over all points that inner loops use: each task's n queries, then its m support points,
+    against its support points. For a "full" kernel `queries` are times the outputs.
     """
     B, support = tasks, kernel[:, tasks * queries :]
     parts = (rows.reshape(B, -1, B, support.shape[1] // B) for rows in jnp.split(support, [B * queries]))
@@ -71,23 +61,7 @@ def task_operators(
 
     .. math:: A_i = K(X_i, X'_i)\, T_i
 
-    Args:
-        inner_kernel: K, in which the inner loop moves, `[B, n + m, m]`: of each task its n queries, then its m support
-            points, against its support points.
-        inner_rate, inner_steps, flow, ridge: the inner loop, as in `adaptation_operator`.
-
-    Returns:
-        `[B, n, m]`, float64.
-
-    Raises:
-        InputError: as `adaptation_operator`.
-
-    Example:
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> task_operators(jnp.array([[[1.0], [2.0]]]), inner_rate=0.1, inner_steps=1).tolist()
-        [[[0.1]]]
-
-    Source: Wang et al. 2022; notebooks/01_derive_metantk.
+    K is of each task's points, queries first, against its support points, as `within_tasks` gives it.
     """
     K = float64(inner_kernel, "inner_kernel")
     m = K.shape[-1]
@@ -106,24 +80,8 @@ def composite(
     .. math:: \Phi_{ij} = \Theta(X_i, X_j) - A_i \Theta(X'_i, X_j) - \Theta(X_i, X'_j) A_j^\top
               + A_i \Theta(X'_i, X'_j) A_j^\top
 
-    Args:
-        theta: Theta over all points, `[B*n + B*m, B*n + B*m]`, or between the points of two batches of tasks.
-        A_rows: `task_operators` of the tasks of the rows, `[B, n, m]`.
-        A_columns: those of the columns; None: the same tasks, and the kernel is made symmetric to the last bit.
-
-    Returns:
-        `[B*n, B*n]` (rows' B*n by columns' B*n), float64: task by task, in each its queries in order.
-
-    Raises:
-        InputError: JAX without float64, a theta that is not real.
-
-    Example:
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> theta = jnp.array([[2.0, 1.0], [1.0, 1.0]])
-        >>> composite(theta, jnp.ones((1, 1, 1)))
-        Array([[1.]], dtype=float64)
-
-    Source: Wang et al. 2022, the analytic MetaNTK; notebooks/01_derive_metantk.
+    Theta is over all points, or between the points of two batches of tasks, with the operators A of each. Without those
+    of the columns the tasks are the same ones, and the kernel is made symmetric to the last bit.
     """
     left = _less_support(float64(theta, "theta"), A_rows)
     if A_columns is not None:

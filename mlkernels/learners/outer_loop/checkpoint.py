@@ -105,18 +105,7 @@ def _constants(code: CodeType) -> list:
 
 
 def save(path: Path, state, losses: np.ndarray, settings: dict[str, str], seen: dict | None = None) -> None:
-    """Write a state: `path` is whole, or as it was before.
-
-    Args:
-        path: the file.
-        state: a pytree of arrays.
-        losses: `[steps]`, or any other array of numbers that tell how it went.
-        settings: name -> text, which must be the same at `load`.
-        seen: name -> sketch, as `probe` makes them, likewise.
-
-    Raises:
-        InputError: the file cannot be written.
-    """
+    """Write a pytree of arrays, whole or not at all, with numbers that tell how it went, and what `load` compares."""
     arrays = {f"state{jax.tree_util.keystr(key)}": np.asarray(leaf) for key, leaf in jax.tree.leaves_with_path(state)}
     about = json.dumps({"format": _FORMAT, "kept": _KEPT, "settings": settings, "jax": jax.__version__})
     arrays |= {f"seen {name}": numbers for name, numbers in (seen or {}).items()}
@@ -130,20 +119,10 @@ def save(path: Path, state, losses: np.ndarray, settings: dict[str, str], seen: 
 
 
 def load(path: Path, like, settings: dict[str, str] | None = None, seen: dict | None = None):
-    """Read a state back.
+    """`(state, losses)`, the state in the form of `like`; None where there is no file. Compares if it has settings.
 
-    Args:
-        path: the file.
-        like: a state of the same form.
-        settings: as they are now; None takes the state whatever it was made with.
-        seen: sketches, as they are now.
-
-    Returns:
-        `(state, losses)`, or None where there is no file.
-
-    Raises:
-        InputError: the file is damaged (it is kept aside), of an older version that compared less, or was written under
-            other settings or by functions that do something else (the message says which).
+    An `InputError` if the file is damaged (it is kept aside), of an older version that compared less, or written under
+    other settings or by functions that do something else (the message says which).
     """
     found = _read(path)
     if found is None:
@@ -191,11 +170,7 @@ def _compare(path: Path, about: dict, arrays: dict, settings: dict[str, str], se
 
 
 def settings_of(path: Path) -> dict[str, str] | None:
-    """The settings that a state was written with, or None where there is no file.
-
-    Raises:
-        InputError: the file is damaged (it is kept aside).
-    """
+    """The settings that a state was written with, or None where there is no file."""
     found = _read(path)
     return None if found is None else found[1]["settings"]
 

@@ -57,18 +57,8 @@ def inner_limit(apply: Callable, params, rates, tasks: TaskBatch, inner: InnerLo
 
     .. math:: \min_i \frac{2}{\lambda_{max}(c\, J_i \Lambda J_i^\top) + \beta \max\lambda}
 
-    with J the Jacobian of the outputs on a support set by the adapted parameters, Lambda their rates, beta the L2 term
-    and c the loss's largest second derivative (1 for the half sum of squares).
-
-    Args:
-        apply, params, tasks, inner: as in `maml.meta_loss`.
-        rates: a tree that fits the adapted layers.
-
-    Returns:
-        A number above 0; with one rate for all, it is 2 / lambda_max of the support kernel over the rate.
-
-    Raises:
-        InputError: too little memory for the kernel.
+    with J the Jacobian of the outputs on a support set by the adapted parameters, Lambda their rates (a tree that fits
+    the adapted layers), beta the L2 term and c the loss's largest second derivative.
     """
     w, phi = split(params, inner.layers)
     rates = jax.tree.map(jnp.abs, spread(rates, w))

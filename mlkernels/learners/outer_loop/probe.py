@@ -14,18 +14,11 @@ _GOLDEN = (5**0.5 - 1) / 2
 
 
 def sketch(tree, digits: float = 0.5) -> np.ndarray:
-    """Sums of a tree's arrays, and how far those of an equal tree may lie from them.
+    """Sums of a tree's arrays, and how far those of an equal tree may lie from them: `[2, pieces of all arrays]`.
 
     Each array is cut into `BLOCKS` pieces or fewer, and each piece is added up with weights from 1 to 2, so that an
     exchange of two numbers shows. Floating-point numbers may differ by a share of the array's largest, whole ones not
     at all. The share is eps to the power of `digits`: another machine, which adds in another order, stays far within.
-
-    Args:
-        tree: arrays.
-        digits: the share of the digits that has to be equal.
-
-    Returns:
-        float64 `[2, pieces of all arrays]`: the sums, and their slack.
     """
     sketches = [np.zeros((2, 0))]
     for leaf in jax.tree.leaves(tree):
