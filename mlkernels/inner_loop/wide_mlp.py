@@ -116,10 +116,10 @@ def factors(uses, by_taps) -> dict[str, tuple[Array, Array]]:
         flat = [part.reshape(*part.shape[: part.ndim - 3], -1, part.shape[-1]) for part in parts[:-1]] + parts[-1:]
         return jnp.concatenate([jnp.broadcast_to(part, (*lead, *part.shape[-2:])) for part in flat], axis=-2)
 
-    found = {}
+    pairs = {}
     for name in inputs:  # of h W by W: h^T C; of d W^T by W: C^T d
         lead = outer[name].shape[:-2]
         back = ([backward[name]], [signals[name]]) if name in backward else ([], [])
         lefts, rights = [inputs[name], *back[0], queries[name]], [forward[name], *back[1], outer[name]]
-        found[name] = stack(lefts, lead), stack(rights, lead)
-    return found
+        pairs[name] = stack(lefts, lead), stack(rights, lead)
+    return pairs

@@ -247,8 +247,8 @@ def side_by_side(
         >>> network = networks.MLP(width=32)
         >>> params = network.init(jax.random.key(1), (1,))
         >>> inners = {"ANIL": InnerLoop(0.01, 5, adapt=("head",)), "MAML": InnerLoop(0.01, 5)}
-        >>> found = side_by_side(network.apply, params, batch, inners, repeats=3)
-        >>> found["MAML"].seconds > 0, found["ANIL"].memory < found["MAML"].memory
+        >>> measured = side_by_side(network.apply, params, batch, inners, repeats=3)
+        >>> measured["MAML"].seconds > 0, measured["ANIL"].memory < measured["MAML"].memory
         (True, True)
 
     Source: notebooks/03_anil_inner_loop_geometry.

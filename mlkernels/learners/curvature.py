@@ -196,9 +196,9 @@ def contraction_per_step(
         squares = jax.tree.map(lambda a, b: ((a - b[None]) ** 2).reshape(len(a), -1).sum(1), path, best)
         distance = np.sqrt(np.asarray(sum(jax.tree.leaves(squares))))
         size = float(np.sqrt(sum(float((leaf**2).sum()) for leaf in jax.tree.leaves(best))))
-    told = distance > 1e-9 * max(size, distance[0])
+    resolved = distance > 1e-9 * max(size, distance[0])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.where(told[1:] & told[:-1], distance[1:] / distance[:-1], np.nan)
+        return np.where(resolved[1:] & resolved[:-1], distance[1:] / distance[:-1], np.nan)
 
 
 @partial(jax.jit, static_argnums=(0, 1))

@@ -91,7 +91,7 @@ def extremes(apply, params, tasks, inner, rates, along) -> tuple[np.ndarray, np.
             if along:
                 path = trajectory(apply, params, x, y, inner).w
                 points = [jax.tree.map(lambda leaf, m=m: leaf[m], path) for m in range(inner.steps + 1)]
-            found = [outermost(apply, inner.loss, w, phi, jnp.asarray(inner.l2), x, y, roots) for w in points]
-            ends.append((min(low for low, _ in found), max(high for _, high in found)))
+            ends_of = [outermost(apply, inner.loss, w, phi, jnp.asarray(inner.l2), x, y, roots) for w in points]
+            ends.append((min(low for low, _ in ends_of), max(high for _, high in ends_of)))
     smallest, largest = np.array(ends).T
     return smallest, largest, p

@@ -49,8 +49,8 @@ def within_tasks(kernel: Float[ArrayLike, "P P"], tasks: int, queries: int) -> F
     against its support points. For a "full" kernel `queries` are times the outputs.
     """
     B, support = tasks, kernel[:, tasks * queries :]
-    parts = (rows.reshape(B, -1, B, support.shape[1] // B) for rows in jnp.split(support, [B * queries]))
-    return jnp.concatenate(list(parts), axis=1)[jnp.arange(B), :, jnp.arange(B)]
+    points = (rows.reshape(B, -1, B, support.shape[1] // B) for rows in jnp.split(support, [B * queries]))
+    return jnp.concatenate(list(points), axis=1)[jnp.arange(B), :, jnp.arange(B)]
 
 
 @typed

@@ -89,13 +89,13 @@ class Conv4:
         self, params: Params, x: Num[ArrayLike, "N height width channels"]
     ) -> dict[str, Float[Array, "N ..."]]:
         """What each layer puts out, `[N, height, width, channels]` after pooling; the head's are the outputs."""
-        found = {}
+        outputs = {}
         for name in self.layers[:-1]:
             x = affine(conv3x3, params[name], x, 9 * x.shape[-1], self.w_std, self.b_std, self.parametrization)
-            found[name] = x = _average_pool(jax.nn.relu(x))
+            outputs[name] = x = _average_pool(jax.nn.relu(x))
         x = flat(x)
         last = self.last_w_std, self.b_std, self.parametrization
-        return found | {"head": affine(jnp.matmul, params["head"], x, x.shape[-1], *last)}
+        return outputs | {"head": affine(jnp.matmul, params["head"], x, x.shape[-1], *last)}
 
     @typed
     def forward(self, params: Params, x: Num[ArrayLike, "N height width channels"]) -> Float[Array, "N k"]:

@@ -86,12 +86,12 @@ class MLP:
     @typed
     def features(self, params: Params, x: Num[ArrayLike, "N ..."]) -> dict[str, Float[Array, "N _"]]:
         """What each layer puts out, `[N, units]`, first to last; the head's are the network's outputs."""
-        h, found = flat(x), {}
+        h, outputs = flat(x), {}
         for name in self.layers[:-1]:
             z = affine(jnp.matmul, params[name], h, h.shape[-1], self.w_std, self.b_std, self.parametrization)
-            found[name] = h = self.activate(z)
+            outputs[name] = h = self.activate(z)
         last = self.last_w_std, self.b_std, self.parametrization
-        return found | {"head": affine(jnp.matmul, params["head"], h, h.shape[-1], *last)}
+        return outputs | {"head": affine(jnp.matmul, params["head"], h, h.shape[-1], *last)}
 
     def scales(self, name: str, fan_in: int) -> tuple[float, float]:
         """The factors of a layer's product with its weights and of its biases in the forward pass."""

@@ -80,9 +80,9 @@ def describe(thing: Any, _seen: frozenset = frozenset()) -> str:
         return f"{describe(owner, inside)}.{thing.__name__}"
     code = getattr(thing, "__code__", None)
     if code is not None:
-        parts = [thing.__module__, thing.__qualname__, _constants(code), list(code.co_names)]
+        written = [thing.__module__, thing.__qualname__, _constants(code), list(code.co_names)]
         closed = [cell.cell_contents for cell in thing.__closure__ or () if cell != type(cell)()]
-        return describe([*parts, thing.__defaults__, thing.__kwdefaults__, closed], inside)
+        return describe([*written, thing.__defaults__, thing.__kwdefaults__, closed], inside)
     if hasattr(thing, "func") and hasattr(thing, "args"):  # functools.partial
         return describe(["partial", thing.func, thing.args, thing.keywords], inside)
     if hasattr(thing, "__wrapped__"):  # jitted
@@ -124,10 +124,10 @@ def load(path: Path, like, settings: dict[str, str] | None = None, seen: dict | 
     An `InputError` if the file is damaged (it is kept aside), of an older version that compared less, or written under
     other settings or by functions that do something else (the message says which).
     """
-    found = _read(path)
-    if found is None:
+    kept = _read(path)
+    if kept is None:
         return None
-    arrays, about = found
+    arrays, about = kept
     losses = arrays.pop("losses")
     if settings is not None:
         _compare(path, about, arrays, settings, seen or {})
@@ -171,8 +171,8 @@ def _compare(path: Path, about: dict, arrays: dict, settings: dict[str, str], se
 
 def settings_of(path: Path) -> dict[str, str] | None:
     """The settings that a state was written with, or None where there is no file."""
-    found = _read(path)
-    return None if found is None else found[1]["settings"]
+    kept = _read(path)
+    return None if kept is None else kept[1]["settings"]
 
 
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
