@@ -67,7 +67,7 @@ def kernel_of(side: str, layout, params, gates, images):
     import _plain_nas as plain
 
     network = plain.Architecture(layout, gates)
-    jacobian = jax.jit(lambda w, x: plain.sample_gradients(network, w, x, jnp.ones(layout.ways)))
+    jacobian = jax.jit(lambda w, x: plain.sample_gradients(network, w, x, jnp.ones(layout.ways, x.dtype)))
     rows = jacobian(network.weights(params), jnp.moveaxis(images, -1, 1))
     return np.asarray(sum(leaf.reshape(len(images), -1) @ leaf.reshape(len(images), -1).T for leaf in rows))
 

@@ -21,7 +21,8 @@ from mlkernels.support import typed  # noqa: E402
 typed.CHECKED = True  # before anything that is annotated is imported
 
 jax.config.update("jax_enable_x64", True)
-jax.config.update("jax_numpy_rank_promotion", "raise")  # every function's example runs under both: users may set them
+# Users may set both; where a test needs it otherwise, it says why in a context of its own.
+jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
@@ -59,16 +60,6 @@ def _programs_go_with_their_file():
     yield
     jax.clear_caches()
     gc.collect()
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _tests_may_promote():
-    """Tests and the libraries that they compare with (neural-tangents, SciPy) may leave axes out and mix types."""
-    jax.config.update("jax_numpy_rank_promotion", "allow")  # in every thread, as a context would not
-    jax.config.update("jax_numpy_dtype_promotion", "standard")
-    yield
-    jax.config.update("jax_numpy_rank_promotion", "raise")
-    jax.config.update("jax_numpy_dtype_promotion", "strict")
 
 
 @pytest.fixture

@@ -21,13 +21,13 @@ HEAD, TWO = ("head",), ("layer2", "head")
 def features(params, x):
     """Two layers, smooth, without exponentials, which take long to compile."""
     for name in ("layer1", "layer2"):
-        z = x @ params[name]["w"] + params[name]["b"]
+        z = x @ params[name]["w"] + params[name]["b"][None]
         x = 2 * z / (1 + z * z)
     return x
 
 
 def apply(params, x):
-    return features(params, x) @ params["head"]["w"] + params["head"]["b"]
+    return features(params, x) @ params["head"]["w"] + params["head"]["b"][None]
 
 
 PARAMS = MLP((6, 5), outputs=3, w_std=1.0, parametrization="standard").init(jax.random.key(1), (4,))

@@ -98,7 +98,7 @@ def test_it_agrees_for_first_order_and_without_steps():
 
 def test_it_agrees_for_conv4():
     network, inner = Conv4(16, depth=2, outputs=5), InnerLoop(0.1, 1, "cross_entropy", adapt=("head",))
-    batch = TaskBatch(*(jnp.full((1, 5, *shape), 0.2) for shape in ((8, 8, 3), (5,), (8, 8, 3), (5,))))
+    batch = TaskBatch(*(jnp.full((1, 5, *shape), 0.2, jnp.float32) for shape in ((8, 8, 3), (5,), (8, 8, 3), (5,))))
     params = shapes(network, 8, 8, 3)
     counted = cost.counted_flops(network.apply, params, batch, inner, outer_loss="cross_entropy")
     assert 1.0 <= counted / cost.cost_formula(network, params, batch, inner).flops < 1.15

@@ -97,7 +97,7 @@ def test_empirical_nngp_is_the_inner_product_of_features(key):
     x = jax.random.normal(key, (4, 6))
     h = x
     for name in ("layer1", "layer2"):
-        h = jax.nn.relu(2**0.5 / h.shape[1] ** 0.5 * h @ params[name]["w"] + 0.1 * params[name]["b"])
+        h = jax.nn.relu(2**0.5 / h.shape[1] ** 0.5 * h @ params[name]["w"] + 0.1 * params[name]["b"][None])
     expected = h @ h.T / 32 + 0.1**2
     np.testing.assert_allclose(kernels.empirical_nngp(network.apply, params, x), expected, rtol=1e-10)
 

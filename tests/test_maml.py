@@ -33,9 +33,9 @@ ADAPT = {"MAML": "all", "ANIL": ("head",)}
 
 def apply(params, x):
     """Smooth, so that finite differences are exact to many digits; no exponentials, which take long to compile."""
-    z = x @ params["body"]["w"] + params["body"]["b"]
+    z = x @ params["body"]["w"] + params["body"]["b"][None]
     h = 2 * z / (1 + z * z)
-    return h @ params["head"]["w"] + params["head"]["b"]
+    return h @ params["head"]["w"] + params["head"]["b"][None]
 
 
 def draw_params(seed=0, inputs=2, width=5, outputs=3):
@@ -193,7 +193,7 @@ def test_meta_outputs_are_those_of_the_adapted_parameters(adapt):
     half = maml.meta_loss(apply, PARAMS, BATCH, inner)
     np.testing.assert_allclose(0.5 * jnp.sum((found - BATCH.query_y) ** 2), half, rtol=1e-12)
     rates = maml.meta_outputs(apply, PARAMS, BATCH, inner, rates=0.0)
-    np.testing.assert_allclose(rates, apply(PARAMS, BATCH.query_x), rtol=1e-12)
+    np.testing.assert_allclose(rates, jax.vmap(partial(apply, PARAMS))(BATCH.query_x), rtol=1e-12)
     with pytest.raises(InputError, match="tasks: expected a TaskBatch, got list"):
         maml.meta_outputs(apply, PARAMS, [BATCH], inner)
 

@@ -117,7 +117,7 @@ def test_metantk_is_the_function_space_solution(glyphs):
     """Solved in the features' dimension; against the package's kernel form on the same tasks."""
     rng = np.random.default_rng(0)
     mix = rng.normal(size=(784, 12)) / 28
-    base = shown(glyphs, lambda x: pixels_of(x) @ mix, "train")
+    base = shown(glyphs, lambda x: pixels_of(x).astype(float) @ mix, "train")
     train_tasks, test_tasks = base.episodes(5, 2, 4, 6, jax.random.key(0)), base.episodes(5, 2, 4, 2, jax.random.key(1))
     means = classifiers.seen_means(train_tasks, base.pictures.classes)
     classify = classifiers.metantk(train_tasks, means)

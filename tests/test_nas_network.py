@@ -57,6 +57,7 @@ class Plain:
             now = x.mean((0, 2, 3)), x.var((0, 2, 3))
             self.moved += [0.9 * mean + 0.1 * now[0], 0.9 * variance + 0.1 * now[1] * count / (count - 1)]
             mean, variance = now
+        scale, shift, mean, variance = (v[None, None, None] for v in (scale, shift, mean, variance))
         wide = (x.swapaxes(1, 3) - mean) / jnp.sqrt(variance + 1e-5) * scale + shift
         return wide.swapaxes(1, 3)
 
@@ -109,7 +110,7 @@ class Plain:
             before, was = (before[1], jnp.concatenate(states[2:], 1)), kind
         weights, bias = self.head
         self.features = before[1].mean((2, 3))
-        return self.features @ weights + bias
+        return self.features @ weights + bias[None]
 
 
 @pytest.mark.parametrize("text", TEXTS)

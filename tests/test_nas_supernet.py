@@ -207,7 +207,7 @@ def test_weights_are_drawn_as_asked():
         ((dense,), _), ((deep, flat),) = (params["cells"][0]["edges"][0][o] for o in (5, 6))
         fans = {"fan_out": (5 * 16, 9 * 16, 16)}.get(name, (5 * 16, 9, 16))
         for w, fan in zip((dense, deep, flat), fans, strict=True):
-            assert np.sqrt(fan) * w.std() == pytest.approx(size, rel=0.2), name
+            assert np.sqrt(fan) * float(w.std()) == pytest.approx(size, rel=0.2), name
             assert w.dtype == np.float32
     same, other = (init(layout, key=jax.random.key(key)) for key in (0, 1))
     again = init(layout, key=jax.random.key(0))

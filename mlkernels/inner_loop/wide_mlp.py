@@ -72,7 +72,7 @@ def adapted_outputs(network: MLP, weights, rest, rate, task: TaskBatch, taps, st
     def layer(name, h, updates, tap):
         (a, c), (inputs, signals) = network.scales(name, weights[name].shape[0]), updates[name]
         y = a * (h @ weights[name] + tap) - rate * a**2 * (h @ inputs.T) @ signals
-        return y + c * (rest[name]["b"] - rate * c * signals.sum(0)) if "b" in rest[name] else y
+        return y + c * (rest[name]["b"] - rate * c * signals.sum(0))[None] if "b" in rest[name] else y
 
     def forward(x, updates, taps):
         inputs, before, h = {}, {}, x.reshape(len(x), math.prod(x.shape[1:]))

@@ -167,4 +167,5 @@ def by_neural_tangents(network: MLP | Conv4, x1: Array, x2: Array | None = None)
     Source: Novak et al. 2020; notebooks/01_derive_metantk.
     """
     x1, x2 = check_inputs(network, x1, x2)
-    return _kernel_fn(network)(x1, x2)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # it does both, also where strict
+        return _kernel_fn(network)(x1, x2)

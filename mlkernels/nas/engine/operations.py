@@ -63,8 +63,8 @@ def run_step(step: Step, weights: Iterator[Array], x: Array) -> Array:
             return pool(step, x)
         case Constant():
             x = x[..., :: step.stride[0], :: step.stride[1], :]
-            signs = sum(jnp.arange(size).reshape(-1, *[1] * k) for k, size in enumerate(x.shape[:-4:-1])) % 2
-            return jnp.broadcast_to(step.value * (1 - 2 * signs), x.shape).astype(x.dtype)
+            signs = jnp.indices(x.shape[-3:]).sum(0) % 2
+            return jnp.broadcast_to(step.value * (1 - 2 * signs).astype(x.dtype), x.shape)
         case Norm():
             return norm(step, x)
         case Mean():
