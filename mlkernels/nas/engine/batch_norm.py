@@ -15,30 +15,13 @@ MOMENTUM = 0.1  # of the running statistics, as in PyTorch
 
 
 def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array], train: bool):
-    r"""BatchNorm as in PyTorch.
+    r"""BatchNorm as in PyTorch: y in the type of x, and the running statistics.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta, \qquad
               r \leftarrow 0.9\, r + 0.1\, (\mu,\ \tfrac{N}{N - 1} \sigma^2)
 
-    Mean and variance are those of the N pixels of the batch in training, else the running ones.
-
-    Args:
-        x: `[n, height, width, channels]`; one of half precision is normalised in the type of `scale`.
-        scale, shift: `[channels]`.
-        running: mean and variance so far, `[channels]` each.
-        train: whether this is training.
-
-    Returns:
-        y in the type of x, and the running statistics.
-
-    Raises:
-        InputError: in training, a single pixel: one number has no variance.
-
-    Example:
-        >>> x = jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1)
-        >>> _, (mean, variance) = batch_norm(x, jnp.ones(1), jnp.zeros(1), (jnp.zeros(1), jnp.ones(1)), True)
-        >>> print(f"{mean.item():.2f} {variance.item():.2f}")
-        0.20 1.10
+    Mean and variance are those of the N pixels of the batch in training, else the running ones. An x of half precision
+    is normalised in the type of `scale`. A single pixel is refused in training: one number has no variance.
 
     Source: Ioffe and Szegedy 2015; PyTorch's momentum, epsilon and unbiased running variance.
     """

@@ -49,15 +49,7 @@ Plan = tuple[Run | Add | Join, ...]
 
 
 def plan_of(layout: Layout, genotype: Genotype) -> Plan:
-    """The list for an architecture, up to the last cell's output.
-
-    Example:
-        >>> layout = Layout(cells=2, channels=4, norm="batch")
-        >>> text = "N: sk<0 s3<1 | c3<1 mp<2 | c3<0 c3<2 R: sk<0 s3<1 | f5<1 d3<2 | d3<2 d3<3"
-        >>> plan = plan_of(layout, Genotype.parse(text))
-        >>> [sum(isinstance(step, kind) for step in plan) for kind in (Run, Add, Join)]
-        [21, 6, 2]
-    """
+    """The list for an architecture, up to the last cell's output."""
     steps: list[Run | Add | Join] = []
 
     def put(step) -> int:

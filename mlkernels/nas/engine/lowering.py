@@ -29,18 +29,8 @@ EPSILON = 1e-5  # of the normalisations, as in PyTorch
 def lowering(name: str) -> Iterator[None]:
     """A context, of this thread alone, that says how convolutions are written for XLA.
 
-    A `jax.jit` of one's own keeps what it was traced with: open the context inside of it.
-
-    Args:
-        name: "shifts", "lax" (`lax.conv`), or "auto", as without a context: "shifts" on a CPU, "lax" elsewhere.
-
-    Raises:
-        InputError: another name.
-
-    Example:
-        >>> with lowering("lax"):
-        ...     current_lowering()
-        'lax'
+    "shifts", "lax" (`lax.conv`), or "auto", as without a context: "shifts" on a CPU, "lax" elsewhere. A `jax.jit` of
+    one's own keeps what it was traced with: open the context inside of it.
     """
     if name not in LOWERINGS:
         raise bad_input("lowering", "auto, shifts or lax", repr(name), "leave it at auto")
@@ -59,13 +49,7 @@ def current_lowering() -> str:
 
 
 def conv(step: Conv, w: Array, x: Array) -> Array:
-    """A convolution, as `lowering` says.
-
-    Example:
-        >>> step = Conv(2, 2, (3, 3), depthwise=True)
-        >>> conv(step, jnp.ones((3, 3, 2)), jnp.ones((1, 4, 4, 2)))[0, :, :, 0].tolist()
-        [[4.0, 6.0, 6.0, 4.0], [6.0, 9.0, 9.0, 6.0], [6.0, 9.0, 9.0, 6.0], [4.0, 6.0, 6.0, 4.0]]
-    """
+    """A convolution, as `lowering` says."""
     if step.kernel == (1, 1):
         return x[:, :: step.stride[0], :: step.stride[1]] @ w[0, 0]
     if current_lowering() == "lax":
@@ -114,17 +98,7 @@ def _fold(x: Array) -> Array:
 
 
 def sample_gradients(step: Conv, w: Array, x: Array, g: Array) -> Array:
-    """The gradient by a convolution's weights of each sample: `[n, *w.shape]`.
-
-    Args:
-        step, w, x: as in `conv`.
-        g: the gradient by the output.
-
-    Example:
-        >>> step, x = Conv(2, 3), jnp.ones((4, 5, 5, 2))
-        >>> sample_gradients(step, jnp.ones((1, 1, 2, 3)), x, jnp.ones((4, 5, 5, 3))).shape
-        (4, 1, 1, 2, 3)
-    """
+    """The gradient by a convolution's weights of each sample, `[n, *w.shape]`, for g by the output."""
     if current_lowering() == "lax":
 
         def one(x, g):
@@ -137,13 +111,7 @@ def sample_gradients(step: Conv, w: Array, x: Array, g: Array) -> Array:
 
 
 def tap_gradients(step: Conv, x: Array, g: Array) -> list[Array]:
-    """`sample_gradients` of a dense convolution tap by tap, `[n, inputs, outputs]` each: side by side takes a copy.
-
-    Example:
-        >>> step, x = Conv(2, 3, (1, 5)), jnp.ones((4, 5, 5, 2))
-        >>> [tap.shape for tap in tap_gradients(step, x, jnp.ones((4, 5, 5, 3)))] == 5 * [(4, 2, 3)]
-        True
-    """
+    """`sample_gradients` of a dense convolution tap by tap, `[n, inputs, outputs]` each: side by side takes a copy."""
     if step.stride == (1, 1):  # copies of g alone, the ones that the gradient by x needs too
         pairs = [(x, part) for part in _back(g, x.shape[1:3], step.kernel, step.stride)]
     else:
@@ -233,13 +201,7 @@ def norm(step: Norm, x: Array) -> Array:
 
 
 def standardised(x: Array) -> tuple[Array, Array, Array]:
-    """Each channel of `[n, height, width, channels]` with mean 0 and variance 1; and what its mean and variance were.
-
-    Example:
-        >>> y, mean, variance = standardised(jnp.array([1.0, 3.0]).reshape(2, 1, 1, 1))
-        >>> y.round(3).ravel().tolist(), mean.item(), variance.item()
-        ([-1.0, 1.0], 2.0, 1.0)
-    """
+    """Each channel of `[n, height, width, channels]` with mean 0 and variance 1; mean and variance before."""
     mean = x.mean((0, 1, 2), keepdims=True)
     x = x - mean
     variance = (x * x).mean((0, 1, 2), keepdims=True)

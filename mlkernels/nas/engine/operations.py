@@ -77,10 +77,6 @@ def jitted(function: Callable, *static) -> Callable:
 
     Within another program, be it `jax.jit`'s or `jax.grad`'s, it is a part of that: options are for a program of its
     own.
-
-    Example:
-        >>> jax.jit(lambda x: jitted(lambda a, b, x: a * x + b, 2, 1)(x))(jnp.ones(())).item()
-        3.0
     """
     return partial(program(function, None if traced() else jax.default_backend()), current_lowering(), static)
 

@@ -67,20 +67,12 @@ def _factors(gates: np.ndarray, images: Array) -> Callable[[int, int, int], Arra
 def run_cells(
     layout: Layout, params: dict, gates: np.ndarray, images: Array, run: Callable | None = None
 ) -> tuple[Array, list[Record]]:
-    """The forward pass up to the last cell's output, for several architectures at once.
+    """The forward pass up to the last cell's output, for several architectures at once: the output, one record a cell.
 
-    An edge without open operations counts as zero. An operation without weights is run once for all edges from one
-    source.
-
-    Args:
-        layout, params: the network.
-        gates: checked, `[architectures, cell type, edge, operation]`; what all have closed is never run.
-        images: `[..., pixels, pixels, colours]`, checked; those of the first architecture first.
-        run: instead of `forward`, `run(block, weights, x, operation=None) -> y`, where an operation on an edge is
-            `(cell type, edge, operation)`.
-
-    Returns:
-        The output and one record a cell.
+    An edge without open operations counts as zero; an operation without weights is run once for all edges from one
+    source; what all gates `[architectures, cell type, edge, operation]` have closed is never run. Images are those of
+    the first architecture first. Instead of `forward` it may be `run(block, weights, x, operation=None) -> y`, where an
+    operation on an edge is `(cell type, edge, operation)`.
     """
     run = run or (lambda block, weights, x, _=None: forward(block, weights, x))
     space, factors, live_gates = layout.space, _factors(gates, images), gates.any(0)
@@ -121,26 +113,7 @@ def weightless(blocks) -> bool:
 
 
 def logits(layout: Layout, params: dict, gates, images) -> Array:
-    """Outputs `[n, ways]` of the network that gates leave (the head has no bias).
-
-    Args:
-        layout, params: the network; params from `weights.init`.
-        gates: bool `[cell type, edge, operation]`.
-        images: `[n, pixels, pixels, colours]`.
-
-    Raises:
-        InputError: gates or images of another shape.
-
-    Example:
-        >>> import jax
-        >>> from mlkernels.nas.engine.weights import init
-        >>> layout = Layout(channels=2, pixels=8, depth=2)
-        >>> params = init(layout, key=jax.random.key(0))
-        >>> gates = layout.space.open_gates()
-        >>> gates[..., 1:] = False
-        >>> logits(layout, params, gates, jnp.ones((3, 8, 8, 3))).shape
-        (3, 5)
-    """
+    """Outputs `[n, ways]` of the network that gates `[cell type, edge, operation]` leave (the head has no bias)."""
     images = check_images(layout, images).astype(params["head"][0].dtype)
     gates = layout.space.check_gates(gates)[None]
     x, _ = run_cells(layout, params, gates, images)

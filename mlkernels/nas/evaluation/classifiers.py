@@ -106,12 +106,7 @@ def _reached(support: Array, y: Array, query: Array) -> Array:
 
 
 def class_means(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
-    """The mean of the rows of each class, `[classes, d]`.
-
-    Example:
-        >>> class_means(np.array([[1.0], [3.0], [5.0]]), np.array([0, 0, 1])).ravel().tolist()
-        [2.0, 5.0]
-    """
+    """The mean of the rows of each class, `[classes, d]`."""
     one_hot = labels[None] == np.arange(labels.max() + 1)[:, None]
     return one_hot @ x / np.maximum(one_hot.sum(1, keepdims=True), 1)
 

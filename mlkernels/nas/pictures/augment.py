@@ -60,25 +60,11 @@ def augment(
 
     Args:
         images: uint8 `[N, H, W, C]`, C = 1 or 3; of an array on the device nothing is copied to the host.
-        key: JAX key.
-        mean: float `[C]`, of pixels in [0, 1], as `Dataset.mean`.
-        std: float `[C]`, above 0, as `Dataset.std`.
-        padding: black pixels around the image, of which a window of its own size is cut; at least 0.
+        mean, std: of pixels in [0, 1], as those of a `Dataset`.
+        padding: black pixels around the image, of which a window of its own size is cut.
         jitter: strength b of brightness, contrast and saturation, one number or three, at least 0: each factor is
             uniform from max(0, 1 - b) to 1 + b, and the three follow each other in random order.
         flip: probability of a horizontal flip.
-        dtype: of the result; None is JAX's default float.
-
-    Returns:
-        float `[N, H, W, C]`.
-
-    Raises:
-        InputError: images of another type or shape, a number out of its range.
-
-    Example:
-        >>> images = np.full((2, 84, 84, 3), 128, np.uint8)
-        >>> augment(images, key=jax.random.key(0), mean=np.full(3, 0.5), std=np.full(3, 0.25)).shape
-        (2, 84, 84, 3)
 
     Source: "transform A" of the published MetaNTK-NAS and RFS code (which pads by 8, jitters by 0.4, flips by halves).
     """
@@ -93,27 +79,7 @@ def augment(
 
 
 def apply_drawn(images: Array, drawn: Draws, *, mean: Array, std: Array, padding: int = 8, dtype=None) -> Array:
-    """What `augment` does with a batch once everything is drawn: so that an image looks the same in any batch.
-
-    Args:
-        images: uint8 `[N, H, W, C]`, C = 1 or 3.
-        drawn: from `draw` with this padding, one draw an image.
-        mean, std, padding, dtype: as in `augment`.
-
-    Returns:
-        float `[N, H, W, C]`.
-
-    Raises:
-        InputError: images of another shape, another number of draws.
-
-    Example:
-        >>> images, numbers = np.full((2, 84, 84, 3), 128, np.uint8), {"mean": np.full(3, 0.5), "std": np.full(3, 0.25)}
-        >>> drawn = draw(2, key=jax.random.key(0))
-        >>> bool((apply_drawn(images, drawn, **numbers) == augment(images, key=jax.random.key(0), **numbers)).all())
-        True
-
-    Source: as `augment`; the support images of few-shot evaluation.
-    """
+    """What `augment` does with a batch once everything is drawn: so that an image looks the same in any batch."""
     check_images(images)
     mean, std = statistics(mean, std, images.shape[-1])
     return _apply_drawn(jnp.asarray(images), drawn, mean, std, whole("padding", padding), float_type(dtype))
@@ -128,25 +94,9 @@ def draw(
     flip: float = 0.5,
     dtype=None,
 ) -> Draws:
-    """What `augment` draws for `count` images with this key.
+    """What `augment` draws for `count` images with this key; the same in 32- and 64-bit JAX for the same `dtype`.
 
-    Args:
-        count: N, at least 1.
-        key: JAX key.
-        padding: as in `augment`; likewise `jitter` and `flip`.
-        dtype: of the factors; None is JAX's default float.
-
-    Returns:
-        `Draws`: corners uniform on 0..2*padding, factors uniform, all 6 orders equally likely, flips by coin toss. The
-        same in 32- and 64-bit JAX, the factors for the same `dtype`.
-
-    Raises:
-        InputError: a number out of its range.
-
-    Example:
-        >>> drawn = draw(1000, key=jax.random.key(0))
-        >>> drawn.corners.max().item(), drawn.factors.shape, sorted(drawn.order[0].tolist())
-        (16, (1000, 3), [0, 1, 2])
+    Corners are uniform on 0..2*padding, factors uniform, all 6 orders equally likely, flips by coin toss.
     """
     whole("count", count, 1)
     one_key(key)
@@ -196,23 +146,7 @@ def _probability(flip: float) -> float:
 
 
 def apply_crop(images: Array, corners: Array, padding: int) -> Array:
-    """Pad with black and cut out a window of the images' own size.
-
-    Args:
-        images: `[N, H, W, C]`, any type.
-        corners: int `[N, 2]`, row and column of the window in the padded image; (padding, padding) changes nothing.
-        padding: at least 0.
-
-    Returns:
-        `[N, H, W, C]`, of the same type.
-
-    Raises:
-        InputError: images that are no batch, corners of another shape.
-
-    Example:
-        >>> image = jnp.arange(1, 5, dtype=jnp.uint8).reshape(1, 2, 2, 1)
-        >>> apply_crop(image, jnp.array([[2, 1]]), 1)[0, ..., 0].tolist()  # one down: the lower row moves up
-        [[3, 4], [0, 0]]
+    """Pad with black and cut out a window of the images' own size; a corner (padding, padding) changes nothing.
 
     Source: torchvision's RandomCrop(size, padding), `fill` 0.
     """
@@ -229,28 +163,13 @@ def apply_crop(images: Array, corners: Array, padding: int) -> Array:
 
 
 def apply_jitter(images: Array, factors: Array, order: Array) -> Array:
-    """Change brightness, contrast and saturation by given factors in a given order.
+    """Change brightness, contrast and saturation of floats in [0, 1] by given factors in a given order.
 
     x <- clip(f x + (1 - f) d, 0, 1)
 
     with d = 0 for brightness, the mean over the image of its grey g for contrast, g itself for saturation, where
-    g = 0.2989 R + 0.587 G + 0.114 B of the image as the operations before have left it.
-
-    Args:
-        images: float `[N, H, W, C]` in [0, 1], C = 1 or 3. One channel is its own grey: saturation does nothing.
-        factors: float `[N, 3]`, at least 0, of brightness, contrast, saturation.
-        order: int `[N, 3]`, a permutation of 0, 1, 2 for each image: which operation comes first, second, third.
-
-    Returns:
-        float `[N, H, W, C]` in [0, 1].
-
-    Raises:
-        InputError: images of another type or shape, factors or order of another shape.
-
-    Example:
-        >>> grey = jnp.full((1, 2, 2, 3), 0.5)
-        >>> apply_jitter(grey, jnp.array([[1.5, 1.0, 1.0]]), jnp.array([[0, 1, 2]])).max().item()
-        0.75
+    g = 0.2989 R + 0.587 G + 0.114 B of the image as the operations before have left it. One channel is its own grey:
+    saturation does nothing. In `order` 0, 1, 2 are brightness, contrast, saturation, as they follow each other.
 
     Source: torchvision's adjust_brightness, adjust_contrast, adjust_saturation for float images; ColorJitter's order.
     """
@@ -263,49 +182,16 @@ def apply_jitter(images: Array, factors: Array, order: Array) -> Array:
 
 
 def apply_flip(images: Array, flipped: Array) -> Array:
-    """Mirror some of the images, left to right.
-
-    Args:
-        images: `[N, H, W, C]`, any type.
-        flipped: bool `[N]`.
-
-    Returns:
-        `[N, H, W, C]`, of the same type.
-
-    Raises:
-        InputError: images that are no batch, another number of flips.
-
-    Example:
-        >>> apply_flip(jnp.array([1, 2]).reshape(1, 1, 2, 1), jnp.array([True])).ravel().tolist()
-        [2, 1]
-
-    Source: torchvision's RandomHorizontalFlip.
-    """
+    """Mirror some of the images, left to right, as torchvision's RandomHorizontalFlip."""
     check_images(images, any_channels=True)
     _check_drawn("flipped", flipped, (len(images),))
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
 def normalise(images: Array, *, mean: Array, std: Array, dtype=None) -> Array:
-    """Pixels to what a network is given in evaluation: not augmented.
+    """Pixels to what a network is given in evaluation, not augmented: x -> (x / 255 - mean) / std.
 
-    x -> (x / 255 - mean) / std
-
-    Args:
-        images: uint8 `[N, H, W, C]`, or float in [0, 1], which is not divided by 255.
-        mean: float `[C]`, of pixels in [0, 1].
-        std: float `[C]`, above 0.
-        dtype: of the result; None is JAX's default float.
-
-    Returns:
-        float `[N, H, W, C]`.
-
-    Raises:
-        InputError: images of another type or shape, mean or std that do not fit.
-
-    Example:
-        >>> normalise(np.full((1, 2, 2, 1), 255, np.uint8), mean=[0.5], std=[0.25]).max().item()
-        2.0
+    Floats are taken as in [0, 1] and not divided by 255.
 
     Source: torchvision's ToTensor and Normalize.
     """

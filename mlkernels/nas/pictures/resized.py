@@ -17,27 +17,11 @@ AT_ONCE = 256  # images that are resized in one call
 
 
 class Pictures:
-    """The images of a split.
-
-    Those of another size than asked for are resized once and held in memory.
-
-    Args:
-        dataset: square images.
-        split: one of its splits.
-        pixels: their side.
+    """The square images of a split; those of another size than asked for are resized once and held in memory.
 
     Attributes:
         labels: int32 `[n]`, the split's classes counted from 0.
         classes: how many.
-
-    Raises:
-        InputError: images that are not square, too little memory.
-
-    Example:
-        >>> from mlkernels import datasets
-        >>> pictures = Pictures(datasets.load("glyphs", classes=24, drawings=5), "train", 14)
-        >>> pictures[np.array([3, 1])].shape, pictures.classes
-        ((2, 14, 14, 1), 15)
     """
 
     def __init__(self, dataset: Dataset, split: str, pixels: int):
@@ -66,12 +50,7 @@ class Pictures:
 
 
 def resized(images: np.ndarray, pixels: int) -> np.ndarray:
-    """uint8 images `[n, H, H, C]` in another size, n at most `AT_ONCE`: linear, each pixel the mean of what it covers.
-
-    Example:
-        >>> resized(np.arange(4, dtype=np.uint8).reshape(1, 2, 2, 1), 1).ravel().tolist()
-        [2]
-    """
+    """uint8 images `[n, H, H, C]`, n at most `AT_ONCE`, in another size: linear, each pixel the mean of what it covers."""
     full = padded(images, AT_ONCE)
     return np.asarray(_resized(full, pixels))[: len(images)]
 

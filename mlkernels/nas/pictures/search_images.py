@@ -73,24 +73,9 @@ def _looked_at(images: Array, key: Array, mean: Array, std: Array, pixels: int) 
 
 
 def search_patches(dataset: Dataset, *, key: Array, batches: int = 3, images: int = 1000, pixels: int = 32) -> Array:
-    """Squares of 3x3 pixels of one colour from random images to train on, resized and normalised.
+    """Squares of 3x3 pixels of one colour from random images to train on (drawn without replacement), normalised.
 
-    Args:
-        dataset: its first split is sampled, without replacement.
-        key: a key.
-        batches, images: how many, and images in each.
-        pixels: a side of the images from which the squares are cut.
-
-    Returns:
-        float32 `[batches, images, 3, 3, 1]`.
-
-    Raises:
-        InputError: fewer images than that.
-
-    Example:
-        >>> from mlkernels import datasets
-        >>> search_patches(datasets.load("glyphs"), key=jax.random.key(0), batches=2, images=50).shape
-        (2, 50, 3, 3, 1)
+    Images are resized to `pixels` before; `[batches, images, 3, 3, 1]`.
 
     Source: Wang et al. 2022, its code (TE-NAS, Chen et al. 2021).
     """

@@ -92,21 +92,7 @@ def metantk_kernel(
 ) -> Array:
     """The composite MetaNTK of tasks from `sample_kernels` of `metantk.all_points(tasks)`: of queries, `[B*n, B*n]`.
 
-    Args:
-        kernels: the NTK and the head's kernel of all images.
-        tasks: B tasks.
-        algorithm: "maml" or "anil": which kernel the inner loop moves in.
-        inner_time: rate times steps of gradient flow in the inner loop; `math.inf` allowed.
-        ridge: added to the inner kernel's eigenvalues in the inverse, on the scale of these kernels.
-
-    Raises:
-        InputError: an unknown algorithm; a bad inner time or ridge; JAX without float64.
-
-    Example:
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> tasks = TaskBatch(*(jnp.ones((2, 3, 4)) for _ in range(4)))
-        >>> metantk_kernel(Kernels(jnp.eye(12), jnp.eye(12)), tasks, algorithm="anil").shape
-        (6, 6)
+    The ridge is added to the inner kernel's eigenvalues in the inverse, on the scale of these kernels.
 
     Source: Wang et al. 2022, its code.
     """
@@ -189,15 +175,7 @@ def gradient_norm(layout: Layout, params: dict, gates, tasks: TaskBatch) -> floa
     .. math:: \Big\| \tfrac{1}{N} \sum_i \nabla_W \ell_i \Big\| = \sqrt{\mathbf{1}^\top G\, \mathbf{1}}, \qquad
               G_{ij} = \tfrac{1}{N^2} \langle \nabla_W \ell_i, \nabla_W \ell_j \rangle
 
-    Args:
-        layout, params, gates: as in `metantk_score`.
-        tasks: labels one-hot, as many ways as the layout has.
-
-    Returns:
-        The norm, over weights of convolutions and head.
-
-    Raises:
-        InputError: labels of another number of ways; as `sample_kernels`.
+    over weights of convolutions and head. Labels are one-hot, of as many ways as the layout has.
 
     Source: Abdelfattah et al. 2021, for the score.
     """

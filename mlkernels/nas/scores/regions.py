@@ -16,20 +16,10 @@ BLOCK_BYTES = 2**26
 
 
 class Patterns:
-    """Counts distinct rows of bits that come in pieces, and holds no more than a block of them.
+    """Counts distinct rows of bits that come in pieces, and holds no more than a block of them, a byte a bit.
 
     Each row has a number; rows with one number agree in all blocks so far. A full block is packed eight bits a byte,
     and rows with one number that differ in it get different ones. The count is exact: nothing is hashed.
-
-    Args:
-        rows: how many.
-        block_bytes: what a block may hold, as bytes of bool.
-
-    Example:
-        >>> patterns = Patterns(3)
-        >>> patterns.add(np.array([[True, False], [True, True], [True, False]]))
-        >>> patterns.count()
-        2
     """
 
     def __init__(self, rows: int, block_bytes: int = BLOCK_BYTES):
@@ -66,27 +56,8 @@ def linear_regions(layout: Layout, params: dict, gates, images, *, block_bytes: 
     on 3 batches of 1000 patches of 3x3 pixels of one colour. Batch normalisation is over each batch. With one channel
     two paths may cancel exactly: a ReLU whose input is zero but for rounding is off, whatever the rounding's sign.
 
-    Args:
-        layout, params: the network; its norm is "batch" in the paper.
-        gates: bool `[cell type, edge, operation]`, or `[A, ...]` for A architectures in one pass.
-        images: `[batches, n, pixels, pixels, colours]`.
-        block_bytes: how many ReLUs' states are held at once, a byte each.
-
-    Returns:
-        A count, at most batches * n; a list of A if gates have that axis.
-
-    Raises:
-        InputError: images or gates of another shape, too little memory.
-
-    Example:
-        >>> import jax
-        >>> from mlkernels.nas.engine.weights import init
-        >>> layout = Layout(channels=1, pixels=3, norm="batch", stem=False, depth=2)
-        >>> gates = layout.space.open_gates()
-        >>> gates[..., 1:] = False
-        >>> images = jax.random.normal(jax.random.key(1), (2, 20, 3, 3, 1))
-        >>> linear_regions(layout, init(layout, key=jax.random.key(0)), gates, images) <= 40
-        True
+    Images are `[batches, n, pixels, pixels, colours]`, gates `[cell type, edge, operation]` or, for several
+    architectures in one pass and a list of counts, `[A, ...]`. The states of `block_bytes` ReLUs are held at once.
 
     Source: Wang et al. 2022, its code; Chen et al. 2021 (TE-NAS).
     """

@@ -37,15 +37,9 @@ class Estimate:
 
 
 def flops_of(settings: SearchSettings, gates) -> float:
-    """Floating-point operations of scoring one network.
+    """Floating-point operations of scoring one network: four times the forward pass.
 
-    Forwards, forwards again block by block on the way back, and backwards twice, by inputs and by weights: four times
-    the forward pass.
-
-    Example:
-        >>> settings = SearchSettings(regions=False)
-        >>> f"{flops_of(settings, settings.layout.space.open_gates()):.1e}"
-        '3.9e+11'
+    Forwards, forwards again block by block on the way back, and backwards twice, by inputs and by weights.
     """
     total = 0.0
     if settings.condition != "none":

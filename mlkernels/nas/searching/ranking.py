@@ -17,20 +17,11 @@ Candidate = tuple[int, int, int | None]  # cell type, edge, and the operation th
 
 
 def relative_change(origin: float, without: float) -> float:
-    r"""How much a score falls when a candidate is taken out.
+    r"""How much a score falls when a candidate is taken out; infinity is the worst a condition number can be.
 
     .. math:: \delta = (s_{origin} - s_{without}) / s_{origin}
 
-    Args:
-        origin: the score with the candidate; infinity is the worst a condition number can be.
-        without: the score without it.
-
-    Returns:
-        The change; 0 from infinity to infinity, 1 from infinity to a number, minus infinity the other way.
-
-    Example:
-        >>> relative_change(4.0, 3.0), relative_change(4.0, math.inf), relative_change(math.inf, 9.0)
-        (0.25, -inf, 1.0)
+    0 from infinity to infinity, 1 from infinity to a number, minus infinity the other way.
 
     Source: Wang et al. 2022, its code, for finite scores.
     """
@@ -77,23 +68,10 @@ def dense_ranks(changes, *, descending: bool, precision: int = 3) -> Int[np.ndar
 
 
 def rank_sums(conditions, regions, *, precision: int = 3) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
-    """The sum of both ranks of each candidate; the lowest goes first.
+    """The sum of both ranks of each candidate, and the ranks by condition number and by regions; the lowest goes first.
 
-    Args:
-        conditions: changes of the condition number `[candidates, repeats]`, or None to leave it out. Rank 0 is the
-            candidate without which it falls most.
-        regions: changes of the count of linear regions, or None. Rank 0 is the one without which it rises most.
-        precision: as in `dense_ranks`.
-
-    Returns:
-        `(sums, ranks by condition number, ranks by regions)`, each int `[candidates]`.
-
-    Raises:
-        InputError: both left out; as `dense_ranks`.
-
-    Example:
-        >>> rank_sums([[0.2], [0.1]], [[0.5], [-0.5]])[0].tolist()
-        [1, 1]
+    From changes `[candidates, repeats]`, or None for one of the two: rank 0 is the candidate without which the
+    condition number falls most, or the count of regions rises most.
 
     Source: Wang et al. 2022, its code.
     """

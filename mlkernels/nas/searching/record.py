@@ -20,22 +20,14 @@ STATE, LOG, RESULT = "state.json", "log.jsonl", "result.json"
 
 
 class Record:
-    """A search's folder, or nothing at all.
+    """A search's folder, or nothing at all (None keeps everything in memory); one of another search is refused.
 
-    Of several processes the first alone writes, and the others are told what it read.
-
-    Args:
-        folder: where; None keeps everything in memory.
-        about: what the search was told; a folder of a search that was told something else is refused.
+    Of several processes the first alone writes, and the others hear what it read: for them `folder` is None.
 
     Attributes:
-        folder: None where nothing is written, so in all processes but the first.
         done: the scores of each finished round, item by item.
         partial: those of the round at work.
         seconds: what the search took so far, in all its sessions.
-
-    Raises:
-        InputError: the folder holds another search, or a file that is none of ours.
     """
 
     def __init__(self, folder: Path | None, about: dict):

@@ -48,13 +48,9 @@ class Scores:
 
 
 class Scorer:
-    """Scores items of one round.
+    """Scores items of one round: `at_once` candidates a device in one pass.
 
-    Args:
-        settings: of the search.
-        dataset: where images come from.
-        devices: how many; None for all.
-        at_once: candidates a device in one pass; None for 1 on a CPU and as many as fit elsewhere, up to a few.
+    None is 1 on a CPU and as many as fit elsewhere, up to a few; of devices, all.
     """
 
     def __init__(
@@ -148,24 +144,14 @@ class Scorer:
 
 
 def candidate_bytes(settings: SearchSettings) -> int:
-    """About how much memory scoring one candidate takes on a device.
-
-    Example:
-        >>> 2**28 < candidate_bytes(SearchSettings()) < 2**31
-        True
-    """
+    """About how much memory scoring one candidate takes on a device."""
     images = settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
     ways = 1 if settings.outputs == "sum" else settings.layout.ways
     return bytes_needed(settings.layout, images, ways, np.dtype(settings.dtype).itemsize)
 
 
 def blind(kernels: Kernels, smallest: float, largest: float) -> float:
-    """The condition number as the published code has it: 1e5 for NaN, and below zero where an eigenvalue is.
-
-    Example:
-        >>> blind(Kernels(np.eye(2), np.eye(2)), 1.0, 2.0), blind(Kernels(nngp=np.eye(2), ntk=2 * np.eye(2)), -1.0, 2.0)
-        (100000.0, -2.0)
-    """
+    """The condition number as the published code has it: 1e5 for NaN, and below zero where an eigenvalue is."""
     if math.isnan(smallest) or np.array_equal(kernels.ntk, kernels.nngp):
         return BLIND
     return largest / smallest if smallest else math.inf

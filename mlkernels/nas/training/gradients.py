@@ -41,15 +41,7 @@ class Step(NamedTuple):
 
 
 def compiled_as(name: str = "auto") -> str:
-    """What is compiled: "blocks" on a CPU, the "whole" step elsewhere, unless `name` says which.
-
-    Raises:
-        InputError: another name.
-
-    Example:
-        >>> compiled_as("whole")
-        'whole'
-    """
+    """What is compiled: "blocks" on a CPU, the "whole" step elsewhere, unless `name` says which."""
     if name == "auto":
         return "blocks" if jax.default_backend() == "cpu" else "whole"
     if name not in COMPILED:
