@@ -230,7 +230,7 @@ def test_a_checkpoint_of_before_all_images_were_looked_at_is_refused_and_still_r
 
 
 def test_a_loss_that_is_not_finite_ends_it_and_the_epoch_before_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(MODULE, "_TELL_SECONDS", 0)
+    monkeypatch.setattr(MODULE, "_REPORT_SECONDS", 0)
     told, seen = settings(rate=1e200, milestones=()), []
     with pytest.raises(InputError, match=r"loss: expected a finite number, got nan in epoch 1; lower the rate$"):
         train(network(), data(), told, out=tmp_path, progress=seen.append)

@@ -44,8 +44,8 @@ def gathered(arrays):
     return multihost_utils.process_allgather(arrays, tiled=True)
 
 
-def told(content):
-    """What the first process says, in all of them."""
+def from_first_process(content):
+    """What the first process has read, in all of them."""
     data = np.frombuffer(json.dumps(content).encode(), np.uint8)
     length = int(multihost_utils.broadcast_one_to_all(np.int64(len(data))))
     return json.loads(bytes(np.asarray(multihost_utils.broadcast_one_to_all(np.resize(data, length)))))

@@ -50,7 +50,7 @@ class Pictures:
 
 
 def resized(images: np.ndarray, pixels: int) -> np.ndarray:
-    """uint8 images `[n, H, H, C]`, n at most `AT_ONCE`, in another size: linear, each pixel the mean of what it covers."""
+    """uint8 images `[n, H, H, C]` in another size, n at most `AT_ONCE`: linear, a pixel the mean of what it covers."""
     full = padded(images, AT_ONCE)
     return np.asarray(_resized(full, pixels))[: len(images)]
 

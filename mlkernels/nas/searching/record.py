@@ -9,7 +9,7 @@ from pathlib import Path
 import jax
 
 from mlkernels.errors import InputError, bad_input
-from mlkernels.nas.engine.devices import told
+from mlkernels.nas.engine.devices import from_first_process
 from mlkernels.nas.searching.scorer import Scores
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import dumps, to_json
@@ -35,22 +35,22 @@ class Record:
         self.done: list[list[Scores]] = []
         self.partial: list[Scores] = []
         self.seconds = 0.0
-        found = told(None if self.folder is None else self._read())
-        if isinstance(found, str):
-            raise InputError(found)
-        if found:
-            self.done = [[_scores(*row) for row in rows] for rows in found["done"]]
-            self.partial = [_scores(*row) for row in found["partial"]]
-            self.seconds = found["seconds"]
+        saved = from_first_process(None if self.folder is None else self._read())
+        if isinstance(saved, str):
+            raise InputError(saved)
+        if saved:
+            self.done = [[_scores(*row) for row in rows] for rows in saved["done"]]
+            self.partial = [_scores(*row) for row in saved["partial"]]
+            self.seconds = saved["seconds"]
 
     def _read(self) -> dict | str | None:
         """What was saved; a text says what is wrong with it, so that all processes can be told."""
         path = self.folder / STATE
         try:
-            found = json.loads(path.read_text(encoding="utf-8"))
-            if found["format"] == 1:
+            saved = json.loads(path.read_text(encoding="utf-8"))
+            if saved["format"] == 1:
                 return str(bad_input(str(path), "the state of a search that looked at its images", _OLD, _DO))
-            if found["format"] != FORMAT or not {"about", "done", "partial", "seconds"} <= found.keys():
+            if saved["format"] != FORMAT or not {"about", "done", "partial", "seconds"} <= saved.keys():
                 raise ValueError
         except FileNotFoundError:
             return None
@@ -58,14 +58,13 @@ class Record:
             return str(bad_input(str(path), "a file that can be read", error.strerror, "choose another folder"))
         except (ValueError, KeyError, TypeError):
             return str(bad_input(str(path), "the state of a search", "something else", _DO))
-        differ = [name for name in self.about if found["about"].get(name) != self.about[name]]
+        differ = [name for name in self.about if saved["about"].get(name) != self.about[name]]
         if differ:
-            got = ", ".join(f"{name} {found['about'].get(name)}" for name in differ)
+            got = ", ".join(f"{name} {saved['about'].get(name)}" for name in differ)
             expected = "a search of " + ", ".join(f"{name} {self.about[name]}" for name in differ)
-            return str(
-                bad_input(str(self.folder), expected, got, "choose another folder, or the same settings and data")
-            )
-        return found
+            do = "choose another folder, or the same settings and data"
+            return str(bad_input(str(self.folder), expected, got, do))
+        return saved
 
     def add(self, scores: list[Scores], seconds: float) -> None:
         """More scores of the round at work."""

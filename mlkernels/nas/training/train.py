@@ -32,7 +32,7 @@ from mlkernels.support.progress import Progress
 
 __all__ = ["TrainSettings", "Trained", "load_trained", "train"]
 
-_TELL_SECONDS = 0.2  # between calls of `progress`: reading a loss waits for the device
+_REPORT_SECONDS = 0.2  # between calls of `progress`: reading a loss waits for the device
 
 
 def train(
@@ -103,7 +103,7 @@ def train(
     root = jax.random.key(settings.seed)
     weights, draws = jax.random.split(root)
     fresh = init(network, key=weights, initialisation=settings.initialisation, dtype=settings.dtype)
-    state, history = {"variables": fresh, "moving": [_optimiser().init(part) for part in _parts(fresh.params)]}, []
+    state, history = {"variables": fresh, "moving": [_optimiser().init(block) for block in _by_block(fresh.params)]}, []
     if out is not None and (found := trained.load(Path(out), state, about)) is not None:
         state, history = found
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
@@ -158,7 +158,7 @@ class _Run:
             correct.append(right)
             if step:
                 jax.block_until_ready(losses[-2])  # the host is one step ahead, not more: what is queued holds memory
-            if not clock.tell(epoch, step + 1, loss):
+            if not clock.report(epoch, step + 1, loss):
                 break  # what follows is not finite either, and neither is the mean below
         loss = float(np.mean(jax.device_get(losses)))
         right, seconds = int(np.sum(jax.device_get(correct))), time.monotonic() - start
@@ -168,23 +168,24 @@ class _Run:
 
     def _step(self, state: dict, images, labels, key, rate: float, drop: float):
         s, nodes = self.settings, self.network.nodes if self.settings.drop_path else 0
-        told = (s.padding, s.jitter, s.flip, nodes, s.dtype, s.compute_dtype or s.dtype)
-        images, masks = _prepared(images, key, self.mean, self.std, drop, *told)
+        how = (s.padding, s.jitter, s.flip, nodes, s.dtype, s.compute_dtype or s.dtype)
+        images, masks = _prepared(images, key, self.mean, self.std, drop, *how)
         variables = state["variables"]
-        found = gradients(self.network, variables, images, labels, masks, compiled=self.compiled)
+        step = gradients(self.network, variables, images, labels, masks, compiled=self.compiled)
         update = _update_all if self.compiled == "whole" else _update_each
         numbers = rate, s.momentum, s.weight_decay
-        parts, moving = update(_parts(variables.params), state["moving"], _parts(found.gradients), numbers)
-        variables = Variables({"blocks": parts[:-1], "head": parts[-1]}, found.statistics)
-        return {"variables": variables, "moving": moving}, found.loss, found.correct
+        blocks, moving = update(_by_block(variables.params), state["moving"], _by_block(step.gradients), numbers)
+        variables = Variables({"blocks": blocks[:-1], "head": blocks[-1]}, step.statistics)
+        return {"variables": variables, "moving": moving}, step.loss, step.correct
 
 
 @partial(jax.jit, static_argnames=("padding", "jitter", "flip", "nodes", "dtype", "compute"))
 def _prepared(images, key, mean, std, drop, padding, jitter, flip, nodes, dtype, compute):
     """A batch as the network is given it, and what is dropped."""
     look, path = jax.random.split(key)
-    told = {"padding": padding, "jitter": jitter, "flip": flip, "dtype": dtype}
-    images = augment(images, key=look, mean=mean, std=std, **told).astype(compute)
+    images = augment(
+        images, key=look, mean=mean, std=std, padding=padding, jitter=jitter, flip=flip, dtype=dtype
+    ).astype(compute)
     return images, drop_masks(path, drop, nodes, len(images), compute) if nodes else None
 
 
@@ -193,21 +194,21 @@ def _optimiser(rate=0.0, momentum=0.0, weight_decay=0.0) -> optax.GradientTransf
     return optax.chain(optax.add_decayed_weights(weight_decay), optax.sgd(rate, momentum))
 
 
-def _parts(params: dict) -> list:
+def _by_block(params: dict) -> list:
     """One for each block, and the head: what is updated by itself, so that architectures share what is compiled."""
     return [*params["blocks"], params["head"]]
 
 
-def _updated(params, moving, found, numbers):
-    updates, moving = _optimiser(*numbers).update(found, moving, params)
+def _updated(params, moving, gradient, numbers):
+    updates, moving = _optimiser(*numbers).update(gradient, moving, params)
     return optax.apply_updates(params, updates), moving
 
 
 _update = jax.jit(_updated)
 
 
-def _update_each(parts: list, moving: list, found: list, numbers, update: Callable = _update) -> tuple[list, list]:
-    pairs = [update(*each, numbers) for each in zip(parts, moving, found, strict=True)]
+def _update_each(blocks: list, moving: list, by_block: list, numbers, update: Callable = _update) -> tuple[list, list]:
+    pairs = [update(*block, numbers) for block in zip(blocks, moving, by_block, strict=True)]
     return [pair[0] for pair in pairs], [pair[1] for pair in pairs]
 
 
@@ -219,17 +220,17 @@ class _Clock:
 
     def __init__(self, settings: TrainSettings, steps: int, progress):
         self.settings, self.steps, self.progress = settings, steps, progress
-        self.done, self.began, self.said = 0, 0.0, 0.0
+        self.done, self.began, self.reported = 0, 0.0, 0.0
 
-    def tell(self, epoch: int, step: int, loss: Array) -> bool:
+    def report(self, epoch: int, step: int, loss: Array) -> bool:
         """Whether the loss is finite, as far as it is looked at."""
         now, self.done = time.monotonic(), self.done + 1
         if self.done == 1:
             self.began = now  # the first step compiles
-        if self.progress is None or (step < self.steps and now - self.said < _TELL_SECONDS):
+        if self.progress is None or (step < self.steps and now - self.reported < _REPORT_SECONDS):
             return True
         value = float(loss)
-        now = self.said = time.monotonic()
+        now = self.reported = time.monotonic()
         speed = (self.done - 1) / (now - self.began) if self.done > 1 else 0.0
         epochs, images = self.settings.epochs, speed * self.settings.batch
         done, total = (epoch - 1) * self.steps + step, epochs * self.steps
