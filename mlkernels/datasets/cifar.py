@@ -34,17 +34,9 @@ def small() -> Path | None:
 
 
 def load_small(name: str, path: Path) -> Dataset:
-    """The dataset from the npz: enough to try things on, with fewer images a class than its published form.
+    """The dataset from an npz of fewer images a class than its published form (its source says how many), in memory.
 
-    Args:
-        name: "cifar_fs" or "fc100".
-        path: the npz, with arrays `images` uint8 `[N, 32, 32, 3]`, `labels` int `[N]`, and CIFAR-100's `class_names`.
-
-    Returns:
-        A `Dataset` in memory. Its source says how many images a class has.
-
-    Raises:
-        InputError: the file is damaged, or its classes are not those of CIFAR-100.
+    The arrays are `images` uint8 `[N, 32, 32, 3]`, `labels` int `[N]`, and CIFAR-100's `class_names`.
 
     Source: Krizhevsky 2009, divided as `split_classes` does.
     """

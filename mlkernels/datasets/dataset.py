@@ -103,20 +103,7 @@ class Dataset:
 
 
 def pixel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of uint8 `images[rows]`, in [0, 1].
-
-    Args:
-        images: uint8 `[N, H, W, C]`.
-        rows: int `[n]`, which of them.
-
-    Returns:
-        float64 `[C]` and `[C]`, from exact integer sums.
-
-    Example:
-        >>> mean, std = pixel_statistics(np.array([0, 255, 7], np.uint8).reshape(3, 1, 1, 1), np.array([0, 1]))
-        >>> mean.tolist(), std.tolist()
-        ([0.5], [0.5])
-    """
+    """Mean and standard deviation `[C]` of each channel of uint8 `images[rows]`, in [0, 1], from exact integer sums."""
     total, squares, count = 0, 0, 0
     for chunk in np.array_split(rows, max(1, len(rows) // 1000)):
         pixels = images[chunk].reshape(-1, images.shape[-1]).astype(np.uint32)

@@ -24,27 +24,11 @@ class OtherPixels(ValueError):
 
 
 def as_rgb(image: Image) -> Image:
-    """An opened image in mode RGB.
+    """An opened image in mode RGB, or `OtherPixels`.
 
     8-bit modes as Pillow converts them; 16-bit grey divided by 257 and rounded. An opaque alpha channel is dropped.
-
-    Args:
-        image: of any mode.
-
-    Returns:
-        The same pixels in mode RGB.
-
-    Raises:
-        OtherPixels: a mode whose range or colours are not known (floats, 32-bit integers, LAB, 16-bit grey of a format
-            that does not fix its range), or pixels that are transparent, of which no colour is the right one.
-
-    Example:
-        >>> from PIL import Image
-        >>> as_rgb(Image.new("CMYK", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
-        (0, 255, 255)
-        >>> as_rgb(Image.new("F", (1, 1), 0.5))
-        Traceback (most recent call last):
-        mlkernels.datasets.decoding.OtherPixels: mode F, which does not say what is white
+    Refused are modes whose range or colours are not known (floats, 32-bit integers, LAB, 16-bit grey of a format that
+    does not fix its range), and transparent pixels, of which no colour is the right one.
     """
     from PIL import Image
 
@@ -64,14 +48,10 @@ def as_rgb(image: Image) -> Image:
 
 
 def decode(data: bytes, side: int, where: str) -> np.ndarray:
-    """An image file as uint8 `[side, side, 3]`, squashed to a square where it is none.
+    """An image file as uint8 `[side, side, 3]`, squashed to a square where it is none; `where` is for the error.
 
     Each pixel is the mean of the area that it covers (Pillow's BOX, OpenCV's INTER_AREA); small images are enlarged
     linearly. An image that has the size already is taken as it is. 16-bit grey is scaled to 8 bits.
-
-    Raises:
-        InputError: no image, one that is cut short, or pixels whose 8-bit value is not known (`as_rgb` says which); it
-            says which image by `where`.
     """
     from PIL import Image
 

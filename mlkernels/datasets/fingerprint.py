@@ -71,16 +71,10 @@ def described(dataset: Dataset) -> dict:
 
 
 def files() -> dict[str, str]:
-    """What `datasets.load` would read from the disk now, as a checksum of each dataset's files.
+    """What `datasets.load` would read from the disk now: a checksum of each dataset's files, empty where none are.
 
-    Of a prepared folder it is that of the manifest, which has the checksums of all others.
-
-    Returns:
-        Name -> checksums; of a dataset that is not here, an empty text, and of one that cannot be looked at, why.
-
-    Example:
-        >>> files()["glyphs"]
-        ''
+    Of a prepared folder it is that of the manifest, which has the checksums of all others; of one that cannot be looked
+    at, why.
     """
     return {name: _files_of(name) for name in names()}
 

@@ -110,16 +110,7 @@ def where_looked() -> str:
 
 
 def reject(path: Path, expected: str, got: str) -> InputError:
-    """The error for a broken file, which is kept aside as `NAME.broken-N`, but left alone in a folder that is not ours.
-
-    Args:
-        path: the broken file.
-        expected: what it should have been.
-        got: what it is.
-
-    Returns:
-        An `InputError` to raise.
-    """
+    """The error for a broken file, which is kept aside as `NAME.broken-N`, but left alone in a folder that is not ours."""
     if why_not(path.parent) is not None:
         do = f"nothing was loaded; replace the file, or take its folder out of {VARIABLE}"
         return bad_input(str(path), expected, got, do)
@@ -131,18 +122,8 @@ def reject(path: Path, expected: str, got: str) -> InputError:
 
 
 def read_npz(path: Path, keys: Iterable[str], what: str) -> dict[str, np.ndarray]:
-    """Read arrays of an npz file, all or none.
-
-    Args:
-        path: the file.
-        keys: which arrays.
-        what: the file in words, for the error.
-
-    Returns:
-        The arrays by key.
-
-    Raises:
-        InputError: the file is broken or lacks a key; `reject` says what became of it.
+    """Arrays of an npz file by key, all or none; `what` is the file in words. `reject` says what became of a broken
+    one.
     """
     fault = fault_of(path, kind="zip")
     if fault is None:

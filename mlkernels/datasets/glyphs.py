@@ -128,15 +128,10 @@ def _hands(
 
 
 def ink(strokes: np.ndarray, shown: np.ndarray, radius: np.ndarray) -> np.ndarray:
-    """Ink strokes onto paper, anti-aliased.
+    """Ink strokes onto paper, anti-aliased: uint8 `[N, 28, 28, 1]`, ink = 255.
 
-    Args:
-        strokes: float `[N, 4, 4, 2]`, Bezier control points in pixels (row, column).
-        shown: bool `[N, 4]`.
-        radius: float `[N]`, of the pen, in fine pixels (a quarter pixel each), at most 2.8.
-
-    Returns:
-        uint8 `[N, 28, 28, 1]`, ink = 255.
+    Strokes are Bezier control points in pixels (row, column), `[N, 4, 4, 2]`; the pen's radius is in quarter pixels, at
+    most 2.8.
     """
     side = SIZE * FINE
     points = _curve(strokes, POINTS)

@@ -10,15 +10,9 @@ from pathlib import Path
 
 
 def fault_of(path: Path, sha256: str | None = None, kind: str | None = None) -> str | None:
-    """What is wrong with a file, in words; None if it looks whole.
+    """What is wrong with an existing file, in words that follow "got", such as "an empty file"; None if it looks whole.
 
-    Args:
-        path: a file that exists.
-        sha256: the checksum that it must have, if known.
-        kind: what it must be: "zip" (npz too), "tar" (compressed or not), "pickle" or "any"; None asks `kind_of`.
-
-    Returns:
-        None, or words that follow "got", such as "an empty file".
+    It must be a "zip" (npz too), a "tar" (compressed or not), a "pickle" or "any"; None asks `kind_of`.
     """
     with open(path, "rb") as file:
         start = file.read(512).lstrip()
@@ -38,12 +32,7 @@ def fault_of(path: Path, sha256: str | None = None, kind: str | None = None) -> 
 
 
 def kind_of(name: str) -> str:
-    """The kind of file that a name promises, for `fault_of`.
-
-    Example:
-        >>> kind_of("a.tar.gz"), kind_of("a.npz"), kind_of("a.pickle"), kind_of("a.csv")
-        ('tar', 'zip', 'pickle', 'any')
-    """
+    """The kind of file that a name promises, for `fault_of`."""
     kinds = {"zip": "zip npz", "tar": "tar gz tgz bz2 tbz2 xz", "pickle": "pkl pickle"}
     end = name.lower().rpartition(".")[2]
     return next((kind for kind, ends in kinds.items() if end in ends.split()), "any")

@@ -10,17 +10,12 @@ from mlkernels.support.words import seconds
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a computation is.
+    """How far a computation is; `done` and `total` are None where they are not known.
 
     Attributes:
-        done, total: steps done, and how many there are; None where that is not known.
         text: what is at work, in words.
         note: more about it, such as the loss.
         seconds_left: about, to the end; None where it cannot be said.
-
-    Example:
-        >>> print(Progress(3, 8, "epoch 1 of 2", "loss 0.7", 75.0))
-        epoch 1 of 2, 1 min 15 s left; loss 0.7
     """
 
     done: int

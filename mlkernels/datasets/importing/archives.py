@@ -24,19 +24,10 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(path: Path, folder: Path, wants: tuple[str, ...] = ("",)) -> int:
-    """Unpack the files that are wanted of an archive.
+    """Unpack the files of a zip or tar whose names end as wanted, in small letters ("/" stands before each); how many.
 
-    Args:
-        path: a zip or tar file.
-        folder: an empty one.
-        wants: how the names of such files end, in small letters; "/" stands before each name.
-
-    Returns:
-        How many files were unpacked.
-
-    Raises:
-        InputError: a damaged archive, a member that is a link or lies outside of the folder (nothing of such an archive
-            is to be trusted) or that comes twice, or more bytes than the disk has room for.
+    A damaged archive is refused, one with a link or a member outside of the folder (nothing of it is to be trusted), a
+    member that comes twice, and more bytes than the disk has room for.
     """
     count = 0
     do = "nothing was imported; get the archive from its official place"

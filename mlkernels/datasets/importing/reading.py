@@ -65,15 +65,7 @@ def whole_labels(labels, count: int, path: Path) -> np.ndarray:
 
 
 def is_blue_first(pieces: Iterable[np.ndarray]) -> bool:
-    """Whether images have the channels blue, green, red: photographs are red on average, so the first is the smallest.
-
-    Args:
-        pieces: uint8 `[n, H, W, 3]` each.
-
-    Example:
-        >>> is_blue_first([np.array([[[[90, 100, 110]]]], np.uint8)])
-        True
-    """
+    """Whether images have the channels blue, green, red: photographs are red on average, so the first is the smallest."""
     total = np.zeros(3, dtype=np.int64)
     for images in pieces:
         total += images[::10].sum(axis=(0, 1, 2), dtype=np.int64)
@@ -97,25 +89,13 @@ def decoded(files: Callable[[], Iterator[tuple[bytes, str]]], side: int) -> Call
 
 
 def wnid_in(name: str) -> str | None:
-    """The wnid that a file's name begins with.
-
-    Example:
-        >>> wnid_in("images/n0153282900000005.jpg"), wnid_in("n01532829_123.JPEG"), wnid_in("5.jpg")
-        ('n01532829', 'n01532829', None)
-    """
+    """The wnid that a file's name begins with."""
     match = WNID.match(PurePath(name).name)
     return match and match[0]
 
 
 def named_twice(names: Iterable[str]) -> str | None:
-    """The first name of an image that another has had. Names with a wnid mean one image whatever they end in.
-
-    Example:
-        >>> named_twice(["1.jpg", "1.png", "2.jpg", "1.jpg"])
-        '1.jpg'
-        >>> named_twice(["n0153282900000005.jpg", "n0153282900000005.JPEG"])
-        'n0153282900000005.JPEG'
-    """
+    """The first name of an image that another has had. Names with a wnid mean one image whatever they end in."""
     seen = set()
     for name in names:
         key = PurePath(name).stem.lower() if wnid_in(name) else name

@@ -55,10 +55,8 @@ class Part:
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The images that are taken, red first, and their labels: uint8 `[n, H, W, C]` and int `[n]` each.
-
-        Raises:
-            InputError: after the last one, where there are fewer images than labels, or more.
+        """The images that are taken, red first, `[n, H, W, C]`, and their labels; refuses more images than labels, or
+        fewer.
         """
         read = 0
         for images in self.images():

@@ -127,12 +127,7 @@ def _write_part(folder: Path, split: str, part: Part, shape: tuple[int, int, int
 
 
 def source_checksums(files: Sequence[Path], most: int = 20) -> dict[str, str]:
-    """SHA-256 of each file by name; of more than `most`, one of the list of all.
-
-    Example:
-        >>> source_checksums([])
-        {}
-    """
+    """SHA-256 of each file by name; of more than `most`, one of the list of all."""
     files = sorted(set(files))
     if len(files) <= most:
         return {path.name: sha256_of(path) for path in files}

@@ -48,13 +48,9 @@ def by_split(
     paths: Callable[[Sequence], Sequence[Path]],
     notes: tuple[str, ...] = (),
 ) -> dict[str, Part]:
-    """Parts from image files by class.
+    """Parts from image files by class, wnid -> images: `read` gives their bytes and where they lie.
 
-    Args:
-        files: wnid -> its images.
-        read: wnid, images -> their bytes and where they lie.
-        paths: images of a class -> the files whose checksums are noted.
-        notes: of every part.
+    `paths` gives the files of a class whose checksums are noted; the notes are of every part.
     """
     parts = {}
     for split in SPLITS:
@@ -79,10 +75,8 @@ def read_lists(path: Path) -> dict[str, list[str]] | None:
     """The images that the split's CSV files name, by wnid; None where there are no such files.
 
     They are looked for beside the images, in a folder `split`, `splits` or `csv_files` there, and one folder up.
-
-    Raises:
-        InputError: they are incomplete, damaged, of another split than that of Ravi and Larochelle, name an image twice
-            or give it another class than its name does.
+    Refused are incomplete and damaged ones, another split than that of Ravi and Larochelle, an image that is named
+    twice or has another class than its name says.
     """
     folder = folder_of(path)
     places = [folder, *(folder / name for name in ("split", "splits", "csv_files")), folder.parent]
