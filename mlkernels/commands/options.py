@@ -48,24 +48,9 @@ class SettingsCommand(click.Command):
 def options_of(settings: Callable, *names: str, **defaults) -> list[click.Option]:
     """Options of a command that stand for arguments of a dataclass or a function.
 
-    Their defaults are those of the arguments, their help is what the docstring says of each in its first sentence. A
-    tuple is an option in the singular that may be repeated.
-
-    Args:
-        settings: the dataclass or function.
-        names: of the arguments; "methods=--method" gives the option another name.
-        defaults: where a command has others.
-
-    Example:
-        >>> def score(*, way: int = 5, copies: tuple[int, ...] = (0, 1)):
-        ...     \"\"\"Score.
-        ...
-        ...     Args:
-        ...         way: classes of an episode.
-        ...         copies: of images, if any. At most nine.
-        ...     \"\"\"
-        >>> [(each.opts, each.help, each.default) for each in options_of(score, "way", "copies=--copy", way=3)]
-        [(['--way'], 'Classes of an episode.', 3), (['--copy'], 'Of images, if any. May be repeated.', (0, 1))]
+    Their defaults are those of the arguments, unless a command has others, their help is what the docstring says of
+    each in its first sentence. A tuple is an option in the singular that may be repeated; "methods=--method" gives
+    another name.
     """
     arguments, options = inspect.signature(settings).parameters, []
     section = inspect.getdoc(settings).partition("Args:\n")[2].partition("\n\n")[0]

@@ -10,12 +10,7 @@ import click
 
 
 class TypedPath(click.Path):
-    """A `click.Path` that expands ~, which a shell leaves alone in --out=~/x, and refuses an empty text.
-
-    Example:
-        >>> str(TypedPath().convert("~/x", None, None)) == os.path.expanduser("~/x")
-        True
-    """
+    """A `click.Path` that expands ~, which a shell leaves alone in --out=~/x, and refuses an empty text."""
 
     def __init__(self, **options: Any):
         super().__init__(path_type=Path, **options)

@@ -11,18 +11,7 @@ VERDICTS = {"holds": "✓", "does not hold": "✗", "not tested here": "○"}
 
 
 def claims_of(notebook: dict) -> list[dict]:
-    """The claims that an executed notebook measured.
-
-    Args:
-        notebook: executed.
-
-    Returns:
-        Each claim as it was emitted; of one id the last.
-
-    Example:
-        >>> claims_of({"cells": []})
-        []
-    """
+    """The claims that an executed notebook measured, each as it was emitted; of one id the last."""
     found = {}
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):

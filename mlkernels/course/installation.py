@@ -39,31 +39,14 @@ class Finding:
 
 
 def check_python(found: tuple[int, ...] = tuple(sys.version_info[:3])) -> Finding:
-    """Whether this Python is one that the course runs on.
-
-    Example:
-        >>> check_python((3, 10, 1)).ok
-        False
-    """
+    """Whether this Python is one that the course runs on."""
     low, high = ("{}.{}".format(*bound) for bound in PYTHON)
     ok = PYTHON[0] <= found[:2] <= PYTHON[1]
     return Finding("python", ".".join(map(str, found)), ok, "" if ok else f"use Python {low} to {high}")
 
 
 def check_packages(packages: Sequence[str] = PACKAGES, version: Callable[[str], str] = version) -> list[Finding]:
-    """The versions of the packages that the course stands on.
-
-    Args:
-        packages: their distribution names.
-        version: name -> version or "not installed".
-
-    Returns:
-        A finding a package.
-
-    Example:
-        >>> check_packages(["no-such-package"])[0].ok
-        False
-    """
+    """The versions of the packages that the course stands on; `version` gives "not installed", too."""
     found = {package: version(package) for package in packages}
     return [
         Finding(name, v, v != "not installed", INSTALL if v == "not installed" else "") for name, v in found.items()
@@ -71,15 +54,7 @@ def check_packages(packages: Sequence[str] = PACKAGES, version: Callable[[str], 
 
 
 def check_bridge(status: dict) -> Finding:
-    """Whether neural-tangents works with this JAX.
-
-    Args:
-        status: of `_neural_tangents.status()`.
-
-    Example:
-        >>> print(check_bridge({"ok": True, "neural_tangents": "0.6.5", "jax": "0.10.2"}))
-        ok    bridge               neural-tangents 0.6.5 on JAX 0.10.2 works
-    """
+    """Whether neural-tangents works with this JAX, from `neural_tangents_bridge.status()`."""
     pair = f"neural-tangents {status['neural_tangents']} on JAX {status['jax']}"
     if status["ok"]:
         return Finding("bridge", f"{pair} works")
@@ -89,11 +64,9 @@ def check_bridge(status: dict) -> Finding:
 
 
 def check_device(found: dict, has_gpu: bool = False) -> list[Finding]:
-    """What JAX computes on, how many cores there are, and whether float64 is on.
+    """What JAX computes on, how many cores there are, and whether float64 is on; from `provenance.device()`.
 
-    Args:
-        found: of `provenance.device()`.
-        has_gpu: whether the machine has an NVIDIA GPU. One that JAX does not use is no fault, but worth saying.
+    An NVIDIA GPU that JAX does not use is no fault, but worth saying.
     """
     kind = f"{found['count']} x {found['kind']} ({found['platform']})"
     if has_gpu and found["platform"] == "cpu":
@@ -103,15 +76,9 @@ def check_device(found: dict, has_gpu: bool = False) -> list[Finding]:
 
 
 def check_widgets(kernel: dict[str, str] | None, front: dict[str, str] | None) -> Finding:
-    """Whether JupyterLab's widgets speak what the kernel's widgets speak.
+    """Whether JupyterLab's widgets speak what the kernel's speak: part ("base", "controls") -> version or range.
 
-    Args:
-        kernel: part ("base", "controls") -> protocol version of ipywidgets; None where it is not installed.
-        front: part -> version range in JupyterLab's widget extension; None where there is no such extension.
-
-    Example:
-        >>> check_widgets({"base": "2.0.0", "controls": "2.0.0"}, {"base": "^4.1.0", "controls": "^3.1.0"}).ok
-        False
+    None stands for ipywidgets, or the extension, that is not installed.
     """
     if kernel is None or front is None:
         missing = "ipywidgets" if kernel is None else "jupyterlab_widgets"
@@ -146,29 +113,15 @@ def widget_versions() -> tuple[dict[str, str] | None, dict[str, str] | None]:
 
 
 def check_datasets(names: Sequence[str], available: Callable[[str], str | None]) -> list[Finding]:
-    """Which datasets are found. One that is missing is no fault: notebooks fall back on data that they make.
+    """Which datasets are found; `available` never downloads.
 
-    Args:
-        names: of the datasets.
-        available: name -> where it was found, or None; never downloads.
-
-    Example:
-        >>> check_datasets(["omniglot"], lambda name: None)[0].value
-        'not found (optional)'
+    One that is missing is no fault: notebooks fall back on data that they make.
     """
     return [Finding(f"data: {name}", str(available(name) or "not found (optional)")) for name in names]
 
 
 def check_memory(free: float) -> Finding:
-    """Whether there is memory for the quick preset.
-
-    Args:
-        free: GiB.
-
-    Example:
-        >>> check_memory(.2).ok
-        False
-    """
+    """Whether there is memory, in GiB, for the quick preset."""
     remedy = "" if free >= LEAST_MEMORY else f"close other programs: {LEAST_MEMORY:.0f} GiB or more is needed"
     return Finding("free memory", f"{free:.1f} GiB", not remedy, remedy)
 

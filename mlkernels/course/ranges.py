@@ -59,19 +59,7 @@ def within(name: str, value: Any, allowed: tuple | list | str) -> Any:
 
 
 def ranges_of(notebook: dict) -> dict[str, tuple | list | str]:
-    """The ranges that a notebook hands to `presets.choose`, without running it.
-
-    Args:
-        notebook: its content, the source of each cell one text.
-
-    Returns:
-        name -> range; empty where no cell calls `choose` with `ranges` as it stands.
-
-    Example:
-        >>> source = 'presets.choose(preset, sizes, ranges={"seeds": (2, None)}, seeds=seeds)'
-        >>> ranges_of({"cells": [{"cell_type": "code", "source": source, "metadata": {}}]})
-        {'seeds': (2, None)}
-    """
+    """The ranges that a notebook hands to `presets.choose` as they stand, by name, without running it."""
     for cell in notebook["cells"]:
         try:
             calls = [node for node in ast.walk(ast.parse(cell["source"])) if isinstance(node, ast.Call)]

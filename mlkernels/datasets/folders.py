@@ -110,7 +110,7 @@ def where_looked() -> str:
 
 
 def reject(path: Path, expected: str, got: str) -> InputError:
-    """The error for a broken file, which is kept aside as `NAME.broken-N`, but left alone in a folder that is not ours."""
+    """The error for a broken file, which is kept aside as `NAME.broken-N`, but left alone in a folder of others."""
     if why_not(path.parent) is not None:
         do = f"nothing was loaded; replace the file, or take its folder out of {VARIABLE}"
         return bad_input(str(path), expected, got, do)

@@ -13,12 +13,7 @@ _HEARTBEAT = 15.0  # seconds after which a plain line says that a cell is still 
 
 
 class Display:
-    """A bar a notebook on a terminal; elsewhere lines: its start, its end, a sign of life while a cell works for long.
-
-    Args:
-        names: of the notebooks, for the width of the first column.
-        stream: where to; standard error where None.
-    """
+    """A bar a notebook on a terminal; elsewhere lines: its start, its end, a sign of life while a cell works for long."""
 
     def __init__(self, names: Sequence[str] = (), stream: TextIO | None = None):
         self.stream, self.width = stream or sys.stderr, max(map(len, names), default=0)

@@ -96,17 +96,10 @@ def _engine():
 
 
 def failure_of(notebook: dict) -> dict | None:
-    """Where an executed notebook stopped.
+    """Where an executed notebook stopped, or None. A cell tagged `raises-exception` may raise.
 
-    Args:
-        notebook: executed, with papermill's injected cell or without.
-
-    Returns:
-        None, or `cell` (counted from 1 as in the source, without the injected cell), `shown` (its number in In [ ]),
-        `id`, `line` (the first of its source) and `error`. A cell tagged `raises-exception` may raise.
-
-    Example:
-        >>> failure_of({"cells": [{"cell_type": "code", "source": "1", "metadata": {}, "outputs": []}]})
+    `cell` (counted from 1 as in the source, without papermill's injected cell), `shown` (its number in In [ ]), `id`,
+    `line` (the first of its source) and `error`.
     """
     number = 0
     for cell in notebook["cells"]:
@@ -122,12 +115,7 @@ def failure_of(notebook: dict) -> dict | None:
 
 
 def config_of(notebook: dict) -> dict:
-    """The effective configuration that an executed notebook emitted last; empty where it emitted none.
-
-    Example:
-        >>> config_of({"cells": []})
-        {}
-    """
+    """The effective configuration that an executed notebook emitted last; empty where it emitted none."""
     outputs = [output for cell in notebook["cells"] for output in cell.get("outputs", [])]
     return next((o["data"][CONFIG_MIME] for o in reversed(outputs) if CONFIG_MIME in o.get("data", {})), {})
 

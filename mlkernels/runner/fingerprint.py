@@ -21,17 +21,8 @@ _NOT_RESULTS = (
 
 
 def package_hash(folder: Path = _HERE) -> str:
-    """The sha256 over every source file of a package, names included.
-
-    Args:
-        folder: the package's folder.
-
-    Returns:
-        64 hexadecimal digits; the same on every machine that has the same files.
-
-    Example:
-        >>> len(package_hash())
-        64
+    """The sha256 over every source file of a package, names included: the same on every machine that has the same
+    files.
     """
     digest = hashlib.sha256()
     for path in sorted(folder.rglob("*")):

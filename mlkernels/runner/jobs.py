@@ -27,20 +27,11 @@ class Outcome:
 def plan(
     folder: Path | None, prefixes: Sequence[str], out: Path | None, preset: str, settings: Sequence[str]
 ) -> tuple[list[Job], Path]:
-    """Turn a command line into jobs; everything that can be refused is refused here, before anything runs.
+    """A command line as jobs in order, and the folder that they write to.
 
-    Args:
-        folder: of the notebooks; None finds it.
-        prefixes: of the names of notebooks; none means all.
-        out: where executed notebooks go; None means build/<preset> beside the notebooks' folder.
-        preset: quick, class or full.
-        settings: `key=value` texts.
-
-    Returns:
-        The jobs in order, and the folder that they write to.
-
-    Raises:
-        InputError: a notebook, preset or parameter that does not exist, a value of the wrong type, an unusable `out`.
+    Everything that can be refused is refused here, before anything runs. Without prefixes all notebooks are meant,
+    without `folder` those of the checkout; `out` is build/<preset> beside it by default, settings are `key=value`
+    texts.
     """
     chosen = choose_notebooks(find_notebooks(folder), prefixes)
     contents = {name: read_notebook(path) for name, path in chosen.items()}

@@ -11,16 +11,9 @@ from mlkernels.errors import bad_input
 
 
 def find_notebooks(folder: Path | None = None) -> dict[str, Path]:
-    """The course's notebooks, in order.
+    """The course's notebooks, name ("01_derive_metantk") -> path, in order.
 
-    Args:
-        folder: where they are; None means `notebooks/` of the checkout, found from the package or the current folder.
-
-    Returns:
-        name ("01_derive_metantk") -> path, sorted by name.
-
-    Raises:
-        InputError: there is no such folder, or no NN_*.ipynb in it.
+    They are in `notebooks/` of the checkout, found from the package or the current folder, if no folder is given.
     """
     candidates = [Path(mlkernels.__file__).parents[1] / "notebooks", Path.cwd() / "notebooks", Path.cwd()]
     for place in [Path(folder)] if folder is not None else candidates:
@@ -32,22 +25,8 @@ def find_notebooks(folder: Path | None = None) -> dict[str, Path]:
 
 
 def choose_notebooks(found: dict[str, Path], prefixes: Sequence[str]) -> dict[str, Path]:
-    """The notebooks that the command line names.
-
-    Args:
-        found: name -> path, of `find_notebooks`.
-        prefixes: beginnings of names, or paths to them; none means all.
-
-    Returns:
-        The chosen part of `found`, in its order.
-
-    Raises:
-        InputError: a prefix that no notebook has, or a path to another file than the notebook of that name.
-
-    Example:
-        >>> found = {"00_start": Path("00_start.ipynb"), "01_derive": Path("01_derive.ipynb")}
-        >>> list(choose_notebooks(found, ["01"]))
-        ['01_derive']
+    """The notebooks, of those found, that the command line names: by beginnings of names or paths to them; none means
+    all.
     """
     chosen = set() if prefixes else set(found)
     for prefix in prefixes:

@@ -21,14 +21,7 @@ _MATHJAX_PARTS = ("MathJax.js", "LICENSE", "config", "extensions", "fonts", "jax
 
 
 def copy_mathjax(out: Path) -> Path:
-    """Put MathJax beside the pages, unless it is there.
-
-    Args:
-        out: the pages' folder.
-
-    Returns:
-        The path of its entry script, `out`/mathjax/MathJax.js.
-    """
+    """Put MathJax beside the pages, unless it is there; the path of its entry script."""
     script = out / MATHJAX
     if script.exists():
         return script
@@ -50,21 +43,10 @@ def copy_mathjax(out: Path) -> Path:
 
 
 def without_widgets(notebook: dict, number: str) -> dict:
-    """A copy of an executed notebook whose widgets, which need a kernel, are replaced by a note.
+    """A copy of an executed notebook whose widgets, which need a kernel, are replaced by a note ("01" opens it).
 
-    Args:
-        notebook: executed.
-        number: what `mlkernels lab` is given to open it ("01").
-
-    Returns:
-        The copy. Widget state is gone as well, since only scripts from the network could show it, and so are outputs
-        that are a record only.
-
-    Example:
-        >>> output = {"output_type": "display_data", "data": {WIDGET: {}, "text/plain": "IntSlider()"}, "metadata": {}}
-        >>> cell = {"cell_type": "code", "source": "", "metadata": {}, "outputs": [output]}
-        >>> without_widgets({"cells": [cell], "metadata": {}}, "01")["cells"][0]["outputs"][0]["data"]
-        {'text/html': '<p class="widget-note">Interactive in JupyterLab: <code>mlkernels lab 01</code></p>'}
+    Widget state is gone as well, since only scripts from the network could show it, and so are outputs that are a
+    record only.
     """
     notebook = copy.deepcopy(notebook)
     notebook["metadata"].pop("widgets", None)
@@ -82,19 +64,7 @@ def without_widgets(notebook: dict, number: str) -> dict:
 
 
 def heading(notebook: dict) -> tuple[str, str]:
-    """A notebook's title and what it says first.
-
-    Args:
-        notebook: its content.
-
-    Returns:
-        The text of its H1, and the first sentence of its first paragraph; empty where it has none.
-
-    Example:
-        >>> cell = {"cell_type": "markdown", "source": "# Derive it\\n\\nFrom *one* task to many. And on."}
-        >>> heading({"cells": [cell]})
-        ('Derive it', 'From one task to many.')
-    """
+    """The text of a notebook's H1, and the first sentence of its first paragraph; empty where it has none."""
     text = "\n\n".join("".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "markdown")
     title = re.search(r"^# +(.+?)\s*#*$", text, re.M)
     for paragraph in re.split(r"\n\s*\n", text[title.end() :] if title else text):
@@ -114,17 +84,7 @@ def _plain(markdown: str) -> str:
 
 
 def first_figure(notebook: dict) -> tuple[str, bytes, str] | None:
-    """The first picture that an executed notebook shows.
-
-    Args:
-        notebook: executed.
-
-    Returns:
-        Suffix (".png" or ".svg"), content, alt text; None where there is no picture.
-
-    Example:
-        >>> first_figure({"cells": []})
-    """
+    """The first picture that an executed notebook shows: suffix (".png" or ".svg"), content, alt text."""
     for cell in notebook["cells"]:
         for output in cell.get("outputs", []):
             for mime, suffix in (("image/png", ".png"), ("image/svg+xml", ".svg")):
@@ -140,15 +100,9 @@ def _record_only(output: dict) -> bool:
 
 
 def render(notebook: dict, name: str, title: str = "") -> str:
-    """The page of an executed notebook.
+    """The page of an executed notebook: HTML that loads nothing but mathjax/MathJax.js beside it.
 
-    Args:
-        notebook: executed, as nbformat reads it.
-        name: "01_derive_metantk"; its number opens the notebook in `mlkernels lab`.
-        title: of the page; the name where empty.
-
-    Returns:
-        HTML that loads nothing but mathjax/MathJax.js beside it.
+    The number of its name opens it in `mlkernels lab`.
     """
     import logging
 
@@ -163,14 +117,7 @@ def render(notebook: dict, name: str, title: str = "") -> str:
 
 
 def write_page(executed: Path) -> Path:
-    """Render an executed notebook beside itself.
-
-    Args:
-        executed: path of the .ipynb file.
-
-    Returns:
-        The path of its .html file.
-    """
+    """Render an executed notebook beside itself."""
     import nbformat
 
     notebook = nbformat.read(executed, as_version=4)

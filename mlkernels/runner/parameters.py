@@ -35,18 +35,6 @@ def parameters_of(notebook: dict) -> dict[str, Parameter]:
 
     papermill's own inspection drops annotations with `|` and lines with two `=`, so the cell is parsed as Python here.
     Ranges are those of the cell that calls `presets.choose`.
-
-    Args:
-        notebook: its content.
-
-    Returns:
-        name -> `Parameter`; empty where there is no such cell or it is not Python.
-
-    Example:
-        >>> source = 'width: int | None = None  # units in a layer'
-        >>> cell = {"cell_type": "code", "source": source, "metadata": {"tags": ["parameters"]}}
-        >>> print(parameters_of({"cells": [cell]})["width"])
-        width: int | None = None
     """
     tagged = [cell["source"] for cell in notebook["cells"] if "parameters" in cell.get("metadata", {}).get("tags", [])]
     try:
@@ -85,21 +73,10 @@ def _type_of(default: str) -> str:
 
 
 def convert(parameter: Parameter, text: str) -> object:
-    """Turn the text of `--set name=text` into a value of the parameter's type and in its range.
+    """The text of `--set name=text` as a value of the parameter's type and in its range, else an `InputError`.
 
-    Args:
-        parameter: whose value it is.
-        text: what was typed; `none` means None, `inf` is a float.
-
-    Returns:
-        The value; of a folder its absolute path, from the current folder and with ~ expanded.
-
-    Raises:
-        InputError: the text is not of any of the parameter's types, or the value is outside its range.
-
-    Example:
-        >>> convert(Parameter("rate", ("float",), ".1"), "inf")
-        inf
+    `none` means None, `inf` is a float; of a folder it is the absolute path, from the current folder and with ~
+    expanded.
     """
     value = _typed(parameter, text)
     if value is None or parameter.allowed is None:
@@ -133,19 +110,9 @@ def _typed(parameter: Parameter, text: str) -> object:
 
 
 def parameters_for(notebooks: dict[str, dict], preset: str, settings: Sequence[str]) -> dict[str, dict[str, object]]:
-    """The values that each notebook is run with.
+    """The values that each notebook is run with, name -> {parameter -> value}.
 
-    Args:
-        notebooks: name -> content.
-        preset: quick, class or full; passed to every notebook that has such a parameter.
-        settings: `key=value` texts; each goes to the notebooks that have the key.
-
-    Returns:
-        name -> {parameter -> value}.
-
-    Raises:
-        InputError: the preset does not exist, a setting is not `key=value`, no notebook has the key, or the value is
-            not of its type or outside its range.
+    The preset goes to every notebook that has such a parameter, each `key=value` to those that have the key.
     """
     from mlkernels.course.presets import PRESETS
 

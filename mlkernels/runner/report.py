@@ -14,15 +14,9 @@ from mlkernels.support.words import seconds
 
 
 def gather(out: Path, *, preset: str) -> dict:
-    """All that the executed notebooks of a folder say, as claims.json holds it.
+    """All that the executed notebooks of a folder say, as claims.json holds it, for a run of this preset.
 
-    Args:
-        out: the folder.
-        preset: of the run that asks.
-
-    Returns:
-        `preset`, `versions`, `device`, `notebooks` (a record each), and `claims`, each with the notebook, preset, seed
-        and device that it was measured with.
+    Each claim has the notebook, preset, seed and device that it was measured with.
     """
     notebooks, claims = {}, []
     for path in sorted(out.glob("[0-9][0-9]_*.ipynb")):
@@ -43,12 +37,7 @@ def gather(out: Path, *, preset: str) -> dict:
 
 
 def device_line(device: dict) -> str:
-    """A device in words.
-
-    Example:
-        >>> device_line({"platform": "cpu", "kind": "cpu", "count": 1, "cores": 2, "x64": True})
-        'CPU, 2 cores, float64'
-    """
+    """A device in words."""
     if device.get("platform") in (None, "unknown", "none"):
         return str(device.get("kind", "device unknown"))
     if device["platform"] == "cpu":
@@ -60,15 +49,8 @@ def device_line(device: dict) -> str:
 
 
 def write_report(out: Path, *, preset: str, command: str) -> dict:
-    """Write claims.json, the thumbnails and index.html of a folder of executed notebooks, and pages that are missing.
-
-    Args:
-        out: the folder.
-        preset: of the run that asks.
-        command: what was typed.
-
-    Returns:
-        What claims.json holds.
+    """Write claims.json, which it gives, the thumbnails and index.html of a folder of notebooks, and pages that are
+    missing.
     """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 

@@ -20,15 +20,9 @@ from mlkernels.runner.jobs import Job
 def kernel_environment(root: Path, jobs: int = 1) -> dict[str, str]:
     """The environment that the notebooks' kernels get: this one, and a cache of what JAX has compiled.
 
-    A second run of a notebook then compiles little (a quarter of the time, measured on small networks). The cache is
-    kept apart by processor, because compiled code of one may not run on another. Settings of the user's own win.
-
-    Args:
-        root: of the checkout; the cache lies in its build/jax_cache.
-        jobs: notebooks at a time; above one, a kernel must not take the whole GPU.
-
-    Returns:
-        A copy of os.environ with the additions.
+    A second run of a notebook then compiles little (a quarter of the time, measured on small networks). The cache, in
+    the checkout's build/jax_cache, is kept apart by processor, because compiled code of one may not run on another.
+    Settings of the user's own win. Of several jobs at a time no kernel may take the whole GPU.
     """
     cpu = platform.machine() + platform.processor()
     with contextlib.suppress(OSError):

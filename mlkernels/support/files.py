@@ -22,7 +22,7 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 def not_written(path: Path, error: OSError) -> InputError:
-    """The error for a file or folder that could not be written: a full disk and a missing right have their own words."""
+    """The error for a file or folder that could not be written: a full disk has its own words."""
     do = "make room" if error.errno in _ROOM else "make the folder writable, or choose another"
     if error.errno not in _ROOM | _LEAVE:
         do = "make room or make the folder writable"
@@ -35,7 +35,7 @@ def is_of_a_place(error: OSError) -> bool:
 
 
 def check_place(path: Path) -> None:
-    """Refuse a file's place that cannot be written to before there is anything to write; nothing is left behind there."""
+    """Refuse a file's place that cannot be written to before there is anything to write; leaves nothing behind."""
     try:
         folder = next(each for each in path.absolute().parents if each.exists() or each.is_symlink())
         if path.is_dir():

@@ -13,22 +13,7 @@ GLYPHS = Path(mlkernels.__file__).parents[1] / "data" / "results" / "search_glyp
 
 
 def unpack(path: Path = GLYPHS) -> tuple[list[dict], Space]:
-    """The log and the search space of a packed search.
-
-    Args:
-        path: the file; by default that of the search which comes with a checkout of the course.
-
-    Returns:
-        `(log, space)`, as `nas.replay` takes them.
-
-    Raises:
-        InputError: no such file, or another one.
-
-    Example:
-        >>> log, space = unpack()
-        >>> log[-1]["short"].startswith("N: "), space.name
-        (True, 'darts_fewshot')
-    """
+    """The log and the search space of a packed search, as `nas.replay` takes them; by default of the course's own."""
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
         return found["log"], SPACES[found["settings"]["space"]]

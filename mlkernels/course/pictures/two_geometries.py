@@ -109,13 +109,7 @@ def path(inner: Inner, start: np.ndarray, rate: float, steps: int) -> np.ndarray
 
 
 def pencil(inner: Inner, steps: int = 240) -> np.ndarray:
-    """The flow of a ring of starts around the start: `[steps + 1, 28, 2]`.
-
-    Example:
-        >>> ends = [pencil(inner)[-1] for inner in (convex(), nonconvex())]
-        >>> [bool(np.ptp(end, axis=0).max() > 1) for end in ends]
-        [False, True]
-    """
+    """The flow of a ring of starts around the start: `[steps + 1, 28, 2]`."""
     angle = np.linspace(0, 2 * np.pi, STARTS, endpoint=False)
     ring = RADIUS * np.stack([np.cos(angle), np.sin(angle)], -1)
     return path(inner, inner.start + ring, FINE, steps)

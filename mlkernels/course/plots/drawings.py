@@ -115,43 +115,21 @@ def name_of(state: int) -> str:
 
 
 def colour_of(operation: str) -> str:
-    """The colour of an operation's family; black for what is none.
-
-    Example:
-        >>> colour_of("sep_conv_3x3") == colour_of("sep_conv_5x5") != colour_of("7 operations")
-        True
-    """
+    """The colour of an operation's family; black for what is none."""
     return next((colour for start, colour in FAMILIES.items() if operation.startswith(start)), "#000000")
 
 
 class CellDrawing(NamedTuple):
-    """What `draw_cell` draws for the edges that it is given, each under its (source, target).
-
-    Attributes:
-        arrows: the arrows.
-        labels: the texts on them.
-    """
+    """The arrows and the labels that `draw_cell` draws, each under its (source, target)."""
 
     arrows: dict[tuple[int, int], FancyArrowPatch]
     labels: dict[tuple[int, int], Annotation]
 
 
 def draw_cell(ax: Axes, name: str, edges: Iterable[tuple[int, int, str]], nodes: int) -> CellDrawing:
-    """A cell: inputs on the left, nodes in the middle, what they make on the right.
+    """A cell: inputs on the left, nodes in the middle, what they make on the right, its name for a title.
 
-    Args:
-        ax: where.
-        name: of the cell, its title.
-        edges: `(source, target, operation)`; states 0 and 1 are the cell's inputs, 2 and up its nodes.
-        nodes: how many there are.
-
-    Returns:
-        `CellDrawing`, for who changes an edge later.
-
-    Example:
-        >>> fig, ax = figure(6, 3)
-        >>> sorted(draw_cell(ax, "cell", [(0, 2, "conv_3x3"), (1, 2, "skip_connect")], 1).labels)
-        [(0, 2), (1, 2)]
+    Edges are `(source, target, operation)`; states 0 and 1 are the cell's inputs, 2 and up its nodes.
     """
     places, end = places_of(nodes), (2.0 + 1.6 * nodes, 0.0)
     arrows, labels = {}, {}
@@ -171,12 +149,7 @@ def draw_cell(ax: Axes, name: str, edges: Iterable[tuple[int, int, str]], nodes:
 
 
 def places_of(nodes: int) -> dict[int, tuple[float, float]]:
-    """Where a cell's states are drawn, the inputs first.
-
-    Example:
-        >>> places_of(1)
-        {0: (0.0, 1.0), 1: (0.0, -1.0), 2: (2.0, -0.35)}
-    """
+    """Where a cell's states are drawn, the inputs first."""
     return {0: (0.0, 1.0), 1: (0.0, -1.0)} | {
         2 + node: (2.0 + 1.6 * node, HEIGHTS[node % len(HEIGHTS)]) for node in range(nodes)
     }

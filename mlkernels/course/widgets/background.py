@@ -21,12 +21,6 @@ class Background:
         lock: held during each report and by `stop`: whoever holds it is alone with what `report` touches.
         after: another computation, already stopped, to wait for: two at a time would only slow each other.
         pause: seconds between two reports, at least.
-
-    Example:
-        >>> seen = []
-        >>> run = Background(lambda: range(3), lambda *told: seen.append(told), threading.RLock())
-        >>> run.join(10), seen[-1]
-        (True, (2, True, None))
     """
 
     def __init__(

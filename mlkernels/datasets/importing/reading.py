@@ -65,7 +65,7 @@ def whole_labels(labels, count: int, path: Path) -> np.ndarray:
 
 
 def is_blue_first(pieces: Iterable[np.ndarray]) -> bool:
-    """Whether images have the channels blue, green, red: photographs are red on average, so the first is the smallest."""
+    """Whether images have the channels blue, green, red: photographs are red, so the first is the smallest."""
     total = np.zeros(3, dtype=np.int64)
     for images in pieces:
         total += images[::10].sum(axis=(0, 1, 2), dtype=np.int64)

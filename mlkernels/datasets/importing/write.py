@@ -33,14 +33,13 @@ def write_prepared(
     progress: Callable[[int], None] | None = None,
     **about,
 ) -> dict:
-    """Write a dataset in the prepared form: `folder` is there whole at the end, or as it was.
+    """Write a dataset in the prepared form, and its manifest: `folder` is there whole at the end, or as it was.
 
     At most one chunk of images is held in memory, or those of one class where classes have no names. A folder that is
     cut off (SIGKILL) keeps its temporary name and is removed by the next call for the same dataset. What lay at
     `folder` before is kept as `NAME.broken-N`.
 
     Args:
-        folder: to make.
         parts: split -> `Part`, the training split first.
         shape: (H, W, C) of every image.
         sources: the files whose checksums are noted, if not those of the parts.
@@ -49,12 +48,6 @@ def write_prepared(
             raises what is wrong with it.
         progress: gets the number of images of each chunk that was written.
         **about: what else the manifest says: `name`, `source` and `licence`, where known `form`, `licence_accepted`.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        InputError: the disk is full, the folder cannot be written to, or a part yields other than it announced.
     """
     with temporary_folder(folder) as temporary:
         splits = {split: _write_part(temporary, split, part, shape, progress) for split, part in parts.items()}
