@@ -17,29 +17,15 @@ SEEDS = (0, 2**31 - 1)  # a random key has 32 bits, and notebooks count up from 
 
 
 def within(name: str, value: Any, allowed: tuple | list | str) -> Any:
-    """A parameter's value that is in its range, ready for use.
+    """A parameter's value that is in its range, ready for use: of a folder its absolute path, with ~ expanded.
 
-    Args:
-        name: of the parameter, as a message shows it.
-        value: what it is to be.
-        allowed: its range. A tuple holds both ends, which belong to it, or None for an upper end that there is not:
-            (2, None) are whole numbers, (0.0, 0.16) finite numbers. A list holds the names that there are. "folder" is
-            a folder that can be written to.
-
-    Returns:
-        The value; of a folder its absolute path, with ~ expanded.
-
-    Raises:
-        InputError: another value, or a range of none of these forms.
+    A tuple holds both ends, which belong to the range, or None for an upper end that there is not: (2, None) are whole
+    numbers, (0.0, 0.16) finite numbers. A list holds the names that there are. "folder" is one that can be written to.
 
     Example:
-        >>> within("seeds", 2, (2, None)), within("rate", 0.1, (0.0, 0.16)), within("data", "a", ["a", "b"])
-        (2, 0.1, 'a')
         >>> within("rate", math.inf, (0.0, 0.16))
         Traceback (most recent call last):
         mlkernels.errors.InputError: rate: expected a number from 0.0 to 0.16, got inf; choose such a number
-
-    Source: `presets.choose(..., ranges=...)` in every notebook.
     """
     if allowed == FOLDER:
         return _folder(name, value)

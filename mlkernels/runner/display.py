@@ -13,7 +13,7 @@ _HEARTBEAT = 15.0  # seconds after which a plain line says that a cell is still 
 
 
 class Display:
-    """A bar a notebook on a terminal; elsewhere lines: its start, its end, a sign of life while a cell works for long."""
+    """A bar a notebook on a terminal; elsewhere lines: its start, its end, a sign of life in a long cell."""
 
     def __init__(self, names: Sequence[str] = (), stream: TextIO | None = None):
         self.stream, self.width = stream or sys.stderr, max(map(len, names), default=0)

@@ -36,21 +36,9 @@ def package_hash(folder: Path = _HERE) -> str:
 def fingerprint(notebook: dict, parameters: dict, package: str | None = None, data: dict | None = None) -> str:
     """What an executed notebook depends on, in one hash: the same hash, the same result.
 
-    Args:
-        notebook: the notebook's content (cells with `cell_type`, `source` and tags count, outputs do not).
-        parameters: the values that it is run with.
-        package: the package's hash; computed where None.
-        data: checksums of the datasets' files, as `datasets.fingerprint.files` finds them; None for none.
-
-    Returns:
-        64 hexadecimal digits over the cells, the parameters, the package's source, the versions, the environment
-        variables that change results (MLKERNELS_*, JAX_*, XLA_*), and the data.
-
-    Example:
-        >>> cell = {"cell_type": "code", "source": "1 + 1", "metadata": {}}
-        >>> one = fingerprint({"cells": [cell]}, {"seed": 0})
-        >>> one == fingerprint({"cells": [cell]}, {"seed": 1})
-        False
+    It is over the cells (not their outputs), the parameters, the package's source, the versions, the environment
+    variables that change results (MLKERNELS_*, JAX_*, XLA_*), and the data: checksums as `datasets.fingerprint.files`
+    finds them.
     """
     cells = [
         (cell["cell_type"], cell["source"], cell.get("metadata", {}).get("tags", [])) for cell in notebook["cells"]

@@ -28,19 +28,11 @@ def run(
     display: Display | None = None,
     root: Path | None = None,
 ) -> list[Outcome]:
-    """Execute notebooks, `workers` at a time.
+    """Execute notebooks, `workers` at a time: an `Outcome` a job, in the jobs' order.
 
-    Args:
-        jobs: of `plan`.
-        workers: processes at a time, at least 1.
-        timeout: seconds that a cell may take, or None.
-        resume: skip jobs whose finished notebook has the same fingerprint.
-        display: shows how far it is; on standard error where None.
-        root: of the checkout, for the compilation cache; None means beside the notebooks.
-
-    Returns:
-        An `Outcome` a job, in the jobs' order. Ctrl-C stops the workers and shuts their kernels down; the jobs that had
-        not ended are then "interrupted" or "not started".
+    `resume` skips jobs whose finished notebook has the same fingerprint; `timeout` is the seconds that a cell may take.
+    Ctrl-C stops the workers and shuts their kernels down; the jobs that had not ended are then "interrupted" or "not
+    started".
     """
     display = display or Display([job.name for job in jobs])
     outcomes: dict[str, Outcome] = {}

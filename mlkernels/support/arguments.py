@@ -10,23 +10,9 @@ from mlkernels.errors import bad_input
 
 
 def whole(name: str, value, least: int = 0, most: int | None = None, *, do: str = "choose such a number") -> int:
-    """A whole number in a range.
-
-    Args:
-        name: of the argument or setting.
-        value: an int of Python or NumPy; True and False are none.
-        least, most: the range, both ends in it; no upper end where `most` is None.
-        do: what the reader can do now.
-
-    Returns:
-        The value as Python's int.
-
-    Raises:
-        InputError: another value.
+    """An int of Python or NumPy (True and False are none) from `least` to `most`, both ends in it; as Python's.
 
     Example:
-        >>> whole("cells", 5, 2)
-        5
         >>> whole("cells", 1, 2)
         Traceback (most recent call last):
         mlkernels.errors.InputError: cells: expected a whole number of at least 2, got 1; choose such a number
@@ -39,23 +25,9 @@ def whole(name: str, value, least: int = 0, most: int | None = None, *, do: str 
 
 
 def number(name: str, value, *, infinite: bool = False, do: str = "use 0 or a small positive number") -> float:
-    """A number of at least 0.
-
-    Args:
-        name: of the argument or setting.
-        value: a real number of Python or NumPy; True and False are none.
-        infinite: whether infinity is one.
-        do: what the reader can do now.
-
-    Returns:
-        The value as Python's float.
-
-    Raises:
-        InputError: another value, NaN among them.
+    """A real number of at least 0, of Python or NumPy (True, False and NaN are none); as Python's float.
 
     Example:
-        >>> number("ridge", 1)
-        1.0
         >>> number("ridge", float("nan"))
         Traceback (most recent call last):
         mlkernels.errors.InputError: ridge: expected a finite number of at least 0, got nan; use 0 or a small ...

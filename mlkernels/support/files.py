@@ -74,21 +74,10 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]
 
 @contextmanager
 def alone(folder: Path, name: str = "") -> Iterator[None]:
-    """Work in a folder, or on a file of it, where no other process works meanwhile.
+    """Work in a folder, or on a file of it (which need not exist), where no other process works meanwhile.
 
-    The lock belongs to the process: it is gone when that ends, however it ends. Its file says who is at work.
-
-    Args:
-        folder: is made if there is none.
-        name: of the file, which need not exist; empty for the whole folder.
-
-    Raises:
-        InputError: another process is at work there (the message says which), or the folder cannot be written to.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder, alone(Path(folder)):
-        ...     os.listdir(folder)
-        ['.lock']
+    The lock belongs to the process: it is gone when that ends, however it ends. Its file says who is at work, and so
+    does the error.
     """
     try:
         import fcntl

@@ -70,22 +70,12 @@ def losses(
     network: MLP, start, batch: TaskBatch, *, tasks: int, inner_steps: int, inner_rate: float, outer_rate: float,
     outer_steps: int, most_inner_steps: int, pause: float = 0.15,
 ) -> Iterator[np.ndarray]:  # fmt: skip
-    """Train the centred network `f - f_0` by full-batch MAML.
+    """Train the centred network `f - f_0` by full-batch MAML: the loss before each step that is done, float64 `[t]`.
 
     What is trained is the parameters' way from `start`: in float32 the small steps at the end of training would be
-    rounded away if they were added to parameters of size one.
-
-    Args:
-        network: its `apply`.
-        start: the parameters at the start; the training is in their dtype, from `WIDEST` on in float32.
-        batch: the tasks, of which the first `tasks` are used.
-        inner_steps, inner_rate, outer_rate: of gradient descent on half the sum of squares; any inner steps up to
-            `most_inner_steps`, for which memory is held.
-        outer_steps: the last step.
-        pause: seconds of computation between two items, about; one task's gradient is never divided.
-
-    Yields:
-        The loss before each of the steps that are done, float64 `[t]`. First, after compiling, none.
+    rounded away if they were added to parameters of size one. It is in their dtype, from `WIDEST` on in float32, on the
+    first `tasks` of the batch; memory is held for `most_inner_steps`. The first item, after compiling, holds no loss,
+    and the others come about `pause` seconds of computation apart; one task's gradient is never divided.
 
     Source: Finn et al. 2017 (MAML); notebooks/02_maml_linear_rate.
     """

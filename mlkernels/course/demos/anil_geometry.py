@@ -69,23 +69,7 @@ class Numbers:
 def numbers(layers: str, inner_steps: int, inner_rate: float, l2: float, above: str) -> Numbers:
     """The inner loop of one task, its surface and its meta-gradient, for one setting of the demo.
 
-    Args:
-        layers: which adapt: one of `LAYERS`.
-        inner_steps: N, 0 to 20.
-        inner_rate: alpha, of the mean of squares.
-        l2: the strength of the L2 term on what adapts.
-        above: "forced", or "refused" for an error where the rate is above 2 / L at the start.
-
-    Returns:
-        `Numbers`.
-
-    Raises:
-        InputError: a rate above 2 / L that is not forced.
-
-    Example:
-        >>> n = numbers("head", 10, 0.15, 0.1, "refused")
-        >>> n.geometry, bool(n.contraction < 1), bool(n.by_w[20] < n.by_w[5] < n.by_w[0])
-        ('strongly convex', True, True)
+    `above` is "forced", or "refused" for an error where the rate is above 2 / L at the start.
 
     Source: Ji et al. 2020; notebooks/03_anil_inner_loop_geometry.
     """

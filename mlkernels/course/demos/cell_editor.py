@@ -89,18 +89,6 @@ class Numbers:
 def numbers(**operations: str) -> Numbers:
     """Spectra and condition numbers of both kernels, and the cost, of a network of two such cells.
 
-    Args:
-        operations: for each setting of `EDGES` one of `OPERATIONS`.
-
-    Returns:
-        `Numbers`.
-
-    Example:
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> n = numbers(**dict.fromkeys(EDGES, "skip_connect"))
-        >>> n.metantk.shape, n.parameters, bool(n.scores[0].value < n.ntk_scores[0].value)
-        ((3, 15), 172, True)
-
     Source: Wang et al. 2022 (MetaNTK-NAS); notebooks/04_metantk_nas.
     """
     gates, found = gates_of(**operations), []

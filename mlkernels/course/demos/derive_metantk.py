@@ -77,25 +77,9 @@ class Numbers:
 
 
 def numbers(width: float, inner_steps: float, inner_rate: float, ridge: float, adapts: str) -> Numbers:
-    """MetaNTK, spectrum and prediction for one setting of the demo.
+    """MetaNTK, spectrum and prediction for one setting of the demo; infinite width is the analytic kernel.
 
-    Args:
-        width: of the network whose NTK is used; `math.inf` for the analytic kernel.
-        inner_steps, inner_rate, ridge: the inner loop, discrete.
-        adapts: "MAML" or "ANIL".
-
-    Returns:
-        `Numbers`.
-
-    Raises:
-        InputError: an inner rate beyond 2 / the largest eigenvalue of the support kernel, where the loop diverges.
-
-    Example:
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> numbers(math.inf, 5, 0.01, 0.0, "MAML").phi.shape
-        (18, 18)
-
-    Source: notebooks/01_derive_metantk.
+    An inner rate is refused beyond 2 / the largest eigenvalue of the support kernel, where the loop diverges.
     """
 
     def outer_and_inner(width):

@@ -84,23 +84,10 @@ class Numbers:
 def numbers(
     width: float, inner_steps: int, inner_rate: float, outer_rate: float, label_scale: float, tasks: int
 ) -> Numbers:
-    """The predicted loss curve of MAML for one setting of the demo.
+    """The predicted loss curve of MAML for one setting of the demo; infinite width is the analytic kernel.
 
-    Args:
-        width: of the network whose NTK at the start is used; `math.inf` for the analytic kernel.
-        inner_steps, inner_rate: the inner loop.
-        outer_rate: as a multiple of 2 / (lambda_min + lambda_max).
-        label_scale: size of the labels. The relative loss does not depend on it; that of a real network does.
-        tasks: how many of the six tasks are trained on, one of `TASKS`.
-
-    Returns:
-        `Numbers`.
-
-    Example:
-        >>> jax.config.update("jax_enable_x64", True)
-        >>> n = numbers(math.inf, 5, 0.1, 0.9, 1.0, 3)
-        >>> n.modes.shape, bool((n.losses <= n.bound + 1e-12).all())
-        ((101, 12), True)
+    The outer rate is a multiple of 2 / (lambda_min + lambda_max). The relative loss does not depend on the size of the
+    labels; that of a real network does.
 
     Source: Wang et al. 2022, the linear rate in the form that notebooks/02_maml_linear_rate tests.
     """

@@ -42,19 +42,8 @@ def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array
 def run(train: bool, block: Block, params, statistics, x: Array) -> tuple[Array, tuple]:
     """A block's output, and its running statistics.
 
-    Args:
-        train: whether norms use this batch's mean and variance.
-        block: the steps.
-        params: for each step a tuple of arrays, its weights or a norm's scale and shift; convolutions use them in the
-            type of x.
-        statistics: for each step a tuple: of a norm mean and variance, else nothing.
-        x: `[n, height, width, channels]`.
-
-    Example:
-        >>> block = (Norm(2, "batch"),)
-        >>> params, statistics = ((jnp.ones(2), jnp.zeros(2)),), ((jnp.zeros(2), jnp.ones(2)),)
-        >>> run(False, block, params, statistics, jnp.ones((1, 1, 1, 2)))[0].round(3).ravel().tolist()
-        [1.0, 1.0]
+    For each step there is a tuple of arrays, its weights (which convolutions use in the type of x) or a norm's scale
+    and shift, and one of a norm's mean and variance, else empty. In training norms use this batch's own.
     """
     moved = []
     for step, own, running in zip(block, params, statistics, strict=True):

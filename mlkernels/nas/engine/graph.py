@@ -84,18 +84,10 @@ def _no_longer_needed(plan: Plan) -> tuple[tuple[int, ...], ...]:
 def forward(
     plan: Plan, params, statistics, images: Array, run: Callable, masks=None, tape: dict | None = None
 ) -> tuple[Array, list]:
-    """Go through the list.
+    """Go through the list: the last value, and the new statistics; a `tape` gets what went into each `Run`.
 
-    Args:
-        plan: the list.
-        params, statistics: one entry for each `Run`, in order.
-        images: `[n, pixels, pixels, colours]`.
-        run: `run(block, params, statistics, x) -> (y, statistics)`.
-        masks: for each `Add` in order, `[2, n, 1, 1, 1]`: factors on the two values; None leaves both as they are.
-        tape: a dict that gets what went into each `Run`, for the way back.
-
-    Returns:
-        The last value, and the new statistics.
+    There is one entry of `params` and `statistics` for each `Run`, for which `run(block, params, statistics, x)` gives
+    `(y, statistics)`. The masks are for each `Add`, in order, factors `[2, n, 1, 1, 1]` on the two values.
     """
     values, found, own = {0: images}, [], iter(zip(params, statistics, strict=True))
     nodes = iter(masks or ())
@@ -117,16 +109,10 @@ def forward(
 
 
 def backward(plan: Plan, params, statistics, tape: dict, g: Array, run_back: Callable, masks=None) -> list:
-    """Go through the list backwards.
+    """Go through the list backwards, from the gradient by the last value: gradients by params, one for each `Run`.
 
-    Args:
-        plan, params, statistics, masks: as in `forward`.
-        tape: from `forward`; it is used up.
-        g: the gradient by the last value.
-        run_back: `run_back(block, params, statistics, x, g) -> (gradients by params, gradient by x)`.
-
-    Returns:
-        Gradients by params: one entry for each `Run`, None for a block on which nothing depends.
+    The tape of `forward` is used up; `run_back(block, params, statistics, x, g)` gives the gradients by params and by
+    x. An entry is None for a block on which nothing depends.
     """
     behind, found = {len(plan): g}, []
     own = list(zip(params, statistics, strict=True))

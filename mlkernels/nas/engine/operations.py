@@ -164,7 +164,6 @@ def backward(block: Block, outputs: str, weights, x: Array, g: Array, scale, int
     The block is run again from its input, so that nothing but inputs need be held between forward and backward.
 
     Args:
-        block, weights, x: as in `forward`.
         outputs: how gradients of several outputs make a kernel, as in `kernels.gram`.
         g: `[k, n, height, width, channels]`, gradients by the block's output, of k outputs of each sample.
         scale: factors on `g`, `[n, 1, 1, 1]`, or one for all.

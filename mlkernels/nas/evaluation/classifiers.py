@@ -59,19 +59,9 @@ def metantk(train: Episodes, means: np.ndarray) -> Classifier:
     A linear head's NTK is the features' inner product, so that the MetaNTK is `Z Z^T` and its function-space solution,
     trained to convergence with an outer ridge r, is linear in Z: with the training tasks' Z and residuals `R = Y - A
     Y'` side by side, `W = (Z^T Z + r I)^{-1} Z^T R`. That is solved in the features' dimension, so that the number of
-    training tasks costs little. Labels Y' are the class's mean over the support, and Y is its mean over all its images
-    that were seen: numbers of classes would say nothing to another task. A query gets the class whose label is nearest
-    to F.
-
-    Args:
-        train: episodes of the base classes, of the form of those to come.
-        means: `[classes, d]`, each base class's mean.
-
-    Returns:
-        A classifier.
-
-    Raises:
-        InputError: JAX without float64.
+    training tasks costs little. Labels Y' are the class's mean over the support, and Y is its mean `[classes, d]` over
+    all its images that were seen: numbers of classes would say nothing to another task. A query gets the class whose
+    label is nearest to F.
 
     Source: Wang et al. 2022, the analytic MetaNTK; notebooks/01_derive_metantk, whose embedding labels these are.
     """

@@ -98,18 +98,6 @@ def search_patches(dataset: Dataset, *, key: Array, batches: int = 3, images: in
 def patches(images: Array, rng: np.random.Generator, pixels: int = 3) -> Array:
     """From each image a square at a random place, of one random colour: `[n, pixels, pixels, 1]`.
 
-    Args:
-        images: `[n, height, width, colours]`.
-        rng: a generator.
-        pixels: a side of the square.
-
-    Raises:
-        InputError: images that are smaller than that.
-
-    Example:
-        >>> patches(np.ones((5, 32, 32, 3)), np.random.default_rng(0)).shape
-        (5, 3, 3, 1)
-
     Source: Wang et al. 2022, its code (images of 32 pixels a side).
     """
     images = np.asarray(images)

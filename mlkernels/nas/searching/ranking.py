@@ -110,22 +110,7 @@ def without(gates: np.ndarray, candidate: Candidate) -> np.ndarray:
 def choose(space: Space, gates: np.ndarray, candidates: Sequence[Candidate], sums) -> list[Candidate]:
     """What goes: on each edge the first operation, at each node the first edges but two, by ascending rank sum.
 
-    Args:
-        space: the search space.
-        gates: bool `[cell type, edge, operation]`.
-        candidates: all of one kind, operations or edges.
-        sums: their rank sums; of equal ones the first candidate goes.
-
-    Returns:
-        The candidates to close, in the order of `sums`.
-
-    Example:
-        >>> from mlkernels.nas.space.search_space import SPACES
-        >>> space = SPACES["darts_fewshot"]
-        >>> gates = space.open_gates()
-        >>> candidates = operations_left(gates)
-        >>> choose(space, gates, candidates, range(len(candidates)))[:2]
-        [(0, 0, 0), (0, 1, 0)]
+    The candidates are all of one kind, operations or edges; of equal sums the first goes.
 
     Source: Wang et al. 2022, its code: one operation an edge and round, then two inputs a node.
     """

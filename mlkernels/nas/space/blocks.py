@@ -110,20 +110,7 @@ Operation = tuple[Block, ...]
 
 
 def operation(name: str, channels: int, stride: int = 1, norm: str = "group") -> Operation:
-    """The blocks of an operation; none for a skip connection of stride 1.
-
-    Args:
-        name: an operation of a `Space`.
-        channels: channels, in and out.
-        stride: 1 or 2.
-        norm: "group" or "batch".
-
-    Raises:
-        InputError: an unknown name.
-
-    Example:
-        >>> [len(operation(name, 16)) for name in ("skip_connect", "conv_3x3", "sep_conv_3x3")]
-        [0, 1, 2]
+    """The blocks of an operation of stride 1 or 2, as many channels in as out; none for a skip connection of stride 1.
 
     Source: Liu et al. 2019 (DARTS), Wang et al. 2022, their code; "conv_3x3" is a separable convolution there too. The
     stride of "conv_1x5_5x1" is in its first convolution, along both axes.

@@ -52,18 +52,7 @@ def compiled_as(name: str = "auto") -> str:
 def gradients(
     network: Network, variables: Variables, images: Array, labels: Array, masks=None, *, compiled: str
 ) -> Step:
-    """Loss and gradients of a batch, in training mode.
-
-    Args:
-        network, variables: as in `network.apply`.
-        images: `[n, pixels, pixels, colours]`.
-        labels: int `[n]`.
-        masks: from `network.drop_masks`.
-        compiled: "blocks" or "whole"; the same numbers but for rounding.
-
-    Returns:
-        A `Step`.
-    """
+    """Loss and gradients of a batch, in training mode; "blocks" and "whole" give the same numbers but for rounding."""
     arrays = *variables, images, labels, masks
     if compiled == "whole":
         return _whole(network.plan, current_lowering(), *arrays)
