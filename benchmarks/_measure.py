@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import psutil
 
-from mlkernels.runner import fingerprint
+from mlkernels.runner import jobs
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -124,7 +124,7 @@ def origin() -> dict[str, Any]:
     return {
         "commit": _git("rev-parse", "HEAD"),
         "changed_since_commit": None if changed is None else bool(changed),
-        "package_sha256": fingerprint.package_hash(),
+        "package_sha256": jobs.package_hash(),
         "machine": {"cpu": platform.processor() or platform.machine(), "memory_bytes": psutil.virtual_memory().total},
         "load_before": load(),
     }

@@ -13,7 +13,7 @@ from _python2 import write_pickle
 
 from mlkernels import datasets, tasks
 from mlkernels.datasets import cifar, folders
-from mlkernels.datasets.cifar_classes import CLASSES, SUPERCLASS_OF, SUPERCLASSES, split_classes
+from mlkernels.datasets.cifar import CLASSES, SUPERCLASS_OF, SUPERCLASSES, split_classes
 from mlkernels.datasets.importing import get
 from mlkernels.datasets.importing.write import write_prepared
 from mlkernels.datasets.prepared import open_prepared, read_manifest

@@ -17,11 +17,11 @@ from nbformat.v4 import new_code_cell, new_notebook
 
 import mlkernels
 from mlkernels.commands import main
-from mlkernels.commands.typed_path import TypedPath
+from mlkernels.commands.options import TypedPath
 from mlkernels.course import installation
 from mlkernels.errors import InputError
-from mlkernels.runner import fingerprint, notebooks, parameters, pool
 from mlkernels.runner import jobs as job_plans
+from mlkernels.runner import notebooks, parameters, pool
 from mlkernels.runner.parameters import Parameter
 
 RANGED = """from typing import Optional
@@ -308,7 +308,7 @@ def test_the_fingerprint_follows_all_that_a_result_depends_on(folder, tmp_path, 
     (package / "a.py").write_text("x = 1")
 
     def now(**values):
-        return fingerprint.fingerprint(notebook, values, fingerprint.package_hash(package))
+        return job_plans.fingerprint(notebook, values, job_plans.package_hash(package))
 
     marks = [now(), now(seed=1), now(seed=2), now(seed=2.0)]
     (package / "a.py").write_text("x = 2")
@@ -317,9 +317,9 @@ def test_the_fingerprint_follows_all_that_a_result_depends_on(folder, tmp_path, 
     marks.append(now())
     notebook["cells"][0]["source"] += "\n"
     marks.append(now())
-    monkeypatch.setattr(fingerprint, "versions", lambda: {"jax": "9"})
+    monkeypatch.setattr(job_plans, "versions", lambda: {"jax": "9"})
     marks.append(now())
-    marks.append(fingerprint.fingerprint(notebook, {}, fingerprint.package_hash(package), {"omniglot": "1"}))
+    marks.append(job_plans.fingerprint(notebook, {}, job_plans.package_hash(package), {"omniglot": "1"}))
     assert len(set(marks)) == len(marks)
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "/elsewhere")
     notebook["cells"][0]["outputs"] = ["new"]

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from mlkernels.course import live
-from mlkernels.course.demos.recorded_search import unpack
+from mlkernels.course.demos.search_replay import unpack
 from mlkernels.support.progress import Progress
 
 

@@ -8,8 +8,8 @@ import click
 import pytest
 from _cli import status_of
 
-from mlkernels.commands import nas_search, options
-from mlkernels.commands.counter import Counter
+from mlkernels.commands import nas, options
+from mlkernels.commands.options import Counter
 from mlkernels.nas import Genotype, Layout, SearchSettings, search
 from mlkernels.support.progress import Progress
 
@@ -45,7 +45,7 @@ def test_what_is_refused_is_said_in_one_line(arguments, said, capsys, tmp_path, 
 
 def test_options_are_the_arguments_of_the_settings():
     """With their defaults, which are the published search, and what the docstrings say of them."""
-    options = {option.name: option for option in nas_search.search.get_params(click.Context(nas_search.search))}
+    options = {option.name: option for option in nas.search.get_params(click.Context(nas.search))}
     told = SearchSettings(Layout())
     for name in ("algorithm", "inner_time", "ridge", "repeats", "seed", "condition", "regions", "reference_quirks"):
         assert options[name].default == getattr(told, name)

@@ -20,7 +20,7 @@ from mlkernels.nas.engine.lowering import lowering
 from mlkernels.nas.engine.network import apply, drop_masks, features, init
 from mlkernels.nas.engine.operations import program
 from mlkernels.nas.space.blocks import Norm
-from mlkernels.nas.space.cost import parameter_count
+from mlkernels.nas.space.layout import parameter_count
 from mlkernels.nas.training.gradients import gradients
 
 TEXTS = (

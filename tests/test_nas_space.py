@@ -9,8 +9,7 @@ import pytest
 
 from mlkernels.errors import InputError
 from mlkernels.nas.space.blocks import Conv, Pool, operation
-from mlkernels.nas.space.cost import flop_count, parameter_count
-from mlkernels.nas.space.layout import Layout
+from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
 from mlkernels.nas.space.search_space import SPACES, Genotype
 
 # The genotypes that the reference's scripts carry: cells, base classes, parameters in millions without and with a head.

@@ -10,8 +10,8 @@ import pytest
 from test_nas_cli import status_of
 
 from mlkernels import datasets, nas
-from mlkernels.commands import nas_evaluate, nas_train
-from mlkernels.commands.counter import Counter
+from mlkernels.commands import nas as commands
+from mlkernels.commands.options import Counter
 from mlkernels.errors import InputError
 from mlkernels.nas import Layout, TrainSettings
 from mlkernels.support.progress import Progress
@@ -155,7 +155,7 @@ def test_no_checkpoint_there(capsys, tmp_path):
 
 def test_options_have_the_published_defaults():
     train, evaluate = ({option.name: option.default for option in command.get_params(click.Context(command))}
-                       for command in (nas_train.train, nas_evaluate.evaluate))  # fmt: skip
+                       for command in (commands.train, commands.evaluate))  # fmt: skip
     told = TrainSettings()
     for name in ("epochs", "batch", "rate", "milestones", "drop_path", "weight_decay", "padding", "jitter", "flip"):
         assert train[name] == getattr(told, name), name

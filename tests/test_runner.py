@@ -21,7 +21,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from mlkernels.course.claim_records import CLAIM_MIME
 from mlkernels.course.presets import CONFIG_MIME
-from mlkernels.runner import display as displays
 from mlkernels.runner import jobs as job_plans
 from mlkernels.runner import pool, report
 
@@ -363,7 +362,7 @@ def test_a_failed_start_destroys_nothing(tmp_path, monkeypatch):
     jobs[0].target.write_text('{"metadata": {"mlkernels": {"status": "finished"}}}')
     monkeypatch.setattr(sys, "executable", "/bin/false")
     stream = io.StringIO()
-    (outcome,) = pool.run(jobs, display=displays.Display([], stream))
+    (outcome,) = pool.run(jobs, display=pool.Display([], stream))
     assert outcome.status == "failed"
     assert "ended without a result" in outcome.detail
     assert "finished" in jobs[0].target.read_text()
@@ -376,7 +375,7 @@ class Terminal(io.StringIO):
 
 def test_a_bar_a_notebook_on_a_terminal():
     stream = Terminal()
-    display = displays.Display(["00_a", "01_long"], stream)
+    display = pool.Display(["00_a", "01_long"], stream)
     display.start("00_a", 4)
     display.cell("00_a", 1)
     display.tick()
@@ -391,8 +390,8 @@ def test_a_bar_a_notebook_on_a_terminal():
 
 def test_a_plain_line_says_now_and_then_that_a_cell_is_at_work(monkeypatch):
     stream, clock = io.StringIO(), iter([0.0, 1.0, 100.0, 100.0, 101.0])
-    monkeypatch.setattr(displays.time, "monotonic", lambda: next(clock))
-    display = displays.Display(["00_a"], stream)
+    monkeypatch.setattr(pool.time, "monotonic", lambda: next(clock))
+    display = pool.Display(["00_a"], stream)
     display.start("00_a", 4)
     display.cell("00_a", 2)
     for _ in range(3):

@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 
 from mlkernels.course import widgets
-from mlkernels.course.demos import recorded_search as recording
 from mlkernels.course.demos import search_replay
 from mlkernels.course.demos._search_rounds import rounds_of
 from mlkernels.errors import InputError
@@ -17,7 +16,7 @@ from mlkernels.nas import CELL_TYPES, SPACES, Genotype, Space
 from mlkernels.nas.searching.ranking import choose, edges_left, operations_left, relative_change
 from tools.pack_search import pack
 
-LOG, SPACE = recording.unpack()
+LOG, SPACE = search_replay.unpack()
 ROUNDS = rounds_of(LOG, SPACE)
 TINY = Space("tiny", ("skip_connect", "conv_3x3"), 1)
 
@@ -140,10 +139,10 @@ def test_a_finished_search_is_packed_and_replayed(tmp_path):
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in LOG), encoding="utf-8")
     (tmp_path / "result.json").write_text(json.dumps(result | {"devices": 1}), encoding="utf-8")
     pack(tmp_path, tmp_path / "out.json", commit="c")
-    assert recording.unpack(tmp_path / "out.json") == (LOG, SPACE)
+    assert search_replay.unpack(tmp_path / "out.json") == (LOG, SPACE)
     where = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["provenance"]
     assert where == {"commit": "c", "command": "a", "versions": {}, "device": {}, "devices": 1}
-    view = widgets.explore(search_replay.make_demo(*recording.unpack(tmp_path / "out.json")))
+    view = widgets.explore(search_replay.make_demo(*search_replay.unpack(tmp_path / "out.json")))
     view.controls["round"].value = 7
     assert view.error is None
     assert "12 of 126" in view.readout.value
@@ -153,15 +152,15 @@ def test_what_cannot_be_packed_or_read_is_said(tmp_path):
     with pytest.raises(InputError, match="finished search"):
         pack(tmp_path, tmp_path / "out.json")
     with pytest.raises(InputError, match="No such file"):
-        recording.unpack(tmp_path / "none.json")
+        search_replay.unpack(tmp_path / "none.json")
     for text in ("", "[]", "{}", '{"log": [], "settings": {"space": "mine"}}'):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(InputError, match="something else"):
-            recording.unpack(tmp_path / "other.json")
+            search_replay.unpack(tmp_path / "other.json")
 
 
 def test_the_recorded_search_says_where_it_comes_from():
-    found = json.loads(recording.GLYPHS.read_text(encoding="utf-8"))
+    found = json.loads(search_replay.GLYPHS.read_text(encoding="utf-8"))
     assert {"commit", "date", "command", "versions", "device", "package_sha256"} <= set(found["provenance"])
     assert found["short"] == LOG[-1]["short"]
     assert [each.gates.sum() for each in ROUNDS] == [126, 108, 90, 72, 54, 36, 18, 12]

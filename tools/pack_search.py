@@ -19,7 +19,7 @@ def pack(folder: Path, path: Path, **origin) -> None:
 
     Args:
         folder: of a search that is done, with `log.jsonl` and `result.json`.
-        path: the file, for `mlkernels.course.demos.recorded_search.unpack`.
+        path: the file, for `mlkernels.course.demos.search_replay.unpack`.
         origin: what else is known of where it comes from, as `commit`.
 
     Raises:

@@ -10,7 +10,7 @@ from pathlib import Path
 import click
 
 from mlkernels.commands.main import main
-from mlkernels.commands.typed_path import TypedPath
+from mlkernels.commands.options import TypedPath
 from mlkernels.course.claim_records import VERDICTS
 from mlkernels.errors import InputError, bad_input
 from mlkernels.runner.report import device_line

@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import click
 
-from mlkernels.commands.typed_path import TypedPath
+from mlkernels.commands.options import TypedPath
 from mlkernels.errors import InputError, bad_input
 from mlkernels.support.progress import bar
 

@@ -11,8 +11,8 @@ import click
 
 import mlkernels
 from mlkernels.commands.data import data as data_group
-from mlkernels.commands.nas_search import nas as nas_group
-from mlkernels.commands.typed_path import TypedPath
+from mlkernels.commands.nas import nas as nas_group
+from mlkernels.commands.options import TypedPath
 from mlkernels.errors import InputError
 from mlkernels.support import provenance
 from mlkernels.support.files import alone, is_of_a_place, not_written

@@ -1,19 +1,23 @@
-"""What the commands under `nas` share: options, the dataset by its name, and a stop that keeps what is done."""
+"""What commands share: paths and options, the dataset by its name, progress, and a stop that keeps what is done."""
 
 from __future__ import annotations
 
 import inspect
 import math
+import os
 import re
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Any, TextIO
 
 import click
 
-from mlkernels.commands.counter import Counter
 from mlkernels.errors import bad_input
+from mlkernels.support.progress import Progress, bar
 
 
 class Time(click.ParamType):
@@ -100,3 +104,39 @@ def working(lock: AbstractContextManager, kept: str) -> Iterator[Counter]:
     except KeyboardInterrupt:
         click.echo(f"stopped; {kept}", err=True)
         raise click.exceptions.Exit(130) from None
+
+
+class TypedPath(click.Path):
+    """A `click.Path` that expands ~, which a shell leaves alone in --out=~/x, and refuses an empty text."""
+
+    def __init__(self, **options: Any):
+        super().__init__(path_type=Path, **options)
+
+    def convert(self, value, param, ctx):
+        text = os.fspath(value)
+        if not text.strip():
+            self.fail("an empty text is no path", param, ctx)
+        try:
+            return super().convert(Path(text).expanduser(), param, ctx)
+        except RuntimeError:
+            self.fail(f"{text!r} is of no known user; write ./~ for a ~", param, ctx)
+
+
+class Counter:
+    """Shows a `Progress`: a bar on a terminal, a line a minute elsewhere."""
+
+    def __init__(self, stream: TextIO):
+        self.stream, self.said = stream, 0.0
+        self.bar = bar(stream, bar_format="{n_fmt} of {total_fmt} {bar} {desc}")
+
+    def __call__(self, progress: Progress) -> None:
+        done = progress.done
+        total = done + 1 if progress.total is None else progress.total
+        self.bar.n, self.bar.total = done, total
+        self.bar.set_description_str(str(progress))
+        if self.bar.disable and (done == total or time.monotonic() - self.said > 60):
+            self.said = time.monotonic()
+            print(f"{done} of {total}, {progress}", file=self.stream, flush=True)
+
+    def close(self) -> None:
+        self.bar.close()

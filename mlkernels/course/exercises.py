@@ -145,9 +145,8 @@ def check(
     """
     tests = list(tests)
     if not tests or not all(isinstance(t, tuple) and len(t) == 3 and isinstance(t[0], tuple | Mapping) for t in tests):
-        raise bad_input(
-            "tests", "(arguments as a tuple or dict, expected, hint) each", _short(tests), "write at least one"
-        )
+        form = "(arguments as a tuple or dict, expected, hint) each"
+        raise bad_input("tests", form, _short(tests), "write at least one")
     for args, expected, hint in tests:
         case = f"with {_case(args)}: " if args else ""
         keywords = isinstance(args, Mapping)

@@ -11,14 +11,67 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.datasets import folders
-from mlkernels.datasets.cifar_classes import CLASSES, SUPERCLASS_OF, SUPERCLASSES, split_classes
 from mlkernels.datasets.dataset import Dataset, pixel_statistics
 from mlkernels.datasets.importing.reading import Names, check_images, complete, files_by_split, holds, whole_labels
 from mlkernels.datasets.importing.recipe import SPLITS, Download, Expected, Form, Part, Recipe, not_imported
 from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.safe_pickle import reader
 from mlkernels.datasets.safe_pickle.stored import pieces_of
+from mlkernels.support.arguments import one_of
 from mlkernels.support.words import span
+
+SUPERCLASSES = {
+    "aquatic_mammals": "beaver dolphin otter seal whale",
+    "fish": "aquarium_fish flatfish ray shark trout",
+    "flowers": "orchid poppy rose sunflower tulip",
+    "food_containers": "bottle bowl can cup plate",
+    "fruit_and_vegetables": "apple mushroom orange pear sweet_pepper",
+    "household_electrical_devices": "clock keyboard lamp telephone television",
+    "household_furniture": "bed chair couch table wardrobe",
+    "insects": "bee beetle butterfly caterpillar cockroach",
+    "large_carnivores": "bear leopard lion tiger wolf",
+    "large_man-made_outdoor_things": "bridge castle house road skyscraper",
+    "large_natural_outdoor_scenes": "cloud forest mountain plain sea",
+    "large_omnivores_and_herbivores": "camel cattle chimpanzee elephant kangaroo",
+    "medium_mammals": "fox porcupine possum raccoon skunk",
+    "non-insect_invertebrates": "crab lobster snail spider worm",
+    "people": "baby boy girl man woman",
+    "reptiles": "crocodile dinosaur lizard snake turtle",
+    "small_mammals": "hamster mouse rabbit shrew squirrel",
+    "trees": "maple_tree oak_tree palm_tree pine_tree willow_tree",
+    "vehicles_1": "bicycle bus motorcycle pickup_truck train",
+    "vehicles_2": "lawn_mower rocket streetcar tank tractor",
+}
+# CIFAR-100 numbers its classes, and its superclasses, in the order of their names.
+CLASSES = tuple(sorted(" ".join(SUPERCLASSES.values()).split()))
+SUPERCLASS_OF = tuple(
+    next(number for number, some in enumerate(SUPERCLASSES.values()) if one in some.split()) for one in CLASSES
+)
+
+# CIFAR-FS (Bertinetto et al. 2019) divides the classes by chance, FC100 (Oreshkin et al. 2018) whole superclasses, so
+# that no test class has a near relative among the training classes.
+_CIFAR_FS = {
+    "val": "beaver otter flatfish shark lamp television beetle butterfly sea camel cattle crab crocodile maple_tree "
+    "motorcycle tractor",
+    "test": "whale poppy rose sweet_pepper telephone bed table wardrobe leopard plain chimpanzee fox snail worm baby "
+    "man woman bicycle pickup_truck rocket",
+}
+_FC100 = {
+    "val": "large_carnivores large_omnivores_and_herbivores non-insect_invertebrates small_mammals",
+    "test": "aquatic_mammals insects medium_mammals people",
+}
+_HELD_OUT = {
+    "cifar_fs": _CIFAR_FS,
+    "fc100": {split: " ".join(SUPERCLASSES[name] for name in names.split()) for split, names in _FC100.items()},
+}
+
+
+def split_classes(name: str) -> dict[str, tuple[str, ...]]:
+    """ "train", "val", "test" of "cifar_fs" or "fc100" -> names of CIFAR-100's fine classes, sorted."""
+    chosen = {split: names.split() for split, names in _HELD_OUT[one_of("name", name, _HELD_OUT)].items()}
+    chosen["train"] = set(CLASSES).difference(*chosen.values())
+    return {split: tuple(sorted(chosen[split])) for split in SPLITS}
+
 
 LICENCE = "none stated by its authors (Krizhevsky 2009): research use"
 SMALL = "cifar100_120percls.npz"  # 120 images of each class, lossless

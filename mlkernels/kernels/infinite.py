@@ -56,10 +56,8 @@ def check_inputs(network, x1: Array, x2: Array | None) -> tuple[Array, Array]:
         raise bad_input("x2", f"points of shape {x1.shape[1:]} as in x1", x2.shape[1:], "compare like with like")
     if isinstance(network, Conv4) and (x1.ndim != 4 or min(x1.shape[1:3]) < 2**network.depth):
         side = 2**network.depth
-        raise bad_input(
-            "x1", f"images [N1, height, width, channels] of at least {side} pixels a side for depth {network.depth}",
-            list(x1.shape), "add the missing axes, or lower the depth",
-        )  # fmt: skip
+        expected = f"images [N1, height, width, channels] of at least {side} pixels a side for depth {network.depth}"
+        raise bad_input("x1", expected, list(x1.shape), "add the missing axes, or lower the depth")
     return x1, x2
 
 

@@ -14,11 +14,11 @@ from jaxtyping import ArrayLike, Float, Num
 from scipy.sparse.linalg import LinearOperator
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop.descent import Trajectory, trajectory
 from mlkernels.inner_loop.losses import Loss, check_labels, support_loss
 from mlkernels.inner_loop.minimum import check_strongly_convex, minimum
 from mlkernels.inner_loop.parts import split
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
-from mlkernels.inner_loop.trajectory import Trajectory, trajectory
 from mlkernels.learners.eigenvalues import doubled, extremes, hessian, lanczos
 from mlkernels.learners.meta_gradient import value
 from mlkernels.learners.problem import problem_of

@@ -11,9 +11,9 @@ from jax.flatten_util import ravel_pytree
 from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop.descent import trajectory
 from mlkernels.inner_loop.losses import support_loss
 from mlkernels.inner_loop.parts import split, spread
-from mlkernels.inner_loop.trajectory import trajectory
 
 DENSE = 200  # parameters up to which all eigenvalues are computed
 

@@ -4,8 +4,7 @@ Everything here is for the half sum of squares, inside and outside: `1/2 ||f - Y
 over m points is the same with the rate divided by m.
 """
 
-from mlkernels.metantk.analytic import adapted_outputs, analytic_metantk
-from mlkernels.metantk.composite import all_points
+from mlkernels.metantk.composite import adapted_outputs, all_points, analytic_metantk
 from mlkernels.metantk.empirical import empirical_metantk
 from mlkernels.metantk.operator import adaptation_operator
 from mlkernels.metantk.prediction import function_space_step, mode_losses, predict

@@ -89,9 +89,8 @@ def empirical_metantk(
     if adapt == "head" and not (isinstance(params, dict) and "head" in params):
         raise bad_input("params", 'a dictionary with an entry "head"', type(params).__name__, "name the last layer so")
     if not isinstance(inner_steps, int) or inner_steps < 0:
-        raise bad_input(
-            "inner_steps", "a whole number of at least 0", inner_steps, "infinity is for the analytic kernel"
-        )
+        do = "infinity is for the analytic kernel"
+        raise bad_input("inner_steps", "a whole number of at least 0", inner_steps, do)
     check_loop(inner_rate, inner_steps, 0.0, False, "inner")
     if adapt == "all" and outputs != "trace":
         network = network_of(apply, params, tasks, 2 * wide_rows(tasks, inner_steps, outputs))

@@ -16,9 +16,8 @@ from mlkernels.support.typed import typed
 def float64(matrix, name: str) -> Array:
     """The matrix in float64, or an `InputError` where JAX has none: kernel algebra is never silently done in less."""
     if not jax.config.jax_enable_x64:
-        raise bad_input(
-            "precision", "64-bit JAX", "32-bit", "call jax.config.update('jax_enable_x64', True) before the first array"
-        )
+        do = "call jax.config.update('jax_enable_x64', True) before the first array"
+        raise bad_input("precision", "64-bit JAX", "32-bit", do)
     matrix = jnp.asarray(matrix)
     if not jnp.issubdtype(matrix.dtype, jnp.floating):
         raise bad_input(name, "real numbers", matrix.dtype, "convert them to float")
@@ -89,18 +88,15 @@ def adaptation_operator(
     """
     K = float64(kernel, "kernel")
     if K.ndim < 2 or K.shape[-1] != K.shape[-2]:
-        raise bad_input(
-            "kernel", "a square matrix [m, m]", list(K.shape), "pass the kernel of the support set with itself"
-        )
+        do = "pass the kernel of the support set with itself"
+        raise bad_input("kernel", "a square matrix [m, m]", list(K.shape), do)
     check_loop(inner_rate, inner_steps, ridge, flow, "inner")
     T, largest = _operator(K, inner_rate, inner_steps, ridge, flow)
     if not flow and not isinstance(largest, jax.core.Tracer) and _concrete(inner_steps) == math.inf:
         largest, rate = float(largest), _concrete(inner_rate)
         if rate is not None and rate * largest >= 2:
-            raise bad_input(
-                "inner_rate", f"below 2 / largest eigenvalue = {2 / largest:.4g} for infinitely many steps", rate,
-                "lower the rate, or use flow=True",
-            )  # fmt: skip
+            expected = f"below 2 / largest eigenvalue = {2 / largest:.4g} for infinitely many steps"
+            raise bad_input("inner_rate", expected, rate, "lower the rate, or use flow=True")
     return T
 
 

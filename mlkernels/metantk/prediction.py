@@ -7,7 +7,7 @@ import math
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
-from mlkernels.metantk.analytic import KernelFn, adapted_outputs, analytic_metantk
+from mlkernels.metantk.composite import KernelFn, adapted_outputs, analytic_metantk
 from mlkernels.metantk.operator import adaptation_operator, check_loop, float64
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch

@@ -69,21 +69,19 @@ def condition_number(matrix: Float[ArrayLike, "N N"]) -> Condition:
     if M.ndim != 2 or M.shape[0] != M.shape[1] or not M.size:
         raise bad_input("matrix", "a square matrix", list(M.shape), "pass a kernel of points with themselves")
     if not np.isfinite(M).all():
-        raise bad_input(
-            "matrix", "finite numbers", f"{(~np.isfinite(M)).sum()} NaN or infinite", "look for a diverged loop"
-        )
+        got = f"{(~np.isfinite(M)).sum()} NaN or infinite"
+        raise bad_input("matrix", "finite numbers", got, "look for a diverged loop")
     skew = np.abs(M - M.T).max()
     if skew > 1e-6 * np.abs(M).max():
-        raise bad_input(
-            "matrix", "a symmetric matrix", f"entries that differ by {skew:.3g}", "use the same points twice"
-        )
+        got = f"entries that differ by {skew:.3g}"
+        raise bad_input("matrix", "a symmetric matrix", got, "use the same points twice")
     eigenvalues = np.linalg.eigvalsh((M + M.T) / 2)
     smallest, largest = float(eigenvalues[0]), float(eigenvalues[-1])
     band = float(np.sqrt(np.finfo(np.float64).eps) * max(largest, 0.0))
     if largest <= 0 or smallest < -band:
+        got = f"eigenvalues from {smallest:.3g} to {largest:.3g}"
         raise bad_input(
-            "matrix", "a positive semidefinite matrix", f"eigenvalues from {smallest:.3g} to {largest:.3g}",
-            "use float64 and a kernel that is an inner product",
-        )  # fmt: skip
+            "matrix", "a positive semidefinite matrix", got, "use float64 and an inner product for a kernel"
+        )
     clipped = int((eigenvalues <= band).sum())
     return Condition(largest / max(smallest, band), smallest, largest, clipped)

@@ -63,12 +63,8 @@ class Conv4:
             raise bad_input("input_shape", "(height, width, channels)", input_shape, "add a channel axis to the images")
         height, width, channels = input_shape
         if min(height, width) < 2**self.depth:
-            raise bad_input(
-                "input_shape",
-                f"at least {2**self.depth} pixels a side for depth {self.depth}",
-                input_shape,
-                "lower the depth",
-            )
+            expected = f"at least {2**self.depth} pixels a side for depth {self.depth}"
+            raise bad_input("input_shape", expected, input_shape, "lower the depth")
         keys = jax.random.split(key, self.depth + 1)
         params = {}
         for name, k in zip(self.layers[:-1], keys[:-1], strict=True):

@@ -33,9 +33,8 @@ def check(network) -> None:
     for name in ("w_std", "b_std", "last_w_std"):
         value = getattr(network, name)
         if not (math.isfinite(value) and value >= 0):
-            raise bad_input(
-                name, "a finite standard deviation of at least 0", value, "use the default or a positive one"
-            )
+            do = "use the default or a positive one"
+            raise bad_input(name, "a finite standard deviation of at least 0", value, do)
     one_of("parametrization", network.parametrization, PARAMETRIZATIONS)
 
 

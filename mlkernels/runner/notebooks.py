@@ -33,9 +33,8 @@ def choose_notebooks(found: dict[str, Path], prefixes: Sequence[str]) -> dict[st
         beginning = Path(prefix).stem if prefix.endswith(".ipynb") else prefix
         matching = [name for name in found if beginning and name.startswith(beginning)]
         if not matching:
-            raise bad_input(
-                "notebook", f"the beginning of one of {', '.join(found)}", repr(prefix), "see mlkernels run --help"
-            )
+            expected = f"the beginning of one of {', '.join(found)}"
+            raise bad_input("notebook", expected, repr(prefix), "see mlkernels run --help")
         path = Path(prefix).expanduser() if prefix.endswith(".ipynb") else None
         if path and path.exists() and path.resolve() not in [found[name] for name in matching]:
             do = f"add --notebooks {path.parent}"

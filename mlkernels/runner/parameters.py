@@ -101,12 +101,8 @@ def _typed(parameter: Parameter, text: str) -> object:
         if kind == "str":
             return text
     kinds = " or ".join(parameter.types)
-    raise bad_input(
-        f"--set {parameter.name}",
-        f"{kinds} (default {parameter.default})",
-        repr(text),
-        f"try {parameter.name}={parameter.default}",
-    )
+    do = f"try {parameter.name}={parameter.default}"
+    raise bad_input(f"--set {parameter.name}", f"{kinds} (default {parameter.default})", repr(text), do)
 
 
 def parameters_for(notebooks: dict[str, dict], preset: str, settings: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -133,9 +129,8 @@ def parameters_for(notebooks: dict[str, dict], preset: str, settings: Sequence[s
             listed = "; ".join(list(known)[:_LISTED]) + (
                 f"; and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
             )
-            raise bad_input(
-                "--set", f"a parameter of {', '.join(declared)}", repr(key), f"they have: {listed or 'none'}"
-            )
+            expected = f"a parameter of {', '.join(declared)}"
+            raise bad_input("--set", expected, repr(key), f"they have: {listed or 'none'}")
         for name in having:
             values[name][key] = convert(declared[name][key], text)
     return values

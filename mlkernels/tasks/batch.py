@@ -65,9 +65,8 @@ class TaskBatch:
             and sy[2] == qy[2]
         )
         if not fits:
-            raise bad_input(
-                "TaskBatch", expected, got, "give every array its axes of tasks and points, labels k outputs"
-            )
+            do = "give every array its axes of tasks and points, labels k outputs"
+            raise bad_input("TaskBatch", expected, got, do)
 
     @property
     def tasks(self) -> int:

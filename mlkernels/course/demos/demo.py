@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -14,9 +15,70 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from PIL import Image
 
-from mlkernels.course.demos.controls import Control, choice, steps, written
 from mlkernels.course.plots import DPI, STYLE, check_alt
 from mlkernels.errors import bad_input
+
+
+@dataclass(frozen=True)
+class Control:
+    """One control of a demo: explicit stops and never a continuum, so that each can be compiled and tested.
+
+    Args:
+        kind: "steps" for a slider, "choice" for buttons.
+        name: the setting, a keyword of the demo's `compute`.
+        label: what the reader sees, with the symbol of the text.
+        options: (text, value) for each stop.
+        default: one of the values.
+        help: a sentence on what it does.
+    """
+
+    kind: str
+    name: str
+    label: str
+    options: tuple[tuple[str, Any], ...]
+    default: Any
+    help: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in ("steps", "choice"):
+            raise bad_input(f"control {self.name}, kind", "steps or choice", repr(self.kind), "choose one")
+        texts = [text for text, _ in self.options]
+        if len(texts) < 2 or len(set(texts)) < len(texts):
+            expected = "two or more, each with its own text"
+            raise bad_input(f"control {self.name}, options", expected, texts, "rename them")
+        if self.default not in self.values:
+            raise bad_input(f"control {self.name}, default", f"one of {self.values}", repr(self.default), "choose one")
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        return tuple(value for _, value in self.options)
+
+    def text(self, value: Any) -> str:
+        """The text of a value, also of one between the stops."""
+        return next((text for text, stop in self.options if stop == value), written(value))
+
+
+def written(value: Any) -> str:
+    """A value as a label: infinity as its sign, numbers short.
+
+    Example:
+        >>> written(math.inf), written(0.1), written(64)
+        ('∞', '0.1', '64')
+    """
+    if isinstance(value, float):
+        return "∞" if value == math.inf else f"{value:g}"
+    return str(value)
+
+
+def steps(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
+    """A slider over these values."""
+    return Control("steps", name, label, tuple((written(v), v) for v in values), default, help)
+
+
+def choice(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
+    """Buttons for these values."""
+    return Control("choice", name, label, tuple((written(v), v) for v in values), default, help)
+
 
 __all__ = ["Control", "Demo", "Frame", "Progress", "Stage", "choice", "steps", "written"]
 
@@ -165,9 +227,8 @@ class Demo:
         """These values, with the controls' defaults for those not named. An unknown name is an InputError."""
         defaults = {control.name: control.default for control in self.controls}
         if unknown := sorted(set(values) - set(defaults)):
-            raise bad_input(
-                f"demo {self.name}", f"settings {', '.join(defaults)}", ", ".join(unknown), "use one of these"
-            )
+            expected = f"settings {', '.join(defaults)}"
+            raise bad_input(f"demo {self.name}", expected, ", ".join(unknown), "use one of these")
         return defaults | values
 
     def caption(self, **values: Any) -> str:

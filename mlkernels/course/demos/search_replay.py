@@ -5,19 +5,38 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Sequence
 from functools import lru_cache, partial
+from pathlib import Path
 
 import numpy as np
 from matplotlib.ticker import LogLocator, NullLocator
 
+import mlkernels
 from mlkernels.course import plots
-from mlkernels.course.demos import recorded_search as recording
 from mlkernels.course.demos._search_rounds import BOTH, EDGE, Round, numbers, rounds_of
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
 from mlkernels.course.plots.drawings import FAINT, GONE, NAMES, along, colour_of, draw_cell
-from mlkernels.nas import CELL_TYPES, Space
+from mlkernels.errors import bad_input
+from mlkernels.nas import CELL_TYPES, SPACES, Space
+
+GLYPHS = Path(mlkernels.__file__).parents[1] / "data" / "results" / "search_glyphs.json"  # in a checkout
+
+
+def unpack(path: Path = GLYPHS) -> tuple[list[dict], Space]:
+    """The log and the search space of a packed search, as `nas.replay` takes them; by default of the course's own."""
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        return found["log"], SPACES[found["settings"]["space"]]
+    except OSError as error:
+        do = "take the log of a search of your own: nas.search(...).log"
+        raise bad_input(str(path), "a recorded search", error.strerror, do) from None
+    except (ValueError, KeyError, TypeError):
+        do = "take data/results/search_glyphs.json, or a search's own log"
+        raise bad_input(str(path), "a recorded search in a space that has a name", "something else", do) from None
+
 
 MARKS = ("o", "s", "D", "v", "^", "P", "p", "h", "<", ">")  # of the operations, in the space's order
 BEAD = 0.14  # from one operation's mark to the next, where a cell's nodes are 1.6 apart
@@ -183,4 +202,4 @@ def make_demo(log: Sequence[dict], space: Space, name: str = "search_replay") ->
 
 
 # the results are not part of an installed package
-DEMO = make_demo(*recording.unpack()) if recording.GLYPHS.exists() else None
+DEMO = make_demo(*unpack()) if GLYPHS.exists() else None

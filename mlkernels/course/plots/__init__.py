@@ -1,8 +1,22 @@
 """Figures in the course's style, shown with their alt text, and the panels that notebooks draw again and again."""
 
-from mlkernels.course.plots.figures import DPI, SCREEN, check_alt, figure, show, show_png, to_png
+from mlkernels.course.plots.figures import (
+    COLOURS,
+    DPI,
+    LINESTYLES,
+    LOOKS,
+    MARKERS,
+    SCREEN,
+    STYLE,
+    check_alt,
+    figure,
+    look,
+    show,
+    show_png,
+    to_png,
+    use_style,
+)
 from mlkernels.course.plots.panels import HeatMap, band, heatmap, loglog_width, spectrum
-from mlkernels.course.plots.style import COLOURS, LINESTYLES, LOOKS, MARKERS, STYLE, look, use_style
 
 __all__ = [
     "COLOURS", "DPI", "LINESTYLES", "LOOKS", "MARKERS", "SCREEN", "STYLE", "HeatMap", "band", "check_alt",

@@ -12,7 +12,7 @@ from matplotlib.image import AxesImage
 from matplotlib.lines import Line2D
 from matplotlib.ticker import NullLocator
 
-from mlkernels.course.plots.style import COLOURS, look
+from mlkernels.course.plots.figures import COLOURS, look
 from mlkernels.errors import bad_input
 from mlkernels.support.intervals import half_width
 

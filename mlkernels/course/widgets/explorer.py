@@ -130,9 +130,8 @@ class Explorer(ipywidgets.VBox):
         values = self.demo.settings(**values)
         for control in self.demo.controls:
             if values[control.name] not in control.values:
-                raise bad_input(
-                    control.name, f"one of {control.values}", values[control.name], "choose one of the stops"
-                )
+                got, do = values[control.name], "choose one of the stops"
+                raise bad_input(control.name, f"one of {control.values}", got, do)
         self._quiet = True
         try:
             for name, value in values.items():

@@ -20,8 +20,8 @@ from mlkernels.inner_loop.losses import Loss
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
 from mlkernels.learners.outer_loop import checkpoint as checkpoints
+from mlkernels.learners.outer_loop.checkpoint import probe
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError, explain
-from mlkernels.learners.outer_loop.probe import probe
 from mlkernels.learners.problem import Problem, problem_of
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.tasks import TaskBatch

@@ -92,7 +92,7 @@ def evaluate(
         seed: everything that is random follows from it. Episodes are the same for all models and methods.
         unit: divide features by their Euclidean norm.
         pixels, augmentation: of a function: side of the images (None: as they are), and arguments for
-            `datasets.augment.augment` (None: its defaults). A trained network has its own.
+            `nas.pictures.augment.augment` (None: its defaults). A trained network has its own.
         block: images in one call.
         progress: is called after each block of images, whose total is not known, and after each episode.
 
@@ -196,7 +196,7 @@ def _look_of(model, dataset: Dataset, pixels, augmentation, copies: int, unit: b
     side = int(dataset.images.shape[1]) if pixels is None else whole("pixels", pixels, 1)
     usual = TrainSettings().augmentation
     if augmentation is not None and not (isinstance(augmentation, Mapping) and set(augmentation) <= set(usual)):
-        raise bad_input("augmentation", f"some of {', '.join(usual)}", augmentation, "see datasets.augment.augment")
+        raise bad_input("augmentation", f"some of {', '.join(usual)}", augmentation, "see nas.pictures.augment")
     augmentation = usual | dict(augmentation or {})
     mean, std = (tuple(map(float, values)) for values in (dataset.mean, dataset.std))
     return Look(side, mean, std, augmentation, copies, unit, block)

@@ -12,7 +12,7 @@ from mlkernels.datasets import Dataset
 from mlkernels.nas.scores.regions import thin
 from mlkernels.nas.searching.scorer import Item, Scorer, candidate_bytes
 from mlkernels.nas.searching.settings import SearchSettings
-from mlkernels.nas.space.cost import flop_count
+from mlkernels.nas.space.layout import flop_count
 
 
 @dataclass(frozen=True)

@@ -101,7 +101,7 @@ class TrainSettings:
 
     @property
     def augmentation(self) -> dict:
-        """Arguments for `datasets.augment.augment`."""
+        """Arguments for `nas.pictures.augment.augment`."""
         return {"padding": self.padding, "jitter": self.jitter, "flip": self.flip}
 
     def described(self) -> dict[str, str]:
