@@ -94,16 +94,7 @@ def _version(name: str) -> str:
 
 
 def status() -> dict:
-    """Say whether the bridge works here.
-
-    Returns:
-        A dict with `ok`, the versions `neural_tangents` and `jax`, the `tested` range of JAX, and `error` (None, or
-        the one line that says what to install).
-
-    Example:
-        >>> status()["ok"]
-        True
-    """
+    """Whether the bridge works here (`ok`), the versions, the `tested` range of JAX, and `error`: what to install."""
     error = None
     try:
         _import()[1].Relu()

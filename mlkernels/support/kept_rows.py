@@ -15,17 +15,12 @@ _FORMAT = 2  # of a file of rows; 1 looked at 16 images of a split
 class Kept:
     """Rows of results in a JSON file, written whole with each new one, so that a stopped call goes on from there.
 
-    Args:
-        path: the file; None keeps nothing.
-        kind: "accuracy" or "scores": what rows are called in the file.
-        about: the settings, as plain values.
+    Without a path nothing is kept; a file of other settings (`about`, plain values) is refused. `kind` is what rows are
+    called in the file: "accuracy" or "scores".
 
     Attributes:
         rows: name -> value, for JSON.
         diverged: name -> why its value is the worst there is.
-
-    Raises:
-        InputError: a file of other settings, or of something else.
     """
 
     def __init__(self, path: Path | str | None, kind: str, about: dict):

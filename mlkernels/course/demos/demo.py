@@ -181,21 +181,6 @@ class Demo:
     Raises:
         InputError: two controls for one setting, a twin of another length or with an unknown setting, a run without an
             overlay.
-
-    Example:
-        >>> from mlkernels.course import plots
-        >>> def stage():
-        ...     fig, (ax,) = plots.figure(4, 3, boxes=[(0.15, 0.2, 0.8, 0.7)])
-        ...     ax.set(xlim=(0, 1), ylim=(0, 1))
-        ...     return Stage(fig, line=ax.plot([], [])[0])
-        >>> x = np.linspace(0, 1, 50)
-        >>> power = Demo(
-        ...     name="power", question="Which power bends most?", controls=(steps("p", "power p", (1, 2, 4), 2),),
-        ...     compute=lambda p: x**p, stage=stage, move=lambda stage, y: stage["line"].set_data(x, y),
-        ...     describe=lambda y: f"A power function, {y[25]:.2f} at one half.", twin=({"p": 1}, {}, {"p": 4}),
-        ... )
-        >>> power.frame(power.build(), p=2).alt
-        'A power function, 0.26 at one half.'
     """
 
     name: str

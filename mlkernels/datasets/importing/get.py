@@ -37,21 +37,11 @@ def get(
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[str, int], Callable[[int], None] | None] = lambda what, total: None,
 ) -> Path:
-    """Import a dataset, unless it is there already. Nothing of the user's is changed.
+    """Import a dataset, unless it is there already: its prepared folder. Nothing of the user's is changed.
 
-    Args:
-        recipe: of the dataset.
-        source: a local copy in any form that the recipe knows, or an archive of one; None looks into the folders of
-            MLKERNELS_DATA, then downloads where there is a trusted address.
-        accept: asked where a licence restricts use; nothing is done without a yes.
-        say: gets a line about what is done.
-        progress: what, total -> what gets the number of images of each step.
-
-    Returns:
-        The prepared folder.
-
-    Raises:
-        InputError: what is wrong, and what to do. What was there before is as it was.
+    The source is a local copy in any form that the recipe knows, or an archive of one; without any, the folders of
+    MLKERNELS_DATA are looked into, then what a trusted address gives is downloaded. `accept` is asked where a licence
+    restricts use, `say` gets a line about what is done, `progress` gives for each step what gets the number of images.
     """
     there = _there(recipe, source, say)
     if there is not None:

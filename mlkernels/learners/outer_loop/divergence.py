@@ -30,10 +30,6 @@ class Divergence:
         inner_limit: 2 / lambda_max as a share of the inner rate in effect, at the last finite parameters: below 1 the
             inner loop diverges on the linearised network. None if it could not be computed, or without inner steps.
         inner_limit_at_start: the same at the parameters that `fit` started from.
-
-    Example:
-        >>> Divergence(3, float("nan"), "outer rate", "the outer rate is too large", 8.0, 9.0).step
-        3
     """
 
     step: int

@@ -107,26 +107,8 @@ def init(network: Network, *, key: Array, initialisation: str = "uniform", dtype
     """Draw the weights of a network.
 
     They are those that `weights.init` draws for the super-network of this layout with this key, so that two
-    architectures have the same weights where they have the same operation on an edge. Scales are 1, shifts 0.
-
-    Args:
-        network: the architecture.
-        key: a key.
-        initialisation: "uniform" within 1 / sqrt(fan in) of zero, which is PyTorch's default, or "fan_in" or "fan_out"
-            as in `weights.init`. The head and its bias are uniform always.
-        dtype: float32 or float64.
-
-    Returns:
-        `Variables`.
-
-    Raises:
-        InputError: an unknown initialisation or dtype.
-
-    Example:
-        >>> text = "N: sk<0 s3<1 | c3<1 mp<2 | c3<0 c3<2 R: sk<0 s3<1 | f5<1 d3<2 | d3<2 d3<3"
-        >>> network = Network(Layout(cells=2, channels=4, pixels=8, norm="batch"), text)
-        >>> sum(leaf.size for leaf in jax.tree.leaves(init(network, key=jax.random.key(0)).params))
-        7505
+    architectures have the same weights where they have the same operation on an edge. The head and its bias are uniform
+    always. Scales are 1, shifts 0.
 
     Source: PyTorch's defaults, with which the reference trains.
     """
@@ -170,32 +152,14 @@ def apply(
     key: Array | None = None,
     train: bool = False,
 ):
-    r"""The network's outputs, block by block; under `jax.jit` it is one piece.
+    r"""The network's outputs `[n, classes]`, block by block; under `jax.jit` it is one piece.
 
     .. math:: f(x) = W^\top \overline{h}(x) + b
 
-    with h the last cell's output and the mean taken over its pixels.
-
-    Args:
-        network, variables: from `init`.
-        images: float `[n, pixels, pixels, colours]`, normalised; their type is what blocks compute in.
-        drop: in training, the probability with which an operation's output is dropped for a sample (identity skips
-            stay); what is kept is divided by 1 - drop.
-        key: for that.
-        train: use this batch's mean and variance, and move the running ones.
-
-    Returns:
-        Outputs `[n, classes]`; in training also the new statistics.
-
-    Raises:
-        InputError: images of another shape, a probability out of its range, no key where it is needed; in training, one
-            image of which a single pixel is left.
-
-    Example:
-        >>> text = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
-        >>> network = Network(Layout(cells=2, channels=2, pixels=8, norm="batch"), text)
-        >>> apply(network, init(network, key=jax.random.key(0)), jnp.ones((3, 8, 8, 3))).shape
-        (3, 5)
+    with h the last cell's output and the mean taken over its pixels. The type of the images, which are normalised, is
+    what blocks compute in. In training this batch's mean and variance are used, the new statistics come back, too, and
+    with the probability `drop` an operation's output is dropped for a sample (identity skips stay); what is kept is
+    divided by 1 - drop.
     """
     images = check_images(network.layout, images)
     if isinstance(drop, bool) or not isinstance(drop, (int, float)) or not 0 <= drop < 1:
@@ -211,20 +175,7 @@ def apply(
 
 
 def features(network: Network, variables: Variables, images: Array) -> Array:
-    """The features of images, `[n, features]`: the last cell's output, its mean over pixels.
-
-    Args:
-        network, variables, images: as in `apply`.
-
-    Raises:
-        InputError: images of another shape.
-
-    Example:
-        >>> text = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
-        >>> network = Network(Layout(cells=2, channels=2, pixels=8, norm="batch"), text)
-        >>> features(network, init(network, key=jax.random.key(0)), jnp.ones((3, 8, 8, 3))).shape
-        (3, 24)
-    """
+    """The features of images, `[n, features]`: the last cell's output, its mean over pixels."""
     params, statistics = variables
     images = check_images(network.layout, images)
     x, _ = forward(network.plan, params["blocks"], statistics, images, partial(forward_block, False))

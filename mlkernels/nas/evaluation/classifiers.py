@@ -25,11 +25,6 @@ Classifier = Callable[[Episode], np.ndarray]
 def logistic(episode: Episode) -> np.ndarray:
     """scikit-learn's logistic regression with its defaults (l2, C = 1, lbfgs, multinomial), 1000 iterations at most.
 
-    Example:
-        >>> x, y = np.eye(2), np.arange(2)
-        >>> logistic(Episode(x, y, 2 * x, y)).tolist()
-        [0, 1]
-
     Source: Tian et al. 2020 (RFS).
     """
     from sklearn.linear_model import LogisticRegression  # takes seconds to import
@@ -40,11 +35,6 @@ def logistic(episode: Episode) -> np.ndarray:
 
 def centroid(episode: Episode) -> np.ndarray:
     """The class whose support has the nearest mean (scikit-learn's divides by zero at one shot).
-
-    Example:
-        >>> x, y = np.eye(2), np.arange(2)
-        >>> centroid(Episode(x, y, 2 * x, y)).tolist()
-        [0, 1]
 
     Source: Snell et al. 2017.
     """
