@@ -12,7 +12,7 @@ from jax.flatten_util import ravel_pytree
 from test_anil import BATCH, HEAD, PARAMS, TWO, apply, features
 
 from mlkernels.errors import InputError
-from mlkernels.learners import curvature, eigenvalues, maml
+from mlkernels.learners import curvature, maml
 from mlkernels.learners.maml import InnerLoop
 
 RIDGE = InnerLoop(0.1, 5, "mean_squares", l2=0.1, adapt=HEAD)
@@ -79,7 +79,7 @@ def test_constants_are_the_outermost_eigenvalues_over_tasks():
 def test_lanczos_finds_the_same_as_all_eigenvalues(adapt, monkeypatch):
     inner = replace(RIDGE, adapt=adapt)
     dense = curvature.inner_constants(apply, PARAMS, BATCH[:1], inner)
-    monkeypatch.setattr(eigenvalues, "DENSE", 0)
+    monkeypatch.setattr(curvature, "DENSE", 0)
     lanczos = curvature.inner_constants(apply, PARAMS, BATCH[:1], inner)
     np.testing.assert_allclose([lanczos.mu, lanczos.smoothness], [dense.mu, dense.smoothness], rtol=1e-5)
 
@@ -222,8 +222,8 @@ def test_a_network_of_all_layers_is_checked_too():
 
 def test_a_diverged_network_has_no_curvature(monkeypatch):
     broken = jax.tree.map(lambda leaf: leaf * jnp.nan, PARAMS)
-    for dense in (eigenvalues.DENSE, 0):
-        monkeypatch.setattr(eigenvalues, "DENSE", dense)
+    for dense in (curvature.DENSE, 0):
+        monkeypatch.setattr(curvature, "DENSE", dense)
         with pytest.raises(InputError, match="curvature: expected finite numbers, got infinities or NaN"):
             curvature.inner_constants(apply, broken, BATCH[:1], RIDGE)
     assert curvature.check_inner(apply, PARAMS, BATCH[:1], replace(RIDGE, rate={"head": 0.0})).convex

@@ -21,7 +21,7 @@ from mlkernels.nas.engine.network import apply, drop_masks, features, init
 from mlkernels.nas.engine.operations import program
 from mlkernels.nas.space.blocks import Norm
 from mlkernels.nas.space.layout import parameter_count
-from mlkernels.nas.training.gradients import gradients
+from mlkernels.nas.training.train import gradients
 
 TEXTS = (
     "N: s3<0 sk<1 | c3<1 mp<2 R: f5<0 sk<1 | d3<0 ap<2",

@@ -10,7 +10,7 @@ import pytest
 
 from mlkernels.course import widgets
 from mlkernels.course.demos import search_replay
-from mlkernels.course.demos._search_rounds import rounds_of
+from mlkernels.course.demos.search_replay import rounds_of
 from mlkernels.errors import InputError
 from mlkernels.nas import CELL_TYPES, SPACES, Genotype, Space
 from mlkernels.nas.searching.ranking import choose, edges_left, operations_left, relative_change

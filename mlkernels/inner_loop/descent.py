@@ -1,4 +1,4 @@
-"""The gradient step, and the inner loop that repeats it."""
+"""The gradient step, the inner loop that repeats it, and the points that it goes through."""
 
 from __future__ import annotations
 

@@ -12,8 +12,8 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import one_of
+from mlkernels.support.array_arguments import traced
 from mlkernels.support.memory import require
-from mlkernels.support.tracing import traced
 from mlkernels.support.typed import typed
 
 OUTPUTS = ("sum", "full", "trace")

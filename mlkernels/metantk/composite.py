@@ -1,4 +1,4 @@
-"""The composite MetaNTK of many tasks as algebra of matrices.
+"""The composite MetaNTK of many tasks: of kernels as functions, and as algebra of matrices.
 
 Rows and columns of a kernel over all points are in the order of `all_points`: the queries of all tasks, task by task,
 then the support points of all tasks, task by task.

@@ -1,10 +1,11 @@
-"""Checks at the door of the samplers."""
+"""Checks of arrays at the door, and whether JAX is tracing."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import get_opaque_trace_state
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import whole
@@ -36,3 +37,17 @@ def one_key(key: jax.Array) -> None:
             return
         got = f"{'keys' if typed else key.dtype} of shape {list(key.shape)}"
     raise bad_input("key", "one JAX key", got, "make one with jax.random.key(seed)")
+
+
+with jax.ensure_compile_time_eval():
+    _AT_THE_TOP = get_opaque_trace_state()
+
+
+def traced() -> bool:
+    """Whether this runs within `jax.jit`, `grad`, `vmap` or the like, be the arguments at hand traced or not.
+
+    Example:
+        >>> traced(), jax.jit(lambda: jax.numpy.asarray(traced()))().item()
+        (False, True)
+    """
+    return get_opaque_trace_state() != _AT_THE_TOP

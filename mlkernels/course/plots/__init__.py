@@ -8,15 +8,19 @@ from mlkernels.course.plots.figures import (
     MARKERS,
     SCREEN,
     STYLE,
+    HeatMap,
+    band,
     check_alt,
     figure,
+    heatmap,
+    loglog_width,
     look,
     show,
     show_png,
+    spectrum,
     to_png,
     use_style,
 )
-from mlkernels.course.plots.panels import HeatMap, band, heatmap, loglog_width, spectrum
 
 __all__ = [
     "COLOURS", "DPI", "LINESTYLES", "LOOKS", "MARKERS", "SCREEN", "STYLE", "HeatMap", "band", "check_alt",

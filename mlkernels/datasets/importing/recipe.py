@@ -55,9 +55,7 @@ class Part:
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The images that are taken, red first, `[n, H, W, C]`, and their labels; refuses more images than labels, or
-        fewer.
-        """
+        """The images that are taken, red first, and their labels; refuses more images than labels, or fewer."""
         read = 0
         for images in self.images():
             labels = self.labels[read : read + len(images)]

@@ -14,7 +14,7 @@ from jaxtyping import Array
 from mlkernels.kernels import gram
 from mlkernels.nas.engine.lowering import conv, current_lowering, lowering, norm, pool, sample_gradients, tap_gradients
 from mlkernels.nas.space.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
-from mlkernels.support.tracing import traced
+from mlkernels.support.array_arguments import traced
 
 # A ReLU's input so near zero is rounding: of one channel, what comes over two edges may cancel exactly.
 ROUNDING = 64

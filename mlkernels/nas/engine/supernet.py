@@ -14,7 +14,7 @@ from mlkernels.errors import bad_input
 from mlkernels.nas.engine.devices import placed
 from mlkernels.nas.engine.operations import added, forward, joined, nothing, scaled
 from mlkernels.nas.space.layout import Cell, Layout
-from mlkernels.support.tracing import traced
+from mlkernels.support.array_arguments import traced
 
 
 def check_images(layout: Layout, images, axes: int = 4) -> Array:

@@ -17,8 +17,8 @@ from mlkernels.metantk.operator import float64
 from mlkernels.nas.engine.network import features
 from mlkernels.nas.evaluation.classifiers import METHODS, centroid, logistic, metantk, seen_means
 from mlkernels.nas.evaluation.feature_episodes import Features, Look
-from mlkernels.nas.training.gradients import compiled_as
 from mlkernels.nas.training.settings import TrainSettings
+from mlkernels.nas.training.train import compiled_as
 from mlkernels.nas.training.trained import Trained
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.array_arguments import sizes

@@ -1,4 +1,4 @@
-"""How a network of cells is stacked: which blocks there are, with how many channels and pixels."""
+"""How a network of cells is stacked: which blocks there are, with how many channels and pixels; and what it costs."""
 
 from __future__ import annotations
 
