@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float, Int, Num, UInt8
 
 from mlkernels.datasets.lazy_rows import Chosen
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import one_of
+from mlkernels.support.typed import typed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -55,18 +57,21 @@ class Dataset:
         ends = np.cumsum(np.bincount(self.labels, minlength=len(self.class_names)))
         return np.split(order, ends[:-1])
 
-    def rows_of(self, class_id: int) -> np.ndarray:
+    @typed
+    def rows_of(self, class_id: int) -> Int[np.ndarray, " n"]:
         """Which rows of `images` show one class: int `[n]`, ascending."""
         if not (isinstance(class_id, (int, np.integer)) and 0 <= class_id < len(self.class_names)):
             do = "ask for a class that exists (`classes(split)` lists a split's)"
             raise bad_input("class_id", f"a whole number from 0 to {len(self.class_names) - 1}", class_id, do)
         return self._rows[class_id]
 
-    def images_of(self, class_id: int) -> np.ndarray:
+    @typed
+    def images_of(self, class_id: int) -> Num[np.ndarray, "n H W C"]:
         """All images of one class: uint8 `[n, H, W, C]`."""
         return np.asarray(self.images[self.rows_of(class_id)])
 
-    def classes(self, split: str) -> np.ndarray:
+    @typed
+    def classes(self, split: str) -> Int[np.ndarray, " k"]:
         """The class ids of a split: int `[classes]`. An `InputError` lists the splits if there is no such split."""
         return self.splits[one_of("split", split, self.splits, do=f"name a split of {self.name}")]
 
@@ -102,7 +107,10 @@ class Dataset:
         return f"Dataset({self.name}: {len(self.class_names)} classes, {len(self.images)} images {shape})"
 
 
-def pixel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+@typed
+def pixel_statistics(
+    images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
     """Mean and standard deviation `[C]` of each channel of uint8 `images[rows]`, in [0, 1], from exact integer sums."""
     total, squares, count = 0, 0, 0
     for chunk in np.array_split(rows, max(1, len(rows) // 1000)):

@@ -6,8 +6,10 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mlkernels.errors import bad_input
+from mlkernels.support.typed import typed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -47,7 +49,8 @@ def as_rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def decode(data: bytes, side: int, where: str) -> np.ndarray:
+@typed
+def decode(data: bytes, side: int, where: str) -> UInt8[np.ndarray, "side side 3"]:
     """An image file as uint8 `[side, side, 3]`, squashed to a square where it is none; `where` is for the error.
 
     Each pixel is the mean of the area that it covers (Pillow's BOX, OpenCV's INTER_AREA); small images are enlarged

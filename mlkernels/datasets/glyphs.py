@@ -5,9 +5,11 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+from jaxtyping import Bool, Float, UInt8
 
 from mlkernels.datasets.dataset import Dataset, pixel_statistics
 from mlkernels.support.arguments import whole
+from mlkernels.support.typed import typed
 
 SIZE = 28
 FINE = 4  # strokes are inked on a grid this much finer, then averaged: anti-aliasing
@@ -127,7 +129,10 @@ def _hands(
     return pixels, shown, random.uniform(*PEN, count)
 
 
-def ink(strokes: np.ndarray, shown: np.ndarray, radius: np.ndarray) -> np.ndarray:
+@typed
+def ink(
+    strokes: Float[np.ndarray, "N 4 4 2"], shown: Bool[np.ndarray, "N 4"], radius: Float[np.ndarray, " N"]
+) -> UInt8[np.ndarray, "N 28 28 1"]:
     """Ink strokes onto paper, anti-aliased: uint8 `[N, 28, 28, 1]`, ink = 255.
 
     Strokes are Bezier control points in pixels (row, column), `[N, 4, 4, 2]`; the pen's radius is in quarter pixels, at

@@ -23,14 +23,9 @@ _PATIENCE = 15.0  # seconds that a stopped worker gets to shut its kernel down
 
 
 def run(
-    jobs: Sequence[Job],
-    *,
-    workers: int = 1,
-    timeout: float | None = None,
-    resume: bool = False,
-    display: Display | None = None,
-    root: Path | None = None,
-) -> list[Outcome]:
+    jobs: Sequence[Job], *, workers: int = 1, timeout: float | None = None, resume: bool = False,
+    display: Display | None = None, root: Path | None = None,
+) -> list[Outcome]:  # fmt: skip
     """Execute notebooks, `workers` at a time: an `Outcome` a job, in the jobs' order.
 
     `resume` skips jobs whose finished notebook has the same fingerprint; `timeout` is the seconds that a cell may take.

@@ -6,9 +6,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import ArrayLike
+from jaxtyping import Num
 
 from mlkernels.errors import bad_input
+from mlkernels.support.typed import typed
 
 
 def _written(value: float, low: float, high: float, spec: str) -> tuple[str, ...]:
@@ -72,7 +73,8 @@ def _quantile(level: float, freedom: int) -> float:
     return float(t.ppf(0.5 + level / 2, freedom))
 
 
-def half_width(samples: ArrayLike, level: float = 0.95) -> np.ndarray:
+@typed
+def half_width(samples: Num[np.ndarray, "seeds ..."], level: float = 0.95) -> np.ndarray:
     r"""Half the width of the Student t interval of a mean over the first axis, $t_{n-1}\, s / \sqrt n$.
 
     Args:
@@ -91,7 +93,8 @@ def half_width(samples: ArrayLike, level: float = 0.95) -> np.ndarray:
     return _quantile(level, n - 1) * samples.std(axis=0, ddof=1) / math.sqrt(n)
 
 
-def interval(samples: ArrayLike, level: float = 0.95) -> Interval:
+@typed
+def interval(samples: Num[np.ndarray, " n"], level: float = 0.95) -> Interval:
     r"""The mean of independent samples with its Student t interval, $\bar x \pm t_{n-1}\, s / \sqrt n$.
 
     Args:
@@ -120,7 +123,8 @@ def interval(samples: ArrayLike, level: float = 0.95) -> Interval:
     return Interval(mean, mean - half, mean + half, len(samples), level)
 
 
-def slope(x: ArrayLike, ys: ArrayLike, level: float = 0.95) -> Slope:
+@typed
+def slope(x: Num[np.ndarray, " n"], ys: Num[np.ndarray, "*seeds n"], level: float = 0.95) -> Slope:
     r"""The least-squares slope b of $y = a + b x$ with its interval.
 
     With three seeds or more the interval is Student's t over the seeds' own slopes, which holds however the points of
@@ -161,7 +165,8 @@ def slope(x: ArrayLike, ys: ArrayLike, level: float = 0.95) -> Slope:
     return Slope(best, best - half, best + half, n, seeds, float(fit.intercept), level)
 
 
-def power_law(x: ArrayLike, ys: ArrayLike, level: float = 0.95) -> Slope:
+@typed
+def power_law(x: Num[np.ndarray, " n"], ys: Num[np.ndarray, "*seeds n"], level: float = 0.95) -> Slope:
     r"""The exponent b of $y = c\, x^b$ with its interval: `slope` of $\log y$ on $\log x$.
 
     Args:

@@ -7,6 +7,8 @@ import inspect
 import typing
 from collections.abc import Callable
 
+import numpy as np
+
 CHECKED = False  # tests/conftest.py turns it on, before anything that is annotated is imported
 
 
@@ -35,7 +37,10 @@ def typed(function: Callable) -> Callable:
         with jaxtyped("context"):
             for name, shape in shapes.items():
                 if name in values:
-                    die_if_unbearable(values[name], shape)
+                    value = values[name]
+                    if isinstance(value, list | tuple) and typing.get_origin(shape) not in (list, tuple):
+                        value = np.asarray(value)  # numbers in a row count as an array
+                    die_if_unbearable(value, shape)
         return result
 
     return checked

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
+from jaxtyping import Float
 from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.colors import LightSource
@@ -18,6 +19,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch
 
 from mlkernels.course import plots
+from mlkernels.support.typed import typed
 
 POINTS = np.linspace(-2, 2, 10)  # of the one task's support set
 L2 = 0.2
@@ -95,7 +97,8 @@ def nonconvex() -> Inner:
                  (-1.1, 1.25), 2.0, (0.1, 0.6, 0.95), -62)  # fmt: skip
 
 
-def path(inner: Inner, start: np.ndarray, rate: float, steps: int) -> np.ndarray:
+@typed
+def path(inner: Inner, start: Float[np.ndarray, "*n 2"], rate: float, steps: int) -> Float[np.ndarray, "steps *n 2"]:
     """Gradient descent: `[steps + 1, ..., 2]` from starts `[..., 2]`.
 
     Example:
@@ -108,7 +111,8 @@ def path(inner: Inner, start: np.ndarray, rate: float, steps: int) -> np.ndarray
     return np.array(points)
 
 
-def pencil(inner: Inner, steps: int = 240) -> np.ndarray:
+@typed
+def pencil(inner: Inner, steps: int = 240) -> Float[np.ndarray, "steps n 2"]:
     """The flow of a ring of starts around the start: `[steps + 1, 28, 2]`."""
     angle = np.linspace(0, 2 * np.pi, STARTS, endpoint=False)
     ring = RADIUS * np.stack([np.cos(angle), np.sin(angle)], -1)

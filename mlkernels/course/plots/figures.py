@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 import matplotlib
 import numpy as np
+from jaxtyping import Num
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.collections import LineCollection
@@ -21,6 +22,7 @@ from matplotlib.ticker import NullLocator
 
 from mlkernels.errors import bad_input
 from mlkernels.support.intervals import half_width
+from mlkernels.support.typed import typed
 
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("mlkernels.mplstyle"), use_default_template=False)
 # One look a method in every notebook: (colour, marker, line style). Contrast on white is 3 or more, and no two colours
@@ -158,9 +160,10 @@ class HeatMap(NamedTuple):
     colorbar: Colorbar | None
 
 
+@typed
 def heatmap(
     ax: Axes,
-    matrix: np.ndarray,
+    matrix: Num[np.ndarray, "rows columns"],
     *,
     blocks: int | tuple[int, int] | None = None,
     limits: tuple[float, float] | None = None,
@@ -206,7 +209,8 @@ def heatmap(
     return HeatMap(image, lines, bar)
 
 
-def spectrum(ax: Axes, eigenvalues: np.ndarray, *, method: str = "MetaNTK", label: str = "") -> Line2D:
+@typed
+def spectrum(ax: Axes, eigenvalues: Num[np.ndarray, " n"], *, method: str = "MetaNTK", label: str = "") -> Line2D:
     """Eigenvalues from the largest to the smallest on a log axis.
 
     Args:
@@ -226,10 +230,11 @@ def spectrum(ax: Axes, eigenvalues: np.ndarray, *, method: str = "MetaNTK", labe
     return line
 
 
+@typed
 def band(
     ax: Axes,
-    x: np.ndarray,
-    ys: np.ndarray,
+    x: Num[np.ndarray, " n"],
+    ys: Num[np.ndarray, "seeds n"],
     *,
     method: str,
     label: str | None = None,
@@ -274,10 +279,11 @@ def band(
     return line
 
 
+@typed
 def loglog_width(
     ax: Axes,
-    widths: np.ndarray,
-    errors: np.ndarray,
+    widths: Num[np.ndarray, " n"],
+    errors: Num[np.ndarray, "seeds n"],
     *,
     method: str,
     label: str | None = None,

@@ -30,13 +30,10 @@ def recipe_of(name: str) -> Recipe:
 
 
 def get(
-    recipe: Recipe,
-    source: Path | None = None,
-    *,
-    accept: Callable[[Recipe], bool] = lambda recipe: False,
+    recipe: Recipe, source: Path | None = None, *, accept: Callable[[Recipe], bool] = lambda recipe: False,
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[str, int], Callable[[int], None] | None] = lambda what, total: None,
-) -> Path:
+) -> Path:  # fmt: skip
     """Import a dataset, unless it is there already: its prepared folder. Nothing of the user's is changed.
 
     The source is a local copy in any form that the recipe knows, or an archive of one; without any, the folders of

@@ -23,16 +23,10 @@ from mlkernels.support.files import temporary_folder
 
 
 def write_prepared(
-    folder: Path,
-    parts: Mapping[str, Part],
-    shape: tuple[int, int, int],
-    *,
-    sources: Sequence[Path] = (),
-    notes: Sequence[str] = (),
-    check: Callable[[dict], None] = lambda manifest: None,
-    progress: Callable[[int], None] | None = None,
-    **about,
-) -> dict:
+    folder: Path, parts: Mapping[str, Part], shape: tuple[int, int, int], *, sources: Sequence[Path] = (),
+    notes: Sequence[str] = (), check: Callable[[dict], None] = lambda manifest: None,
+    progress: Callable[[int], None] | None = None, **about,
+) -> dict:  # fmt: skip
     """Write a dataset in the prepared form, and its manifest: `folder` is there whole at the end, or as it was.
 
     At most one chunk of images is held in memory, or those of one class where classes have no names. A folder that is

@@ -5,16 +5,22 @@ from __future__ import annotations
 import jax
 import jax.numpy as jnp
 from jax import Array, lax
+from jaxtyping import ArrayLike, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.engine.lowering import EPSILON, standardised
 from mlkernels.nas.engine.operations import jitted, run_step
 from mlkernels.nas.space.blocks import Block, Norm
+from mlkernels.support.typed import typed
 
 MOMENTUM = 0.1  # of the running statistics, as in PyTorch
 
 
-def batch_norm(x: Array, scale: Array, shift: Array, running: tuple[Array, Array], train: bool):
+@typed
+def batch_norm(
+    x: Float[ArrayLike, "N H W C"], scale: Float[ArrayLike, " C"], shift: Float[ArrayLike, " C"],
+    running: tuple[Array, Array], train: bool,
+):  # fmt: skip
     r"""BatchNorm as in PyTorch: y in the type of x, and the running statistics.
 
     .. math:: y = \gamma \frac{x - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta, \qquad

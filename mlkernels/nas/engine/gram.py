@@ -26,15 +26,8 @@ from mlkernels.support.memory import require
 
 
 def sample_kernels(
-    layout: Layout,
-    params: dict,
-    gates,
-    images,
-    *,
-    outputs: str = "sum",
-    directions=None,
-    sharding=None,
-) -> Kernels:
+    layout: Layout, params: dict, gates, images, *, outputs: str = "sum", directions=None, sharding=None,
+) -> Kernels:  # fmt: skip
     r"""Kernels of per-sample gradients over the weights of convolutions and head, added up layer by layer.
 
     .. math:: \Theta(x, x') = \sum_{layers\ l} \langle \partial_{W_l} F(x), \partial_{W_l} F(x') \rangle, \qquad

@@ -15,10 +15,12 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array, lax
+from jax import lax
+from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.space.blocks import Conv, Norm, Pool
+from mlkernels.support.typed import typed
 
 LOWERINGS = ("auto", "shifts", "lax")
 _CHOSEN: ContextVar[str] = ContextVar("lowering", default="auto")
@@ -48,7 +50,8 @@ def current_lowering() -> str:
     return "shifts" if jax.default_backend() == "cpu" else "lax"
 
 
-def conv(step: Conv, w: Array, x: Array) -> Array:
+@typed
+def conv(step: Conv, w: Float[ArrayLike, " ..."], x: Float[ArrayLike, "*A H W C"]) -> Float[Array, "*A _ _ _"]:
     """A convolution, as `lowering` says."""
     if step.kernel == (1, 1):
         return x[:, :: step.stride[0], :: step.stride[1]] @ w[0, 0]
@@ -97,7 +100,10 @@ def _fold(x: Array) -> Array:
     return sum(x[:, i * rows : (i + 1) * rows] for i in range(strips))
 
 
-def sample_gradients(step: Conv, w: Array, x: Array, g: Array) -> Array:
+@typed
+def sample_gradients(
+    step: Conv, w: Float[ArrayLike, " ..."], x: Float[ArrayLike, "N H W C"], g: Float[ArrayLike, "N _ _ _"]
+) -> Float[Array, "N ..."]:
     """The gradient by a convolution's weights of each sample, `[n, *w.shape]`, for g by the output."""
     if current_lowering() == "lax":
 
@@ -150,7 +156,8 @@ def _depthwise_backward(step, saved, g):
 _depthwise.defvjp(_depthwise_forward, _depthwise_backward)
 
 
-def pool(step: Pool, x: Array) -> Array:
+@typed
+def pool(step: Pool, x: Float[ArrayLike, "N H W C"]) -> Float[Array, "N _ _ C"]:
     """3x3 pooling.
 
     Example:
@@ -189,7 +196,8 @@ def _max_pool_backward(step, pixels, winner, g):
 _max_pool.defvjp(_max_pool_forward, _max_pool_backward)
 
 
-def norm(step: Norm, x: Array) -> Array:
+@typed
+def norm(step: Norm, x: Float[ArrayLike, "N H W C"]) -> Float[Array, "N H W C"]:
     """Normalisation without scale and shift; batch normalisation with the statistics of this batch.
 
     Example:

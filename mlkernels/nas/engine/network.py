@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.engine.batch_norm import forward as forward_block
@@ -22,6 +22,7 @@ from mlkernels.nas.space.blocks import Block, Norm
 from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.space.search_space import CELL_TYPES, Genotype
 from mlkernels.support.array_arguments import one_key
+from mlkernels.support.typed import typed
 
 
 class Variables(NamedTuple):
@@ -144,14 +145,9 @@ def _in_order(network: Network, drawn: dict) -> list:
 
 
 def apply(
-    network: Network,
-    variables: Variables,
-    images: Array,
-    *,
-    drop: float = 0.0,
-    key: Array | None = None,
+    network: Network, variables: Variables, images: Array, *, drop: float = 0.0, key: Array | None = None,
     train: bool = False,
-):
+):  # fmt: skip
     r"""The network's outputs `[n, classes]`, block by block; under `jax.jit` it is one piece.
 
     .. math:: f(x) = W^\top \overline{h}(x) + b
@@ -174,7 +170,8 @@ def apply(
     return (outputs, moved) if train else outputs
 
 
-def features(network: Network, variables: Variables, images: Array) -> Array:
+@typed
+def features(network: Network, variables: Variables, images: Float[ArrayLike, "N H H C"]) -> Float[Array, "N d"]:
     """The features of images, `[n, features]`: the last cell's output, its mean over pixels."""
     params, statistics = variables
     images = check_images(network.layout, images)

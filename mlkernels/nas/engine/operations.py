@@ -9,12 +9,13 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import jaxlib.version
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.kernels import gram
 from mlkernels.nas.engine.lowering import conv, current_lowering, lowering, norm, pool, sample_gradients, tap_gradients
 from mlkernels.nas.space.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
 from mlkernels.support.array_arguments import traced
+from mlkernels.support.typed import typed
 
 # A ReLU's input so near zero is rounding: of one channel, what comes over two edges may cancel exactly.
 ROUNDING = 64
@@ -24,7 +25,10 @@ ROUNDING = 64
 WHOLE, CHUNK = 4e6, 2.5e6
 
 
-def run_block(block: Block, weights: tuple[Array, ...], x: Array, seen: list | None = None) -> Array:
+@typed
+def run_block(
+    block: Block, weights: tuple[Array, ...], x: Float[ArrayLike, "*A H W C"], seen: list | None = None
+) -> Float[Array, "*A _ _ _"]:
     """A block's output `[n, height, width, channels]`.
 
     Args:

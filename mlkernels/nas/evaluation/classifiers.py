@@ -9,10 +9,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike, Float, Int
 from threadpoolctl import threadpool_limits
 
 from mlkernels.metantk import adapted_outputs
 from mlkernels.nas.evaluation.feature_episodes import Episode, Episodes
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
 METHODS = ("logistic", "centroid", "metantk")
@@ -85,13 +87,15 @@ def _reached(support: Array, y: Array, query: Array) -> Array:
     return adapted_outputs(task, lambda a, b: a @ b.T, **loop)[0]
 
 
-def class_means(x: np.ndarray, labels: np.ndarray) -> np.ndarray:
+@typed
+def class_means(x: Float[ArrayLike, "N d"], labels: Int[ArrayLike, " N"]) -> Float[np.ndarray, "classes d"]:
     """The mean of the rows of each class, `[classes, d]`."""
     one_hot = labels[None] == np.arange(labels.max() + 1)[:, None]
     return one_hot @ x / np.maximum(one_hot.sum(1, keepdims=True), 1)
 
 
-def nearest(x: np.ndarray, centres: np.ndarray) -> np.ndarray:
+@typed
+def nearest(x: Float[ArrayLike, "N d"], centres: Float[ArrayLike, "classes d"]) -> Int[np.ndarray, " N"]:
     """The nearest of `centres` `[k, d]` to each row of x: int `[n]`."""
     return (x @ centres.T - (centres**2).sum(1) / 2).argmax(1)
 

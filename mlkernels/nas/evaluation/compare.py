@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+from jaxtyping import ArrayLike, Float, Num
 from scipy.stats import bootstrap, kendalltau, rankdata
 
 from mlkernels.datasets import Dataset
@@ -24,6 +25,7 @@ from mlkernels.support.arguments import whole
 from mlkernels.support.intervals import Interval
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress
+from mlkernels.support.typed import typed
 
 _WAY = 5  # of the episodes that trained architectures are tested on
 _AT_ONCE = 2**20  # pairs of architectures, all resamples of a batch together: about 50 bytes each
@@ -31,6 +33,7 @@ _AT_ONCE = 2**20  # pairs of architectures, all resamples of a batch together: a
 _DIVERGED = re.compile(r"(loss|parameters|statistics|features)\b.*: expected (a )?finite number")
 
 
+@typed
 def trained_accuracies(
     genotypes: Sequence[Genotype],
     dataset: Dataset,
@@ -44,7 +47,7 @@ def trained_accuracies(
     queries: int = 15,
     out: Path | str | None = None,
     progress: Callable[[Progress], None] | None = None,
-) -> np.ndarray:
+) -> Float[np.ndarray, "A seeds"]:
     """Train architectures, all on the same budget, and test each on the same new episodes of five classes.
 
     Blocks are compiled once for all of them (`train` with `compiled="blocks"`). One whose training diverges counts as
@@ -100,7 +103,10 @@ def trained_accuracies(
     return np.array([[kept.rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
 
 
-def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interval:
+@typed
+def agreement(
+    score: Num[ArrayLike, " A"], accuracy: Num[ArrayLike, " A"], *, level: float = 0.95, seed: int = 0
+) -> Interval:
     r"""Kendall's tau-b between a score and the accuracy after training, with a bootstrap interval over architectures.
 
     .. math:: \tau = \frac{\text{pairs in the same order} - \text{pairs in the other}}{\text{pairs, corrected for ties}}
@@ -127,7 +133,11 @@ def agreement(score, accuracy, *, level: float = 0.95, seed: int = 0) -> Interva
     return Interval(_tau(score, accuracy), *drawn, len(score), level)
 
 
-def agreement_gain(score, other, accuracy, *, level: float = 0.95, seed: int = 0) -> Interval:
+@typed
+def agreement_gain(
+    score: Num[ArrayLike, " A"], other: Num[ArrayLike, " A"], accuracy: Num[ArrayLike, " A"], *, level: float = 0.95,
+    seed: int = 0,
+) -> Interval:  # fmt: skip
     r"""How much better one score agrees with the accuracy than another: the difference of their `agreement`.
 
     .. math:: \tau(s, a) - \tau(s', a)
@@ -209,7 +219,8 @@ class Spread(NamedTuple):
         return self.between / (self.between + self.within)
 
 
-def score_spread(scores) -> Spread:
+@typed
+def score_spread(scores: Num[ArrayLike, "A R"]) -> Spread:
     r"""The variance of a score, split into that over draws and that between architectures.
 
     With R draws the mean of an architecture holds noise, too, so its share of the noise is taken off:
@@ -238,7 +249,8 @@ def score_spread(scores) -> Spread:
     return Spread(within, max(float(scores.mean(1).var(ddof=1)) - within / scores.shape[1], 0.0))
 
 
-def repeatability(scores, size: int = 1) -> np.ndarray:
+@typed
+def repeatability(scores: Num[ArrayLike, "A R"], size: int = 1) -> Float[np.ndarray, " pairs"]:
     r"""How far two measurements of a score agree on the ranking: Kendall's tau between means of draws.
 
     Args:

@@ -9,6 +9,7 @@ from functools import partial
 import jax
 import numpy as np
 from jax import Array
+from jaxtyping import ArrayLike, Num
 from threadpoolctl import threadpool_limits
 
 from mlkernels.datasets import Dataset
@@ -24,6 +25,7 @@ from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.array_arguments import sizes
 from mlkernels.support.intervals import Interval, interval
 from mlkernels.support.progress import Progress
+from mlkernels.support.typed import typed
 from mlkernels.tasks.image_episodes import episode_rows
 
 TRAIN_TASKS, TRAIN_QUERIES = 100, 15  # of the base classes, for the MetaNTK
@@ -158,7 +160,8 @@ def evaluate(
     return Evaluated(found)
 
 
-def pixels_of(images: Array) -> Array:
+@typed
+def pixels_of(images: Num[ArrayLike, "N H W C"]) -> Num[ArrayLike, "N d"]:
     """The pixels themselves as features: `[n, height * width * colours]`.
 
     Example:

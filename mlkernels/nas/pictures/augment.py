@@ -15,11 +15,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, ArrayLike, Bool, Float, Int, Num, UInt8
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import whole
 from mlkernels.support.array_arguments import float_type, one_key
+from mlkernels.support.typed import typed
 
 GREY = (0.2989, 0.587, 0.114)  # torchvision's weights of red, green and blue; they add up to 0.9999
 ORDERS = tuple(permutations(range(3)))  # in which brightness, contrast and saturation can follow each other
@@ -41,17 +42,11 @@ class Draws(NamedTuple):
     flipped: Array
 
 
+@typed
 def augment(
-    images: Array,
-    *,
-    key: Array,
-    mean: Array,
-    std: Array,
-    padding: int = 8,
-    jitter: float | tuple[float, float, float] = 0.4,
-    flip: float = 0.5,
-    dtype=None,
-) -> Array:
+    images: UInt8[ArrayLike, "N H W C"], *, key: Array, mean: Float[ArrayLike, " C"], std: Float[ArrayLike, " C"],
+    padding: int = 8, jitter: float | tuple[float, float, float] = 0.4, flip: float = 0.5, dtype=None,
+) -> Float[Array, "N H W C"]:  # fmt: skip
     """Augment a batch for training: crop, jitter, flip, normalise, each image with its own draw.
 
     x -> (flip(jitter(crop(x) / 255)) - mean) / std
@@ -78,7 +73,11 @@ def augment(
     return _augment(images, key, mean, std, _strengths(jitter), _probability(flip), whole("padding", padding), dtype)
 
 
-def apply_drawn(images: Array, drawn: Draws, *, mean: Array, std: Array, padding: int = 8, dtype=None) -> Array:
+@typed
+def apply_drawn(
+    images: UInt8[ArrayLike, "N H W C"], drawn: Draws, *, mean: Float[ArrayLike, " C"], std: Float[ArrayLike, " C"],
+    padding: int = 8, dtype=None,
+) -> Float[Array, "N H W C"]:  # fmt: skip
     """What `augment` does with a batch once everything is drawn: so that an image looks the same in any batch."""
     check_images(images)
     mean, std = statistics(mean, std, images.shape[-1])
@@ -86,14 +85,9 @@ def apply_drawn(images: Array, drawn: Draws, *, mean: Array, std: Array, padding
 
 
 def draw(
-    count: int,
-    *,
-    key: Array,
-    padding: int = 8,
-    jitter: float | tuple[float, float, float] = 0.4,
-    flip: float = 0.5,
+    count: int, *, key: Array, padding: int = 8, jitter: float | tuple[float, float, float] = 0.4, flip: float = 0.5,
     dtype=None,
-) -> Draws:
+) -> Draws:  # fmt: skip
     """What `augment` draws for `count` images with this key; the same in 32- and 64-bit JAX for the same `dtype`.
 
     Corners are uniform on 0..2*padding, factors uniform, all 6 orders equally likely, flips by coin toss.
@@ -145,7 +139,10 @@ def _probability(flip: float) -> float:
     return float(flip)
 
 
-def apply_crop(images: Array, corners: Array, padding: int) -> Array:
+@typed
+def apply_crop(
+    images: Num[ArrayLike, "N H W C"], corners: Int[ArrayLike, "N 2"], padding: int
+) -> Num[Array, "N H W C"]:
     """Pad with black and cut out a window of the images' own size; a corner (padding, padding) changes nothing.
 
     Source: torchvision's RandomCrop(size, padding), `fill` 0.
@@ -162,7 +159,10 @@ def apply_crop(images: Array, corners: Array, padding: int) -> Array:
     return jax.vmap(window)(padded, corners)
 
 
-def apply_jitter(images: Array, factors: Array, order: Array) -> Array:
+@typed
+def apply_jitter(
+    images: Float[ArrayLike, "N H W C"], factors: Float[ArrayLike, "N 3"], order: Int[ArrayLike, "N 3"]
+) -> Float[Array, "N H W C"]:
     """Change brightness, contrast and saturation of floats in [0, 1] by given factors in a given order.
 
     x <- clip(f x + (1 - f) d, 0, 1)
@@ -181,14 +181,18 @@ def apply_jitter(images: Array, factors: Array, order: Array) -> Array:
     return jax.vmap(_jitter_one)(images, jnp.asarray(factors, images.dtype), order)
 
 
-def apply_flip(images: Array, flipped: Array) -> Array:
+@typed
+def apply_flip(images: Num[ArrayLike, "N H W C"], flipped: Bool[ArrayLike, " N"]) -> Num[Array, "N H W C"]:
     """Mirror some of the images, left to right, as torchvision's RandomHorizontalFlip."""
     check_images(images, any_channels=True)
     _check_drawn("flipped", flipped, (len(images),))
     return jnp.where(flipped[:, None, None, None], images[:, :, ::-1], images)
 
 
-def normalise(images: Array, *, mean: Array, std: Array, dtype=None) -> Array:
+@typed
+def normalise(
+    images: Num[ArrayLike, "N H W C"], *, mean: Float[ArrayLike, " C"], std: Float[ArrayLike, " C"], dtype=None
+) -> Float[Array, "N H W C"]:
     """Pixels to what a network is given in evaluation, not augmented: x -> (x / 255 - mean) / std.
 
     Floats are taken as in [0, 1] and not divided by 255.

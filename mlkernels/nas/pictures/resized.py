@@ -8,10 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jaxtyping import UInt8
 
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
 from mlkernels.support.memory import require
+from mlkernels.support.typed import typed
 
 AT_ONCE = 256  # images that are resized in one call
 
@@ -49,7 +51,8 @@ class Pictures:
         return np.asarray(self._images[rows])
 
 
-def resized(images: np.ndarray, pixels: int) -> np.ndarray:
+@typed
+def resized(images: UInt8[np.ndarray, "N H H C"], pixels: int) -> UInt8[np.ndarray, "N pixels pixels C"]:
     """uint8 images `[n, H, H, C]` in another size, n at most `AT_ONCE`: linear, a pixel the mean of what it covers."""
     full = padded(images, AT_ONCE)
     return np.asarray(_resized(full, pixels))[: len(images)]

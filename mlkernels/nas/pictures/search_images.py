@@ -7,27 +7,21 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float
 
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
 from mlkernels.nas.pictures.augment import apply_crop, apply_flip
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch, episodes
 
 PADDING = 4  # black pixels around an image of which a window of its own size is cut
 
 
 def search_tasks(
-    dataset: Dataset,
-    *,
-    key: Array,
-    pixels: int = 32,
-    way: int = 5,
-    shot: int = 1,
-    queries: int = 1,
-    tasks: int = 3,
+    dataset: Dataset, *, key: Array, pixels: int = 32, way: int = 5, shot: int = 1, queries: int = 1, tasks: int = 3,
     dtype=jnp.float32,
-) -> TaskBatch:
+) -> TaskBatch:  # fmt: skip
     """Episodes of the classes to train on, resized, flipped and cropped at random, and normalised.
 
     Args:
@@ -72,7 +66,10 @@ def _looked_at(images: Array, key: Array, mean: Array, std: Array, pixels: int) 
     return (small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]
 
 
-def search_patches(dataset: Dataset, *, key: Array, batches: int = 3, images: int = 1000, pixels: int = 32) -> Array:
+@typed
+def search_patches(
+    dataset: Dataset, *, key: Array, batches: int = 3, images: int = 1000, pixels: int = 32
+) -> Float[Array, "batches images 3 3 1"]:
     """Squares of 3x3 pixels of one colour from random images to train on (drawn without replacement), normalised.
 
     Images are resized to `pixels` before; `[batches, images, 3, 3, 1]`.

@@ -9,7 +9,7 @@ from functools import partial
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.kernels import Kernels
@@ -20,6 +20,7 @@ from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.supernet import logits
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import one_of
+from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
 ALGORITHMS = ("maml", "anil")
@@ -45,7 +46,8 @@ class Score:
     note: str = ""
 
 
-def condition_score(kernel, *, precision=jnp.float64) -> Score:
+@typed
+def condition_score(kernel: Float[ArrayLike, "N N"], *, precision=jnp.float64) -> Score:
     r"""The condition number of a kernel as a score.
 
     .. math:: \kappa = \lambda_{max} / \lambda_{min}
@@ -87,9 +89,10 @@ def condition_score(kernel, *, precision=jnp.float64) -> Score:
     return Score(largest / smallest, smallest, largest, note)
 
 
+@typed
 def metantk_kernel(
     kernels: Kernels, tasks: TaskBatch, *, algorithm: str = "maml", inner_time=math.inf, ridge=1e-3
-) -> Array:
+) -> Float[Array, "N N"]:
     """The composite MetaNTK of tasks from `sample_kernels` of `metantk.all_points(tasks)`: of queries, `[B*n, B*n]`.
 
     The ridge is added to the inner kernel's eigenvalues in the inverse, on the scale of these kernels.

@@ -16,9 +16,11 @@ from functools import cached_property
 import jax
 import numpy as np
 from jax import Array
+from jaxtyping import Bool
 
 from mlkernels.errors import InputError, bad_input
 from mlkernels.support.array_arguments import sizes
+from mlkernels.support.typed import typed
 
 CELL_TYPES = ("normal", "reduce")
 SHORT = {
@@ -81,7 +83,8 @@ class Space:
         """Numbers of the edges into a node."""
         return tuple(number for number, (to, _) in enumerate(self.edges) if to == node)
 
-    def open_gates(self) -> np.ndarray:
+    @typed
+    def open_gates(self) -> Bool[np.ndarray, "2 edges operations"]:
         """All operations open: bool `[cell type, edge, operation]`."""
         return np.ones((len(CELL_TYPES), len(self.edges), len(self.operations)), bool)
 
@@ -93,7 +96,8 @@ class Space:
             raise bad_input("gates", f"bool {list(shape)}", got, f"begin with SPACES[{self.name!r}].open_gates()")
         return gates
 
-    def gates_of(self, genotype: Genotype) -> np.ndarray:
+    @typed
+    def gates_of(self, genotype: Genotype) -> Bool[np.ndarray, "2 edges operations"]:
         """The gates that leave exactly this architecture open; the inverse of `genotype_of`."""
         gates = np.zeros_like(self.open_gates())
         for kind, cell in enumerate((genotype.normal, genotype.reduce)):

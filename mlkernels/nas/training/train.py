@@ -272,8 +272,8 @@ def compiled_as(name: str = "auto") -> str:
 
 
 def gradients(
-    network: Network, variables: Variables, images: Array, labels: Array, masks=None, *, compiled: str
-) -> Step:
+    network: Network, variables: Variables, images: Array, labels: Array, masks=None, *, compiled: str,
+) -> Step:  # fmt: skip
     """Loss and gradients of a batch, in training mode; "blocks" and "whole" give the same numbers but for rounding."""
     arrays = *variables, images, labels, masks
     if compiled == "whole":
