@@ -34,20 +34,7 @@ def small() -> Path | None:
 
 
 def load_small(name: str, path: Path) -> Dataset:
-    """The dataset from the npz: enough to try things on, with fewer images a class than its published form.
-
-    Args:
-        name: "cifar_fs" or "fc100".
-        path: the npz, with arrays `images` uint8 `[N, 32, 32, 3]`, `labels` int `[N]`, and CIFAR-100's `class_names`.
-
-    Returns:
-        A `Dataset` in memory. Its source says how many images a class has.
-
-    Raises:
-        InputError: the file is damaged, or its classes are not those of CIFAR-100.
-
-    Source: Krizhevsky 2009, divided as `split_classes` does.
-    """
+    """CIFAR-FS or FC100 from the npz: enough to try things on; its source says how many images a class has."""
     images, fine = _read_small(path)
     names = [one for some in split_classes(name).values() for one in some]
     ends = np.cumsum([len(some) for some in split_classes(name).values()])

@@ -7,10 +7,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
+from jaxtyping import Float, Int, UInt8
 
-from mlkernels.datasets.lazy_rows import Chosen
+from mlkernels.datasets.lazy_rows import Chosen, LazyRows
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import one_of
+from mlkernels.support.typed import typed
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -39,12 +41,12 @@ class Dataset:
     """
 
     name: str
-    images: np.ndarray
-    labels: np.ndarray
+    images: UInt8[np.ndarray, "N H W C"] | LazyRows
+    labels: Int[np.ndarray, " N"]
     class_names: tuple[str, ...]
-    splits: Mapping[str, np.ndarray]
-    mean: np.ndarray
-    std: np.ndarray
+    splits: Mapping[str, Int[np.ndarray, " classes"]]
+    mean: Float[np.ndarray, " C"]
+    std: Float[np.ndarray, " C"]
     source: str
     licence: str
     wnids: tuple[str, ...] | None = None
@@ -55,19 +57,22 @@ class Dataset:
         ends = np.cumsum(np.bincount(self.labels, minlength=len(self.class_names)))
         return np.split(order, ends[:-1])
 
-    def rows_of(self, class_id: int) -> np.ndarray:
-        """Which rows of `images` show one class: int `[n]`, ascending."""
+    @typed
+    def rows_of(self, class_id: int) -> Int[np.ndarray, " n"]:
+        """Which rows of `images` show one class, ascending."""
         if not (isinstance(class_id, (int, np.integer)) and 0 <= class_id < len(self.class_names)):
             do = "ask for a class that exists (`classes(split)` lists a split's)"
             raise bad_input("class_id", f"a whole number from 0 to {len(self.class_names) - 1}", class_id, do)
         return self._rows[class_id]
 
-    def images_of(self, class_id: int) -> np.ndarray:
-        """All images of one class: uint8 `[n, H, W, C]`."""
+    @typed
+    def images_of(self, class_id: int) -> UInt8[np.ndarray, "n H W C"]:
+        """All images of one class."""
         return np.asarray(self.images[self.rows_of(class_id)])
 
-    def classes(self, split: str) -> np.ndarray:
-        """The class ids of a split: int `[classes]`. An `InputError` lists the splits if there is no such split."""
+    @typed
+    def classes(self, split: str) -> Int[np.ndarray, " classes"]:
+        """The class ids of a split. An `InputError` lists the splits if there is no such split."""
         return self.splits[one_of("split", split, self.splits, do=f"name a split of {self.name}")]
 
     def only(self, split: str) -> Dataset:
@@ -102,21 +107,11 @@ class Dataset:
         return f"Dataset({self.name}: {len(self.class_names)} classes, {len(self.images)} images {shape})"
 
 
-def pixel_statistics(images: np.ndarray, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of uint8 `images[rows]`, in [0, 1].
-
-    Args:
-        images: uint8 `[N, H, W, C]`.
-        rows: int `[n]`, which of them.
-
-    Returns:
-        float64 `[C]` and `[C]`, from exact integer sums.
-
-    Example:
-        >>> mean, std = pixel_statistics(np.array([0, 255, 7], np.uint8).reshape(3, 1, 1, 1), np.array([0, 1]))
-        >>> mean.tolist(), std.tolist()
-        ([0.5], [0.5])
-    """
+@typed
+def pixel_statistics(
+    images: UInt8[np.ndarray, "N H W C"], rows: Int[np.ndarray, " n"]
+) -> tuple[Float[np.ndarray, " C"], Float[np.ndarray, " C"]]:
+    """Mean and standard deviation of each channel of `images[rows]`, in [0, 1], from exact integer sums."""
     total, squares, count = 0, 0, 0
     for chunk in np.array_split(rows, max(1, len(rows) // 1000)):
         pixels = images[chunk].reshape(-1, images.shape[-1]).astype(np.uint32)

@@ -6,8 +6,10 @@ import io
 from typing import TYPE_CHECKING
 
 import numpy as np
+from jaxtyping import UInt8
 
 from mlkernels.errors import bad_input
+from mlkernels.support.typed import typed
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,27 +26,9 @@ class OtherPixels(ValueError):
 
 
 def as_rgb(image: Image) -> Image:
-    """An opened image in mode RGB.
+    """An opened image in mode RGB, or `OtherPixels` where range or colours are not known or pixels are transparent.
 
     8-bit modes as Pillow converts them; 16-bit grey divided by 257 and rounded. An opaque alpha channel is dropped.
-
-    Args:
-        image: of any mode.
-
-    Returns:
-        The same pixels in mode RGB.
-
-    Raises:
-        OtherPixels: a mode whose range or colours are not known (floats, 32-bit integers, LAB, 16-bit grey of a format
-            that does not fix its range), or pixels that are transparent, of which no colour is the right one.
-
-    Example:
-        >>> from PIL import Image
-        >>> as_rgb(Image.new("CMYK", (1, 1), (255, 0, 0, 0))).getpixel((0, 0))
-        (0, 255, 255)
-        >>> as_rgb(Image.new("F", (1, 1), 0.5))
-        Traceback (most recent call last):
-        mlkernels.datasets.decoding.OtherPixels: mode F, which does not say what is white
     """
     from PIL import Image
 
@@ -63,15 +47,12 @@ def as_rgb(image: Image) -> Image:
     return image.convert("RGB")
 
 
-def decode(data: bytes, side: int, where: str) -> np.ndarray:
-    """An image file as uint8 `[side, side, 3]`, squashed to a square where it is none.
+@typed
+def decode(data: bytes, side: int, where: str) -> UInt8[np.ndarray, "side side 3"]:
+    """An image file as a square; an `InputError` says which image (`where`) is none, cut short or of unknown pixels.
 
     Each pixel is the mean of the area that it covers (Pillow's BOX, OpenCV's INTER_AREA); small images are enlarged
     linearly. An image that has the size already is taken as it is. 16-bit grey is scaled to 8 bits.
-
-    Raises:
-        InputError: no image, one that is cut short, or pixels whose 8-bit value is not known (`as_rgb` says which); it
-            says which image by `where`.
     """
     from PIL import Image
 

@@ -9,21 +9,16 @@ import hashlib
 from collections import Counter
 
 import numpy as np
+from jaxtyping import Int
 
 from mlkernels.datasets.dataset import Dataset
 from mlkernels.datasets.lazy_rows import CHUNK
+from mlkernels.support.typed import typed
 
 
-def sets_of_equal(dataset: Dataset) -> list[np.ndarray]:
-    """The rows of images whose pixels are equal: int `[n]` each, n at least 2; all of the dataset is read once.
-
-    Example:
-        >>> from dataclasses import replace
-        >>> from mlkernels import datasets
-        >>> glyphs = datasets.load("glyphs", classes=12, drawings=4)
-        >>> sets_of_equal(replace(glyphs, images=glyphs.images[[*range(47), 3]]))
-        [array([ 3, 47])]
-    """
+@typed
+def sets_of_equal(dataset: Dataset) -> list[Int[np.ndarray, " _"]]:
+    """The rows of images whose pixels are equal, at least 2 in each array; all of the dataset is read once."""
     digests = np.empty((len(dataset.images), 2), np.uint64)
     for start in range(0, len(digests), CHUNK):
         images = np.asarray(dataset.images[start : start + CHUNK])
@@ -34,7 +29,8 @@ def sets_of_equal(dataset: Dataset) -> list[np.ndarray]:
     return sorted((np.sort(rows) for rows in np.split(order, others) if len(rows) > 1), key=lambda rows: rows[0])
 
 
-def counted(dataset: Dataset, sets: list[np.ndarray]) -> dict:
+@typed
+def counted(dataset: Dataset, sets: list[Int[np.ndarray, " _"]]) -> dict:
     """How many images and sets of equal ones there are, how many of these of two classes, and how many by splits."""
     split_of = {class_id: name for name, ids in dataset.splits.items() for class_id in ids.tolist()}
     classes = [set(dataset.labels[rows].tolist()) for rows in sets]
@@ -50,12 +46,7 @@ def counted(dataset: Dataset, sets: list[np.ndarray]) -> dict:
 
 
 def in_words(equal: dict) -> str:
-    """What `counted` found, as a line for the user.
-
-    Example:
-        >>> in_words({"images": 5, "sets": 2, "sets_of_two_classes": 1, "sets_by_split": {"val": 1, "val and test": 1}})
-        'equal pixels under two names: 5 images in 2 sets (1 in val, 1 in val and test; 1 of two classes)'
-    """
+    """What `counted` returned, as a line for the user."""
     if not equal["sets"]:
         return "equal pixels under two names: none"
     splits = ", ".join(f"{count} in {names}" for names, count in equal["sets_by_split"].items())

@@ -14,16 +14,8 @@ from mlkernels.support.files import alone, not_written
 def fetch(url: str, path: Path, sha256: str | None) -> None:
     """Download to `path` with a progress bar; it appears there whole and checked, or not at all.
 
-    What came before the network failed is kept as `NAME.part`, and the next call asks the server for the rest.
-
-    Args:
-        url: where from.
-        path: where to, in a folder that is ours to write.
-        sha256: its checksum; None where nobody has published it: then only its form is looked at.
-
-    Raises:
-        InputError: no network, no room, another process at it, or what came is not the file (which is then kept aside
-            as `NAME.broken-N`).
+    What came before the network failed is kept as `NAME.part`, and the next call asks the server for the rest. What is
+    not the file is kept aside as `NAME.broken-N`. `sha256` is None where nobody has published it.
     """
     part = path.with_name(f"{path.name}.part")
     try:

@@ -18,23 +18,10 @@ _AT_ONCE = 1000  # images
 
 
 def fingerprint(dataset: Dataset) -> str:
-    """A checksum of the first split: of its labels, and of its images as far as `MOST` goes.
+    """A checksum of the first split's labels, and of its images as far as `MOST` goes: the same 8 digits everywhere.
 
     All images are read where they are fewer bytes than that. Of more, the first of each class is, and as many others
     at equal distances. Names of classes and of files are not looked at: nothing follows from them.
-
-    Args:
-        dataset: with one split or more.
-
-    Returns:
-        8 hexadecimal digits, the same on every machine that has the same images in the same order.
-
-    Example:
-        >>> from mlkernels import datasets
-        >>> glyphs = [datasets.load("glyphs", classes=12, drawings=4, seed=seed) for seed in (0, 0, 1)]
-        >>> first, again, other = map(fingerprint, glyphs)
-        >>> first == again != other
-        True
     """
     data = dataset.only(next(iter(dataset.splits)))
     images, labels = data.images, np.asarray(data.labels, "<i8")
@@ -71,16 +58,9 @@ def described(dataset: Dataset) -> dict:
 
 
 def files() -> dict[str, str]:
-    """What `datasets.load` would read from the disk now, as a checksum of each dataset's files.
+    """Name -> checksums of the files that `datasets.load` would read now, or why they cannot be read; "" without files.
 
     Of a prepared folder it is that of the manifest, which has the checksums of all others.
-
-    Returns:
-        Name -> checksums; of a dataset that is not here, an empty text, and of one that cannot be looked at, why.
-
-    Example:
-        >>> files()["glyphs"]
-        ''
     """
     return {name: _files_of(name) for name in names()}
 

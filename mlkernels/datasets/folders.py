@@ -49,9 +49,7 @@ def folders() -> list[Path]:
 def writing_folder() -> Path:
     """The folder that data is written to: the first that MLKERNELS_DATA names and that is ours, else the cache.
 
-    A folder is ours if it is empty or holds the mark that we left there when it was, and this user may write to it. The
-    mark names the folder and the user, so that a copy of it, or another's, is not ours. A folder that came with files
-    in it is thus never written to.
+    It is ours if empty, or with the mark that we left when it was (which names folder and user, so a copy is not ours).
     """
     return next((folder for folder in named_folders() if why_not(folder) is None), cache())
 
@@ -110,16 +108,7 @@ def where_looked() -> str:
 
 
 def reject(path: Path, expected: str, got: str) -> InputError:
-    """The error for a broken file, which is kept aside as `NAME.broken-N`, but left alone in a folder that is not ours.
-
-    Args:
-        path: the broken file.
-        expected: what it should have been.
-        got: what it is.
-
-    Returns:
-        An `InputError` to raise.
-    """
+    """The error for a broken file, which is kept as `NAME.broken-N`, or left alone in a folder that is not ours."""
     if why_not(path.parent) is not None:
         do = f"nothing was loaded; replace the file, or take its folder out of {VARIABLE}"
         return bad_input(str(path), expected, got, do)
@@ -131,19 +120,7 @@ def reject(path: Path, expected: str, got: str) -> InputError:
 
 
 def read_npz(path: Path, keys: Iterable[str], what: str) -> dict[str, np.ndarray]:
-    """Read arrays of an npz file, all or none.
-
-    Args:
-        path: the file.
-        keys: which arrays.
-        what: the file in words, for the error.
-
-    Returns:
-        The arrays by key.
-
-    Raises:
-        InputError: the file is broken or lacks a key; `reject` says what became of it.
-    """
+    """These arrays of an npz file (`what` in words), all or none: `reject` says what becomes of a broken one."""
     fault = fault_of(path, kind="zip")
     if fault is None:
         try:

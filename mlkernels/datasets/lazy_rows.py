@@ -16,11 +16,7 @@ CHUNK = 256  # images that are held at a time
 
 
 def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array in an opened .npy file, which is then at its first row.
-
-    Raises:
-        ValueError: no such file, or an array in Fortran's order.
-    """
+    """Shape and type of the array in an opened .npy file, which is then at its first row, or a `ValueError`."""
     version = np.lib.format.read_magic(file)
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     shape, fortran, dtype = read(file)
@@ -30,19 +26,11 @@ def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
 
 
 class Mapped:
-    """A memory-mapped .npy file: `array` is read-only and costs no memory; `read` copies rows out of it.
+    """A memory-mapped .npy file of this shape and type: `array` is read-only and takes no memory; `read` copies rows.
 
     Where the system can read at a place (`preadv`), rows are read from the file and not through the map. The system
     maps far more around a row than the row (0.7 MB for an image of 21 kB on Linux 6.18) and counts that as this
     process's memory; a read takes none, and half the time.
-
-    Args:
-        path: the file.
-        shape: that it must have.
-        dtype: that it must have.
-
-    Raises:
-        InputError: it is another array, or none.
     """
 
     def __init__(self, path: Path, shape: tuple[int, ...], dtype):

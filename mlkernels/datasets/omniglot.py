@@ -108,16 +108,7 @@ def convert(archives: list[Path]) -> dict[str, np.ndarray]:
     """Turn the official zips of 105x105 one-bit PNG files into the arrays of the prepared file.
 
     White paper becomes 0 and ink 255; each of 28x28 pixels is the mean of the area that it covers (Pillow's BOX).
-
-    Args:
-        archives: `images_background.zip` and `images_evaluation.zip`.
-
-    Returns:
-        `images` uint8 `[N, 28, 28, 1]`, `labels` and `drawer` and `char_id` `[N]`, `class_names`, `class_split`
-        (0 background, 1 evaluation) and `vinyals_class_split` (0, 1, 2) `[classes]`, and the names of the splits.
-
-    Raises:
-        InputError: an archive is not the official one or is damaged; `folders.reject` keeps it aside.
+    `class_split` is 0 background, 1 evaluation; `vinyals_class_split` is 0 train, 1 val, 2 test.
     """
     drawings = []
     for path in archives:

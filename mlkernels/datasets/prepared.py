@@ -33,11 +33,7 @@ def file_names(split: str) -> tuple[str, str]:
 
 
 def read_manifest(folder: Path) -> dict:
-    """The manifest of a prepared folder, with the files beside it of the sizes that it says.
-
-    Raises:
-        InputError: what is missing or damaged, and what to do.
-    """
+    """The manifest of a prepared folder, with the files beside it of the sizes that it says."""
     path = folder / MANIFEST
     expected = "a manifest that mlkernels wrote"
     try:
@@ -62,18 +58,7 @@ def read_manifest(folder: Path) -> dict:
 
 
 def open_prepared(folder: Path, split: str | None = None) -> Dataset:
-    """Open a prepared folder; images stay on the disk until an episode reads them.
-
-    Args:
-        folder: that `write_prepared` made.
-        split: open this one alone, with its classes numbered from 0; None opens all.
-
-    Returns:
-        A `Dataset` whose images are memory-mapped.
-
-    Raises:
-        InputError: an unknown split, or files that are missing, cut short or not what the manifest says.
-    """
+    """Open one split of a prepared folder, its classes numbered from 0, or all; images stay on the disk until read."""
     manifest = read_manifest(folder)
     if split is not None:
         one_of("split", split, manifest["splits"], do=f"name a split of {manifest['name']}")
@@ -109,14 +94,7 @@ def opened(folder: Path, manifest: dict, chosen: list[str]) -> Dataset:
 
 
 def verify_prepared(folder: Path, progress: Callable[[int], None] | None = None) -> dict:
-    """Read every byte of a prepared folder again and hold it against the manifest.
-
-    Returns:
-        The manifest, with a new count of equal images as `equal`.
-
-    Raises:
-        InputError: the first file that differs.
-    """
+    """Read every byte of a prepared folder again; returns the manifest with a new count of equal images as `equal`."""
     manifest = read_manifest(folder)
     for split, about in manifest["splits"].items():
         for file in file_names(split):

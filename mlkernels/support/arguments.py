@@ -10,26 +10,11 @@ from mlkernels.errors import bad_input
 
 
 def whole(name: str, value, least: int = 0, most: int | None = None, *, do: str = "choose such a number") -> int:
-    """A whole number in a range.
+    """A whole number from `least` to `most` (None: no upper end), of Python or NumPy; True and False are none.
 
-    Args:
-        name: of the argument or setting.
-        value: an int of Python or NumPy; True and False are none.
-        least, most: the range, both ends in it; no upper end where `most` is None.
-        do: what the reader can do now.
-
-    Returns:
-        The value as Python's int.
-
-    Raises:
-        InputError: another value.
-
-    Example:
-        >>> whole("cells", 5, 2)
-        5
-        >>> whole("cells", 1, 2)
-        Traceback (most recent call last):
-        mlkernels.errors.InputError: cells: expected a whole number of at least 2, got 1; choose such a number
+    >>> whole("cells", 1, 2)
+    Traceback (most recent call last):
+    mlkernels.errors.InputError: cells: expected a whole number of at least 2, got 1; choose such a number
     """
     fits = isinstance(value, Integral) and not isinstance(value, bool) and value >= least
     if not fits or (most is not None and value > most):
@@ -39,26 +24,11 @@ def whole(name: str, value, least: int = 0, most: int | None = None, *, do: str 
 
 
 def number(name: str, value, *, infinite: bool = False, do: str = "use 0 or a small positive number") -> float:
-    """A number of at least 0.
+    """A number of at least 0, of Python or NumPy; True, False and NaN are none, infinity only where it is allowed.
 
-    Args:
-        name: of the argument or setting.
-        value: a real number of Python or NumPy; True and False are none.
-        infinite: whether infinity is one.
-        do: what the reader can do now.
-
-    Returns:
-        The value as Python's float.
-
-    Raises:
-        InputError: another value, NaN among them.
-
-    Example:
-        >>> number("ridge", 1)
-        1.0
-        >>> number("ridge", float("nan"))
-        Traceback (most recent call last):
-        mlkernels.errors.InputError: ridge: expected a finite number of at least 0, got nan; use 0 or a small ...
+    >>> number("ridge", float("nan"))
+    Traceback (most recent call last):
+    mlkernels.errors.InputError: ridge: expected a finite number of at least 0, got nan; use 0 or a small ...
     """
     fits = isinstance(value, Real) and not isinstance(value, bool) and value >= 0
     if not fits or not (infinite or value < math.inf):
@@ -67,26 +37,11 @@ def number(name: str, value, *, infinite: bool = False, do: str = "use 0 or a sm
 
 
 def one_of(name: str, value, known: Iterable[str], *, do: str = "name one of them") -> str:
-    """One of a few names.
+    """One of a few names, which the message lists in this order.
 
-    Args:
-        name: of the argument or setting.
-        value: what was given.
-        known: the names, in the order in which the message lists them.
-        do: what the reader can do now.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: another value.
-
-    Example:
-        >>> one_of("algorithm", "anil", ("maml", "anil"))
-        'anil'
-        >>> one_of("algorithm", "sgd", ("maml", "anil"))
-        Traceback (most recent call last):
-        mlkernels.errors.InputError: algorithm: expected maml or anil, got 'sgd'; name one of them
+    >>> one_of("algorithm", "sgd", ("maml", "anil"))
+    Traceback (most recent call last):
+    mlkernels.errors.InputError: algorithm: expected maml or anil, got 'sgd'; name one of them
     """
     names = tuple(known)
     if value not in names:

@@ -10,15 +10,9 @@ from pathlib import Path
 
 
 def fault_of(path: Path, sha256: str | None = None, kind: str | None = None) -> str | None:
-    """What is wrong with a file, in words; None if it looks whole.
+    """What is wrong with a file, in words that follow "got"; None if it looks whole.
 
-    Args:
-        path: a file that exists.
-        sha256: the checksum that it must have, if known.
-        kind: what it must be: "zip" (npz too), "tar" (compressed or not), "pickle" or "any"; None asks `kind_of`.
-
-    Returns:
-        None, or words that follow "got", such as "an empty file".
+    `kind` is "zip" (npz too), "tar" (compressed or not), "pickle" or "any"; None asks `kind_of`.
     """
     with open(path, "rb") as file:
         start = file.read(512).lstrip()

@@ -22,12 +22,7 @@ _NO_LOCKS = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 def not_written(path: Path, error: OSError) -> InputError:
-    """The error for a file or folder that could not be written: a full disk and a missing right have their own words.
-
-    Example:
-        >>> str(not_written(Path("a"), OSError(errno.ENOSPC, "No space left on device")))
-        'a: expected to write it, got No space left on device; make room; what was there before is unchanged'
-    """
+    """The error for what could not be written: a full disk and a missing right have their own words."""
     do = "make room" if error.errno in _ROOM else "make the folder writable, or choose another"
     if error.errno not in _ROOM | _LEAVE:
         do = "make room or make the folder writable"
@@ -37,22 +32,14 @@ def not_written(path: Path, error: OSError) -> InputError:
 def is_of_a_place(error: OSError) -> bool:
     """Whether an error comes from the place that is written to, and not from the program.
 
-    Example:
-        >>> is_of_a_place(NotADirectoryError(errno.ENOTDIR, "Not a directory")), is_of_a_place(TimeoutError())
-        (True, False)
+    >>> is_of_a_place(NotADirectoryError(errno.ENOTDIR, "Not a directory")), is_of_a_place(TimeoutError())
+    (True, False)
     """
     return error.errno in _PLACE
 
 
 def check_place(path: Path) -> None:
-    """Refuse a file's place that cannot be written to before there is anything to write; nothing is left behind there.
-
-    Args:
-        path: of the file that is to come; it may exist, its folders need not.
-
-    Raises:
-        InputError: a file is where a folder must be or the other way round, or the folder cannot be written to.
-    """
+    """Refuse a file's place that cannot be written to, before there is anything to write; nothing is left there."""
     try:
         folder = next(each for each in path.absolute().parents if each.exists() or each.is_symlink())
         if path.is_dir():
@@ -68,12 +55,7 @@ def check_place(path: Path) -> None:
 def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]) -> None:
     """Fill a temporary file beside `path`, then rename it: `path` is whole, or as it was before.
 
-    Args:
-        path: the file to make or replace; its folder is made if there is none.
-        content: a text, for UTF-8; bytes; or a function that writes to the temporary path that it gets.
-
-    Raises:
-        InputError: the folder cannot be written to, or the disk is full.
+    `content` is a text (UTF-8), bytes, or a function that writes to the temporary path that it gets.
     """
     temporary = None
     try:
@@ -96,21 +78,9 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]
 
 @contextmanager
 def alone(folder: Path, name: str = "") -> Iterator[None]:
-    """Work in a folder, or on a file of it, where no other process works meanwhile.
+    """Work in a folder, or on its file `name`, which need not exist, where no other process works meanwhile.
 
     The lock belongs to the process: it is gone when that ends, however it ends. Its file says who is at work.
-
-    Args:
-        folder: is made if there is none.
-        name: of the file, which need not exist; empty for the whole folder.
-
-    Raises:
-        InputError: another process is at work there (the message says which), or the folder cannot be written to.
-
-    Example:
-        >>> with tempfile.TemporaryDirectory() as folder, alone(Path(folder)):
-        ...     os.listdir(folder)
-        ['.lock']
     """
     try:
         import fcntl
@@ -150,17 +120,7 @@ def alone(folder: Path, name: str = "") -> Iterator[None]:
 
 
 def set_aside(path: Path) -> Path:
-    """Rename a damaged file or folder to `NAME.broken-N`, so that it is kept and no longer in the way.
-
-    Args:
-        path: of the file or folder.
-
-    Returns:
-        Its new path.
-
-    Raises:
-        OSError: it cannot be renamed.
-    """
+    """Rename a damaged file or folder to `NAME.broken-N`, its new path: it is kept and no longer in the way."""
     number = 1
     while (aside := path.with_name(f"{path.name}.broken-{number}")).exists():
         number += 1
@@ -172,14 +132,8 @@ def set_aside(path: Path) -> Path:
 def scratch_folder(target: Path, shared: bool = False) -> Iterator[Path]:
     """A folder beside `target` that is removed when the block ends.
 
-    What a process that was killed left behind is removed by the next call for the same target.
-
-    Args:
-        target: what the folder is for.
-        shared: whether other processes may work for the same target, each in a folder of its own.
-
-    Raises:
-        InputError: the disk is full, the place cannot be written to, or another process works for the same target.
+    What a process that was killed left behind is removed by the next call for the same target. With `shared`, several
+    processes may work for it, each in a folder of its own.
     """
     try:
         target.parent.mkdir(parents=True, exist_ok=True)

@@ -16,16 +16,13 @@ class Kept:
     """Rows of results in a JSON file, written whole with each new one, so that a stopped call goes on from there.
 
     Args:
-        path: the file; None keeps nothing.
+        path: the file; None keeps nothing. One of other settings is an `InputError`.
         kind: "accuracy" or "scores": what rows are called in the file.
         about: the settings, as plain values.
 
     Attributes:
         rows: name -> value, for JSON.
         diverged: name -> why its value is the worst there is.
-
-    Raises:
-        InputError: a file of other settings, or of something else.
     """
 
     def __init__(self, path: Path | str | None, kind: str, about: dict):

@@ -12,15 +12,7 @@ from mlkernels.support.words import readable
 
 
 def available_bytes() -> int:
-    """Bytes free now on the device that JAX computes on.
-
-    Returns:
-        Free bytes of the accelerator's memory, or of the machine's on a CPU.
-
-    Example:
-        >>> available_bytes() > 0
-        True
-    """
+    """Bytes free now on the accelerator that JAX computes on, or in the machine on a CPU."""
     stats = jax.devices()[0].memory_stats() if jax.default_backend() != "cpu" else None
     if stats and "bytes_limit" in stats:
         return stats["bytes_limit"] - stats["bytes_in_use"]
@@ -28,19 +20,10 @@ def available_bytes() -> int:
 
 
 def keep_freed() -> bool:
-    """Let this process keep memory that it has freed, where the C library is glibc; call it before JAX starts.
+    """Let this process keep memory that it has freed, before JAX starts; whether it can be done here (glibc alone).
 
     By default arrays above 32 MB go back to the system at once, which clears each page again when it hands it out: a
     fifth of the time of a search with 48 channels (benchmarks/nas.py). For a process of one's own, not for a library.
-
-    Returns:
-        Whether it can be done here.
-
-    Example:
-        >>> import subprocess, sys
-        >>> code = "from mlkernels.support.memory import keep_freed; print(keep_freed() in (True, False))"
-        >>> subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout
-        'True\\n'
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt
@@ -52,19 +35,7 @@ def keep_freed() -> bool:
 
 
 def require(needed: int, what: str, do: str) -> None:
-    """Raise unless `needed` bytes are free.
-
-    Args:
-        needed: bytes that the computation will hold at once.
-        what: the computation, for the message.
-        do: what makes it smaller.
-
-    Raises:
-        InputError: too little memory; the message says the bytes needed and the bytes free.
-
-    Example:
-        >>> require(1, "one byte", "never mind")
-    """
+    """Raise unless `needed` bytes are free for the computation `what`; `do` says what makes it smaller."""
     free = available_bytes()
     if needed > free:
         raise bad_input(f"memory for {what}", f"{readable(needed)} ({needed} bytes) free", readable(free), do)

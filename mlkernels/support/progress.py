@@ -10,17 +10,12 @@ from mlkernels.support.words import seconds
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a computation is.
+    """How far a computation is: `text` says what is at work, `note` more about it, such as the loss.
 
-    Attributes:
-        done, total: steps done, and how many there are; None where that is not known.
-        text: what is at work, in words.
-        note: more about it, such as the loss.
-        seconds_left: about, to the end; None where it cannot be said.
+    `total` and `seconds_left` are None where they are not known.
 
-    Example:
-        >>> print(Progress(3, 8, "epoch 1 of 2", "loss 0.7", 75.0))
-        epoch 1 of 2, 1 min 15 s left; loss 0.7
+    >>> print(Progress(3, 8, "epoch 1 of 2", "loss 0.7", 75.0))
+    epoch 1 of 2, 1 min 15 s left; loss 0.7
     """
 
     done: int
@@ -35,12 +30,7 @@ class Progress:
 
 
 def bar(stream: TextIO, **options):
-    """A bar of tqdm on a terminal, gone when it closes; elsewhere one that counts and shows nothing (`disable`).
-
-    Args:
-        stream: where to.
-        options: of tqdm.
-    """
+    """A bar of tqdm on a terminal, gone when it closes; elsewhere one that counts and shows nothing (`disable`)."""
     from tqdm import tqdm
 
     return tqdm(file=stream, dynamic_ncols=True, leave=False, disable=not stream.isatty(), **options)

@@ -18,18 +18,7 @@ PACKAGES = ("jax", "jaxlib", "neural-tangents", "numpy")
 
 
 def version(package: str) -> str:
-    """The installed version of a package.
-
-    Args:
-        package: its distribution name.
-
-    Returns:
-        The version, or "not installed".
-
-    Example:
-        >>> version("no-such-package")
-        'not installed'
-    """
+    """The installed version of a distribution, or "not installed"."""
     try:
         return metadata.version(package)
     except metadata.PackageNotFoundError:
@@ -37,15 +26,7 @@ def version(package: str) -> str:
 
 
 def versions() -> dict[str, str]:
-    """The versions that a result depends on.
-
-    Returns:
-        python, jax, jaxlib, neural-tangents, numpy and mlkernels, each as text.
-
-    Example:
-        >>> sorted(versions())
-        ['jax', 'jaxlib', 'mlkernels', 'neural-tangents', 'numpy', 'python']
-    """
+    """The versions that a result depends on: of Python, of `PACKAGES` and of mlkernels."""
     return {
         "python": platform.python_version(),
         **{package: version(package) for package in PACKAGES},
@@ -54,15 +35,7 @@ def versions() -> dict[str, str]:
 
 
 def device() -> dict:
-    """The devices that this process computes on, without starting JAX for the answer.
-
-    Returns:
-        `platform`, `kind`, `count`, `x64` and `cores`; platform "none" where JAX has not been imported.
-
-    Example:
-        >>> device()["cores"] >= 1
-        True
-    """
+    """The devices that this process computes on, without starting JAX: platform "none" where it is not imported."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     jax = sys.modules.get("jax")
     if jax is None:
@@ -78,15 +51,7 @@ def device() -> dict:
 
 
 def here() -> dict:
-    """Versions and device of this process, as plain Python values.
-
-    Returns:
-        `{"versions": ..., "device": ...}`.
-
-    Example:
-        >>> here()["versions"] == versions()
-        True
-    """
+    """Versions and device of this process, as plain Python values."""
     return {"versions": versions(), "device": device()}
 
 

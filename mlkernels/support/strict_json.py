@@ -10,18 +10,9 @@ from typing import Any
 
 
 def to_json(value: Any) -> Any:
-    """Turn numbers, arrays and collections into what strict JSON can hold.
+    """Plain values for strict JSON of a scalar, array, mapping, sequence or anything with a `str`.
 
-    Args:
-        value: a scalar, a numpy or JAX array, a mapping, a sequence, or anything with a `str`.
-
-    Returns:
-        Plain dicts, lists, strings, numbers, booleans and None. JSON has no infinity and no NaN: they become the
-        strings "inf", "-inf" and "nan".
-
-    Example:
-        >>> to_json({"steps": math.inf, "widths": (64, 256)})
-        {'steps': 'inf', 'widths': [64, 256]}
+    JSON has no infinity and no NaN: they become the strings "inf", "-inf" and "nan".
     """
     if value is None or isinstance(value, bool | str):
         return value
@@ -39,17 +30,5 @@ def to_json(value: Any) -> Any:
 
 
 def dumps(value: Any, indent: int | None = None) -> str:
-    """A value as the text of strict JSON.
-
-    Args:
-        value: what `to_json` takes.
-        indent: spaces a level; None for one line.
-
-    Returns:
-        The text, without a line end.
-
-    Example:
-        >>> dumps({"rate": math.inf, "steps": (1, 2)})
-        '{"rate": "inf", "steps": [1, 2]}'
-    """
+    """A value as the text of strict JSON, without a line end; `indent` spaces a level, None for one line."""
     return json.dumps(to_json(value), indent=indent, ensure_ascii=False, allow_nan=False)

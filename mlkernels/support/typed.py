@@ -15,20 +15,6 @@ def typed(function: Callable) -> Callable:
 
     Arguments are checked after the call: what it refuses, it refuses in its own words. Sizes of one name are one size,
     in arguments and in what is returned.
-
-    Args:
-        function: annotated.
-
-    Returns:
-        A function of the same signature; it raises `beartype.roar.BeartypeDoorHintViolation` where a shape or a type is
-        not as stated.
-
-    Example:
-        >>> @typed
-        ... def double(x):
-        ...     return 2 * x
-        >>> double(2)
-        4
     """
     if not CHECKED:
         return function

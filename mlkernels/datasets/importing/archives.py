@@ -24,19 +24,9 @@ def is_archive(path: Path) -> bool:
 
 
 def unpack(path: Path, folder: Path, wants: tuple[str, ...] = ("",)) -> int:
-    """Unpack the files that are wanted of an archive.
+    """Unpack an archive's members whose names, with "/" before, end in `wants` (small letters); returns how many.
 
-    Args:
-        path: a zip or tar file.
-        folder: an empty one.
-        wants: how the names of such files end, in small letters; "/" stands before each name.
-
-    Returns:
-        How many files were unpacked.
-
-    Raises:
-        InputError: a damaged archive, a member that is a link or lies outside of the folder (nothing of such an archive
-            is to be trusted) or that comes twice, or more bytes than the disk has room for.
+    Refuses links, members outside of the folder or there twice, damage, and more bytes than there is room for.
     """
     count = 0
     do = "nothing was imported; get the archive from its official place"

@@ -15,20 +15,7 @@ _NEW_CLASSES = "give another copy; few-shot learning needs new classes in val an
 
 
 def check_labels(expected: Expected, parts: Mapping[str, Part], where: str) -> list[str]:
-    """Hold labels and class names against what is expected, before an image is read.
-
-    Args:
-        expected: of the dataset.
-        parts: split -> `Part`.
-        where: the source, for messages.
-
-    Returns:
-        What the user should know: sentences, such as that a class has fewer images than it should.
-
-    Raises:
-        InputError: split sizes, shared classes or a class's number of images are wrong; a supervised split has its own
-            words.
-    """
+    """Hold labels and class names against what is expected, before an image is read; returns sentences for the user."""
     sizes = {split: len(part.class_names) for split, part in parts.items()}
     wanted, got = _in_words(expected.classes), _in_words({split: sizes.get(split, 0) for split in expected.classes})
     shared = _shared(parts)
@@ -61,15 +48,7 @@ def check_labels(expected: Expected, parts: Mapping[str, Part], where: str) -> l
 
 
 def check_pixels(expected: Expected, manifest: dict) -> None:
-    """Hold what the pixels say against what is expected: other classes in each split, and the means of the channels.
-
-    Args:
-        expected: of the dataset.
-        manifest: of the folder that is about to get its name.
-
-    Raises:
-        InputError: a supervised split, whatever numbers its classes have; channels in another order; other images.
-    """
+    """Refuse equal classes in two splits, whatever their numbers, and channel means of other images or orders."""
     where = manifest["source"]
     for splits, pairs in manifest["same_classes"].items():
         example = " is ".join(pairs[0])

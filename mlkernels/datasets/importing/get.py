@@ -37,21 +37,14 @@ def get(
     say: Callable[[str], None] = lambda line: None,
     progress: Callable[[str, int], Callable[[int], None] | None] = lambda what, total: None,
 ) -> Path:
-    """Import a dataset, unless it is there already. Nothing of the user's is changed.
+    """Import a dataset into its prepared folder, unless it is there. Nothing of the user's is changed.
 
     Args:
         recipe: of the dataset.
-        source: a local copy in any form that the recipe knows, or an archive of one; None looks into the folders of
-            MLKERNELS_DATA, then downloads where there is a trusted address.
+        source: a copy in any of the recipe's forms, or an archive of one; None looks into all folders, then downloads.
         accept: asked where a licence restricts use; nothing is done without a yes.
         say: gets a line about what is done.
         progress: what, total -> what gets the number of images of each step.
-
-    Returns:
-        The prepared folder.
-
-    Raises:
-        InputError: what is wrong, and what to do. What was there before is as it was.
     """
     there = _there(recipe, source, say)
     if there is not None:

@@ -8,11 +8,13 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from mlkernels.datasets.decoding import decode
 from mlkernels.datasets.importing.recipe import not_imported
 from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.safe_pickle.stored import as_array
+from mlkernels.support.typed import typed
 
 T = TypeVar("T")
 WNID = re.compile(r"n\d{8}")  # of WordNet, which names the classes of ImageNet
@@ -52,8 +54,9 @@ def check_images(images, shape: tuple[int, ...], path: Path) -> None:
         raise not_imported(path, f"images uint8 [N, {', '.join(map(str, shape))}]", got)
 
 
-def whole_labels(labels, count: int, path: Path) -> np.ndarray:
-    """Labels as int `[count]`, or an `InputError` says what they are."""
+@typed
+def whole_labels(labels, count: int, path: Path) -> Int[np.ndarray, " count"]:
+    """Labels as whole numbers, or an `InputError` says what they are."""
     try:
         labels = as_array(labels)
     except ValueError:  # lists of different lengths
@@ -64,16 +67,8 @@ def whole_labels(labels, count: int, path: Path) -> np.ndarray:
     return labels.astype(np.int64)
 
 
-def is_blue_first(pieces: Iterable[np.ndarray]) -> bool:
-    """Whether images have the channels blue, green, red: photographs are red on average, so the first is the smallest.
-
-    Args:
-        pieces: uint8 `[n, H, W, 3]` each.
-
-    Example:
-        >>> is_blue_first([np.array([[[[90, 100, 110]]]], np.uint8)])
-        True
-    """
+def is_blue_first(pieces: Iterable[UInt8[np.ndarray, "_ H W 3"]]) -> bool:
+    """Whether images are blue, green, red: photographs are red on average, so the first is the smallest."""
     total = np.zeros(3, dtype=np.int64)
     for images in pieces:
         total += images[::10].sum(axis=(0, 1, 2), dtype=np.int64)
@@ -97,11 +92,10 @@ def decoded(files: Callable[[], Iterator[tuple[bytes, str]]], side: int) -> Call
 
 
 def wnid_in(name: str) -> str | None:
-    """The wnid that a file's name begins with.
+    """The wnid that a file's name begins with, whatever its folder is.
 
-    Example:
-        >>> wnid_in("images/n0153282900000005.jpg"), wnid_in("n01532829_123.JPEG"), wnid_in("5.jpg")
-        ('n01532829', 'n01532829', None)
+    >>> wnid_in("images/n0153282900000005.jpg"), wnid_in("n01532829_123.JPEG"), wnid_in("5.jpg")
+    ('n01532829', 'n01532829', None)
     """
     match = WNID.match(PurePath(name).name)
     return match and match[0]
@@ -110,11 +104,8 @@ def wnid_in(name: str) -> str | None:
 def named_twice(names: Iterable[str]) -> str | None:
     """The first name of an image that another has had. Names with a wnid mean one image whatever they end in.
 
-    Example:
-        >>> named_twice(["1.jpg", "1.png", "2.jpg", "1.jpg"])
-        '1.jpg'
-        >>> named_twice(["n0153282900000005.jpg", "n0153282900000005.JPEG"])
-        'n0153282900000005.JPEG'
+    >>> named_twice(["1.jpg", "1.png"]), named_twice(["n0153282900000005.jpg", "n0153282900000005.JPEG"])
+    (None, 'n0153282900000005.JPEG')
     """
     seen = set()
     for name in names:

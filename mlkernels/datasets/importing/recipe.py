@@ -16,6 +16,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from mlkernels.errors import InputError, bad_input
 
@@ -41,8 +42,8 @@ class Part:
     """
 
     class_names: Sequence[str]
-    labels: np.ndarray
-    images: Callable[[], Iterator[np.ndarray]]
+    labels: Int[np.ndarray, " N"]
+    images: Callable[[], Iterator[UInt8[np.ndarray, "_ H W C"]]]
     blue_first: bool = False
     wnids: Sequence[str] | None = None
     numbers: Sequence[int] | None = None
@@ -50,16 +51,12 @@ class Part:
     notes: tuple[str, ...] = ()
 
     @cached_property
-    def counts(self) -> np.ndarray:
-        """Images of each class, int `[classes]`."""
+    def counts(self) -> Int[np.ndarray, " classes"]:
+        """Images of each class."""
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
 
-    def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """The images that are taken, red first, and their labels: uint8 `[n, H, W, C]` and int `[n]` each.
-
-        Raises:
-            InputError: after the last one, where there are fewer images than labels, or more.
-        """
+    def chunks(self) -> Iterator[tuple[UInt8[np.ndarray, "n H W C"], Int[np.ndarray, " n"]]]:
+        """The images that are taken, red first, and their labels; in the end an error if some lack or are left."""
         read = 0
         for images in self.images():
             labels = self.labels[read : read + len(images)]

@@ -17,7 +17,7 @@ CHANCE = 1e-5  # that classes of the same number are nearest to each other by ac
 def same_classes(
     dataset: Dataset, sets: list[np.ndarray], numbers: Mapping[str, Sequence[int] | None]
 ) -> dict[str, list[list[str]]]:
-    """The classes of two splits that are the same by their pixels.
+    """The classes of two splits that are the same by their pixels: "train and val" -> pairs of class names.
 
     Two classes are the same where more than half of the images of one are in the other, pixel for pixel; of classes
     with one such image, half of a split's classes must be so. Splits whose classes have mere numbers may hold different
@@ -27,9 +27,6 @@ def same_classes(
         dataset: all of its splits.
         sets: rows of equal images, from `sets_of_equal`.
         numbers: split -> the source's number of each class, in the dataset's order, where it has no names for them.
-
-    Returns:
-        "train and val" -> pairs of class names; without an entry where two splits share none.
     """
     equal = _by_equal_images(dataset, sets)
     shared = {}

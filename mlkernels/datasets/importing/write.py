@@ -33,7 +33,7 @@ def write_prepared(
     progress: Callable[[int], None] | None = None,
     **about,
 ) -> dict:
-    """Write a dataset in the prepared form: `folder` is there whole at the end, or as it was.
+    """Write a dataset in the prepared form and return its manifest: `folder` is there whole at the end, or as it was.
 
     At most one chunk of images is held in memory, or those of one class where classes have no names. A folder that is
     cut off (SIGKILL) keeps its temporary name and is removed by the next call for the same dataset. What lay at
@@ -45,16 +45,9 @@ def write_prepared(
         shape: (H, W, C) of every image.
         sources: the files whose checksums are noted, if not those of the parts.
         notes: what the user should know of this copy.
-        check: gets the manifest, with what the pixels say of equal images and classes, before the folder gets its name;
-            raises what is wrong with it.
+        check: gets the manifest, pixels counted, before the folder gets its name; raises what is wrong with it.
         progress: gets the number of images of each chunk that was written.
         **about: what else the manifest says: `name`, `source` and `licence`, where known `form`, `licence_accepted`.
-
-    Returns:
-        The manifest.
-
-    Raises:
-        InputError: the disk is full, the folder cannot be written to, or a part yields other than it announced.
     """
     with temporary_folder(folder) as temporary:
         splits = {split: _write_part(temporary, split, part, shape, progress) for split, part in parts.items()}
@@ -127,12 +120,7 @@ def _write_part(folder: Path, split: str, part: Part, shape: tuple[int, int, int
 
 
 def source_checksums(files: Sequence[Path], most: int = 20) -> dict[str, str]:
-    """SHA-256 of each file by name; of more than `most`, one of the list of all.
-
-    Example:
-        >>> source_checksums([])
-        {}
-    """
+    """SHA-256 of each file by name; of more than `most`, one of the list of all."""
     files = sorted(set(files))
     if len(files) <= most:
         return {path.name: sha256_of(path) for path in files}

@@ -48,14 +48,7 @@ def by_split(
     paths: Callable[[Sequence], Sequence[Path]],
     notes: tuple[str, ...] = (),
 ) -> dict[str, Part]:
-    """Parts from image files by class.
-
-    Args:
-        files: wnid -> its images.
-        read: wnid, images -> their bytes and where they lie.
-        paths: images of a class -> the files whose checksums are noted.
-        notes: of every part.
-    """
+    """Parts from image files by wnid: `read` gives bytes and their places, `paths` the files whose checksums count."""
     parts = {}
     for split in SPLITS:
         wnids = [wnid for wnid, (its_split, _) in classes().items() if its_split == split and wnid in files]
@@ -79,10 +72,6 @@ def read_lists(path: Path) -> dict[str, list[str]] | None:
     """The images that the split's CSV files name, by wnid; None where there are no such files.
 
     They are looked for beside the images, in a folder `split`, `splits` or `csv_files` there, and one folder up.
-
-    Raises:
-        InputError: they are incomplete, damaged, of another split than that of Ravi and Larochelle, name an image twice
-            or give it another class than its name does.
     """
     folder = folder_of(path)
     places = [folder, *(folder / name for name in ("split", "splits", "csv_files")), folder.parent]

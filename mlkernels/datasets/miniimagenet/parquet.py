@@ -147,11 +147,7 @@ def _labels(files: Sequence[Path]) -> np.ndarray:
 
 
 def _paths(files: Sequence[Path], labels: np.ndarray) -> list[str]:
-    """What the rows of a split call their images; "" where they do not say, or say the same for all.
-
-    Raises:
-        InputError: files that hold no images, or a class with a name that comes twice.
-    """
+    """What the rows of a split call their images; "" where they do not say, or say the same for all."""
     paths = []
     for path in files:
         with _opened(path) as file:

@@ -26,29 +26,8 @@ _EXPECTED = "a pickle of arrays and plain containers alone"
 def load(path: Path, *, lazy: bool = False):
     """Read a pickle of Python 2 or 3, any protocol, without running anything that it names.
 
-    Args:
-        path: the file.
-        lazy: arrays of more than `LARGE` bytes come as `StoredArray`, to be read in chunks.
-
-    Returns:
-        Arrays, strings (those of Python 2 as Latin-1), numbers, and lists, tuples, dicts and sets of them.
-
-    Raises:
-        InputError: the pickle asks for anything else (the message names it), or the file is damaged or none.
-
-    Example:
-        >>> import pickle, tempfile
-        >>> import numpy as np
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder) / "a.pkl"
-        ...     _ = path.write_bytes(pickle.dumps({"data": np.arange(3, dtype=np.uint8)}, protocol=2))
-        ...     content = load(path)
-        ...     _ = path.write_bytes(b"cos\\nsystem\\n(S'true'\\ntR.")
-        ...     try:
-        ...         load(path)
-        ...     except ValueError as error:
-        ...         print(content["data"], str(error).split("expected ")[1].split(";")[0])
-        [0 1 2] a pickle of arrays and plain containers alone, got one that asks for os.system
+    With `lazy`, arrays of more than `LARGE` bytes come as `StoredArray`. Strings of Python 2 are read as Latin-1. An
+    `InputError` names what else the pickle asks for.
     """
     path = Path(path)
     do = "nothing of it was run or loaded; get the file from its official place"
@@ -73,11 +52,7 @@ def load(path: Path, *, lazy: bool = False):
 
 
 def get(content, key: str, path: Path):
-    """`content[key]`, where the key may be a string or, from Python 2, bytes.
-
-    Raises:
-        InputError: the pickle is no dict, or has no such key; the message lists its keys.
-    """
+    """`content[key]`, where the key may be a string or, from Python 2, bytes."""
     if not isinstance(content, dict):
         do = "give the pickle of the dataset that is to be imported"
         raise bad_input(str(path), f"a dict with {key!r}", type(content).__name__, do)
