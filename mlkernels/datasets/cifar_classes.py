@@ -52,23 +52,7 @@ _HELD_OUT = {
 
 
 def split_classes(name: str) -> dict[str, tuple[str, ...]]:
-    """The classes of each split, sorted.
-
-    Args:
-        name: "cifar_fs" or "fc100".
-
-    Returns:
-        "train", "val", "test" -> names of CIFAR-100's fine classes.
-
-    Raises:
-        InputError: another name.
-
-    Example:
-        >>> {split: len(names) for split, names in split_classes("fc100").items()}
-        {'train': 60, 'val': 20, 'test': 20}
-        >>> split_classes("cifar_fs")["val"][:3]
-        ('beaver', 'beetle', 'butterfly')
-    """
+    """The classes of each split of cifar_fs or fc100, sorted."""
     chosen = {split: names.split() for split, names in _HELD_OUT[one_of("name", name, _HELD_OUT)].items()}
     chosen["train"] = set(CLASSES).difference(*chosen.values())
     return {split: tuple(sorted(chosen[split])) for split in SPLITS}

@@ -15,14 +15,8 @@ _FORMAT = 2  # of a file of rows; 1 looked at 16 images of a split
 class Kept:
     """Rows of results in a JSON file, written whole with each new one, so that a stopped call goes on from there.
 
-    Args:
-        path: the file; None keeps nothing. One of other settings is an `InputError`.
-        kind: "accuracy" or "scores": what rows are called in the file.
-        about: the settings, as plain values.
-
-    Attributes:
-        rows: name -> value, for JSON.
-        diverged: name -> why its value is the worst there is.
+    Without a `path` nothing is kept; a file of other settings (`about`) is an `InputError`. `kind` is what rows are
+    called in the file, "accuracy" or "scores"; `diverged` says by name why a value is the worst there is.
     """
 
     def __init__(self, path: Path | str | None, kind: str, about: dict):

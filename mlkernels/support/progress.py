@@ -10,9 +10,7 @@ from mlkernels.support.words import seconds
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a computation is: `text` says what is at work, `note` more about it, such as the loss.
-
-    `total` and `seconds_left` are None where they are not known.
+    """How far a computation is: `text` says what is at work, `note` more; None stands for what is not known.
 
     >>> print(Progress(3, 8, "epoch 1 of 2", "loss 0.7", 75.0))
     epoch 1 of 2, 1 min 15 s left; loss 0.7

@@ -39,12 +39,9 @@ def get(
 ) -> Path:
     """Import a dataset into its prepared folder, unless it is there. Nothing of the user's is changed.
 
-    Args:
-        recipe: of the dataset.
-        source: a copy in any of the recipe's forms, or an archive of one; None looks into all folders, then downloads.
-        accept: asked where a licence restricts use; nothing is done without a yes.
-        say: gets a line about what is done.
-        progress: what, total -> what gets the number of images of each step.
+    `source` is a copy in any of the recipe's forms, or an archive of one; None looks into all folders, then downloads.
+    `accept` is asked where a licence restricts use; nothing is done without a yes. `progress` takes what and the total,
+    and gives what gets the number of images of each step.
     """
     there = _there(recipe, source, say)
     if there is not None:

@@ -46,6 +46,11 @@ def complete(files: Mapping[str, T], names: Names, path: Path) -> Mapping[str, T
     return files
 
 
+def all_files(path: Path, names: Names) -> Mapping[str, Path]:
+    """The files by split in the folder at a path, all of them."""
+    return complete(files_by_split(path, names), names, path)
+
+
 def check_images(images, shape: tuple[int, ...], path: Path) -> None:
     """It is an array uint8 `[N, *shape]`, or an `InputError` says what it is."""
     held = tuple(getattr(images, "shape", ()))

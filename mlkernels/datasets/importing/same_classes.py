@@ -20,13 +20,8 @@ def same_classes(
     """The classes of two splits that are the same by their pixels: "train and val" -> pairs of class names.
 
     Two classes are the same where more than half of the images of one are in the other, pixel for pixel; of classes
-    with one such image, half of a split's classes must be so. Splits whose classes have mere numbers may hold different
-    images of the same classes. There the nearest class by mean image has the same number far too often.
-
-    Args:
-        dataset: all of its splits.
-        sets: rows of equal images, from `sets_of_equal`.
-        numbers: split -> the source's number of each class, in the dataset's order, where it has no names for them.
+    with one such image, half of a split's classes must be so. Splits whose classes have mere numbers (`numbers`, else
+    None) may hold different images of one class: there the nearest class by mean image has the same number too often.
     """
     equal = _by_equal_images(dataset, sets)
     shared = {}

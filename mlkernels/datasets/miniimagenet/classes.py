@@ -11,14 +11,7 @@ SPELLINGS = {"train": ("train",), "val": ("val", "validation", "valid"), "test":
 
 @lru_cache(maxsize=1)
 def classes() -> Mapping[str, tuple[str, str]]:
-    """The 100 classes: wnid -> split and name, in the split of Ravi and Larochelle.
-
-    Example:
-        >>> classes()["n01532829"]
-        ('train', 'house finch, linnet, Carpodacus mexicanus')
-        >>> [sum(split == one for split, _ in classes().values()) for one in SPELLINGS]
-        [64, 16, 20]
-    """
+    """The 100 classes: wnid -> split and name, in the split of Ravi and Larochelle."""
     text = Path(__file__).with_name("miniimagenet_classes.txt").read_text(encoding="utf-8")
     rows = (line.split(" ", 2) for line in text.splitlines() if not line.startswith("#"))
     return {wnid: (split, name) for split, wnid, name in rows}
