@@ -12,7 +12,7 @@ import numpy as np
 
 from mlkernels.datasets import folders
 from mlkernels.datasets.dataset import Dataset, pixel_statistics
-from mlkernels.datasets.importing.reading import Names, check_images, complete, files_by_split, holds, whole_labels
+from mlkernels.datasets.importing.reading import Names, all_files, check_images, holds, whole_labels
 from mlkernels.datasets.importing.recipe import SPLITS, Download, Expected, Form, Part, Recipe, not_imported
 from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.safe_pickle import reader
@@ -113,7 +113,7 @@ def _official_folder(path: Path) -> Path | None:
 def _official(name: str, path: Path) -> dict[str, Part]:
     """Each class with all of its images: CIFAR-100's own train set, then its test set."""
     names, folder = {file: (file,) for file in OFFICIAL}, _official_folder(path)
-    files = complete(files_by_split(folder, names), names, folder)
+    files = all_files(folder, names)
     _check_meta(files["meta"])
     labels, held = [], []
     for file in (files["train"], files["test"]):
@@ -189,8 +189,7 @@ def _small(name: str, path: Path) -> dict[str, Part]:
 
 
 def _ready(name: str, names_of: Names, path: Path) -> dict[str, Part]:
-    files = complete(files_by_split(path, names_of), names_of, path)
-    return {split: _ready_split(name, split, file) for split, file in files.items()}
+    return {split: _ready_split(name, split, file) for split, file in all_files(path, names_of).items()}
 
 
 def _ready_split(name: str, split: str, file: Path) -> Part:

@@ -9,7 +9,7 @@ from functools import cached_property
 import numpy as np
 from jaxtyping import Float, Int, Num, UInt8
 
-from mlkernels.datasets.lazy_rows import Chosen
+from mlkernels.datasets.lazy_rows import Chosen, LazyRows
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import one_of
 from mlkernels.support.typed import typed
@@ -41,12 +41,12 @@ class Dataset:
     """
 
     name: str
-    images: np.ndarray
-    labels: np.ndarray
+    images: UInt8[np.ndarray, "N H W C"] | LazyRows
+    labels: Int[np.ndarray, " N"]
     class_names: tuple[str, ...]
-    splits: Mapping[str, np.ndarray]
-    mean: np.ndarray
-    std: np.ndarray
+    splits: Mapping[str, Int[np.ndarray, " classes"]]
+    mean: Float[np.ndarray, " C"]
+    std: Float[np.ndarray, " C"]
     source: str
     licence: str
     wnids: tuple[str, ...] | None = None

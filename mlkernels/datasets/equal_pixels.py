@@ -9,9 +9,11 @@ import hashlib
 from collections import Counter
 
 import numpy as np
+from jaxtyping import Int
 
 from mlkernels.datasets.dataset import Dataset
 from mlkernels.datasets.lazy_rows import CHUNK
+from mlkernels.support.typed import typed
 
 
 def sets_of_equal(dataset: Dataset) -> list[np.ndarray]:
@@ -26,7 +28,8 @@ def sets_of_equal(dataset: Dataset) -> list[np.ndarray]:
     return sorted((np.sort(rows) for rows in np.split(order, others) if len(rows) > 1), key=lambda rows: rows[0])
 
 
-def counted(dataset: Dataset, sets: list[np.ndarray]) -> dict:
+@typed
+def counted(dataset: Dataset, sets: list[Int[np.ndarray, " _"]]) -> dict:
     """How many images and sets of equal ones there are, how many of these of two classes, and how many by splits."""
     split_of = {class_id: name for name, ids in dataset.splits.items() for class_id in ids.tolist()}
     classes = [set(dataset.labels[rows].tolist()) for rows in sets]

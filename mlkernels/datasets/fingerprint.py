@@ -40,9 +40,6 @@ def fingerprint(dataset: Dataset) -> str:
 def described(dataset: Dataset) -> dict:
     """All of a dataset that results follow from, as plain values for a file.
 
-    Args:
-        dataset: any.
-
     Returns:
         `name`, `mean` and `std` (lists of numbers), `splits`: name -> `[images, classes, fingerprint]`.
 

@@ -49,9 +49,7 @@ def folders() -> list[Path]:
 def writing_folder() -> Path:
     """The folder that data is written to: the first that MLKERNELS_DATA names and that is ours, else the cache.
 
-    A folder is ours if it is empty or holds the mark that we left there when it was, and this user may write to it. The
-    mark names the folder and the user, so that a copy of it, or another's, is not ours. A folder that came with files
-    in it is thus never written to.
+    It is ours if empty, or with the mark that we left when it was (which names folder and user, so a copy is not ours).
     """
     return next((folder for folder in named_folders() if why_not(folder) is None), cache())
 

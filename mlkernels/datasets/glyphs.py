@@ -80,7 +80,10 @@ def _load(seed: int, classes: int, drawings: int) -> Dataset:
     return Dataset("glyphs", images, labels, names, ids, mean, std, source, "MIT (part of mlkernels)")
 
 
-def _skeletons(classes: int, random: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
+@typed
+def _skeletons(
+    classes: int, random: np.random.Generator
+) -> tuple[Float[np.ndarray, "n 4 4 2"], Bool[np.ndarray, "n 4"]]:
     """Characters before any hand draws them: Bezier control points float `[classes, 4 strokes, 4 points, 2]` about 0,
     the longer side at most 1, and which strokes a character has (2 to 4): bool `[classes, 4]`.
     """
@@ -113,9 +116,10 @@ def _skeletons(classes: int, random: np.random.Generator) -> tuple[np.ndarray, n
     return _framed(strokes, shown, random.uniform(0.75, 1.0, (classes, 1, 1, 1))), shown
 
 
+@typed
 def _hands(
-    strokes: np.ndarray, shown: np.ndarray, drawings: int, random: np.random.Generator
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    strokes: Float[np.ndarray, "n 4 4 2"], shown: Bool[np.ndarray, "n 4"], drawings: int, random: np.random.Generator
+) -> tuple[Float[np.ndarray, "N 4 4 2"], Bool[np.ndarray, "N 4"], Float[np.ndarray, " N"]]:
     """Each skeleton drawn by several hands: what `ink` takes, for `classes*drawings` images."""
     count = len(strokes) * drawings
     drawn = np.repeat(strokes, drawings, axis=0)
@@ -153,8 +157,9 @@ def ink(
     return (counts * 255 // (FINE * FINE)).astype(np.uint8)[..., None]
 
 
-def _curve(strokes: np.ndarray, points: int) -> np.ndarray:
-    """Points along Bezier curves: `[..., 4, 2]` -> `[..., points, 2]`."""
+@typed
+def _curve(strokes: Float[np.ndarray, "*strokes 4 2"], points: int) -> Float[np.ndarray, "*strokes points 2"]:
+    """Points along Bezier curves."""
     t = np.linspace(0.0, 1.0, points)[:, None]
     u = 1.0 - t
     weights = (u * u * u, 3.0 * u * u * t, 3.0 * u * t * t, t * t * t)

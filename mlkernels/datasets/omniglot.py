@@ -56,7 +56,7 @@ OFFICIAL = Official(
 
 
 def available() -> str | None:
-    """Where `load` would read from without a download: the prepared file, or both official zips; None if neither."""
+    """Where `load` would read from without a download, in words; None if it would download."""
     return " + ".join(map(str, files())) or None
 
 

@@ -12,10 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.datasets.importing.reading import (
+    all_files,
     check_images,
-    complete,
     decoded,
-    files_by_split,
     folder_of,
     holds,
     is_blue_first,
@@ -40,9 +39,7 @@ def _lies_at(form: str, path: Path) -> bool:
 
 
 def _splits_of(form: str, path: Path) -> dict[str, Part]:
-    images, labels = (
-        complete(files_by_split(path, names), names, path) for names in (_names(IMAGES[form]), _names(LABELS))
-    )
+    images, labels = all_files(path, _names(IMAGES[form])), all_files(path, _names(LABELS))
     parts, blue_first = {}, False
     for split in SPLITS:
         count, pieces = (_png if form == "png" else _npz)(images[split])

@@ -39,26 +39,11 @@ def number(name: str, value, *, infinite: bool = False, do: str = "use 0 or a sm
 
 
 def one_of(name: str, value, known: Iterable[str], *, do: str = "name one of them") -> str:
-    """One of a few names.
+    """One of a few names, which the message lists in this order.
 
-    Args:
-        name: of the argument or setting.
-        value: what was given.
-        known: the names, in the order in which the message lists them.
-        do: what the reader can do now.
-
-    Returns:
-        The value.
-
-    Raises:
-        InputError: another value.
-
-    Example:
-        >>> one_of("algorithm", "anil", ("maml", "anil"))
-        'anil'
-        >>> one_of("algorithm", "sgd", ("maml", "anil"))
-        Traceback (most recent call last):
-        mlkernels.errors.InputError: algorithm: expected maml or anil, got 'sgd'; name one of them
+    >>> one_of("algorithm", "sgd", ("maml", "anil"))
+    Traceback (most recent call last):
+    mlkernels.errors.InputError: algorithm: expected maml or anil, got 'sgd'; name one of them
     """
     names = tuple(known)
     if value not in names:

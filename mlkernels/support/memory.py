@@ -20,7 +20,7 @@ def available_bytes() -> int:
 
 
 def keep_freed() -> bool:
-    """Let this process keep memory that it has freed, where the C library is glibc; call it before JAX starts.
+    """Let this process keep memory that it has freed, before JAX starts; whether it can be done here (glibc alone).
 
     By default arrays above 32 MB go back to the system at once, which clears each page again when it hands it out: a
     fifth of the time of a search with 48 channels (benchmarks/nas.py). For a process of one's own, not for a library.

@@ -30,12 +30,7 @@ class Progress:
 
 
 def bar(stream: TextIO, **options):
-    """A bar of tqdm on a terminal, gone when it closes; elsewhere one that counts and shows nothing (`disable`).
-
-    Args:
-        stream: where to.
-        options: of tqdm.
-    """
+    """A bar of tqdm on a terminal, gone when it closes; elsewhere one that counts and shows nothing (`disable`)."""
     from tqdm import tqdm
 
     return tqdm(file=stream, dynamic_ncols=True, leave=False, disable=not stream.isatty(), **options)

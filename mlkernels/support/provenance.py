@@ -43,26 +43,13 @@ def device() -> dict:
     jax = sys.modules.get("jax")
     if jax is None:
         return {"platform": "none", "kind": "JAX not used", "count": 0, "x64": False, "cores": cores}
-    devices = jax.devices()
-    return {
-        "platform": str(devices[0].platform),
-        "kind": str(devices[0].device_kind),
-        "count": len(devices),
-        "x64": bool(jax.config.jax_enable_x64),
-        "cores": cores,
-    }
+    first, x64 = jax.devices()[0], bool(jax.config.jax_enable_x64)
+    kinds = {"platform": str(first.platform), "kind": str(first.device_kind)}
+    return {**kinds, "count": len(jax.devices()), "x64": x64, "cores": cores}
 
 
 def here() -> dict:
-    """Versions and device of this process, as plain Python values.
-
-    Returns:
-        `{"versions": ..., "device": ...}`.
-
-    Example:
-        >>> here()["versions"] == versions()
-        True
-    """
+    """Versions and device of this process, as plain Python values."""
     return {"versions": versions(), "device": device()}
 
 

@@ -15,19 +15,13 @@ from mlkernels.support.strict_json import dumps, to_json
 
 
 def save(path: Path, content: Mapping, *, seed: int | None = None, command: str | None = None) -> dict:
-    """Write a result with its origin as strict JSON; the file is whole, or as it was before.
+    """Write a result with its origin as strict JSON, and return it; the file is whole, or as it was before.
 
     Args:
         path: the file to make or replace.
-        content: what was found. An origin that it tells itself, as one gathered from other processes does, stays.
+        content: numbers. An origin that it tells itself, as one gathered from other processes does, stays.
         seed: all randomness follows from it; None where the content says so.
         command: makes the result again; None for what was typed.
-
-    Returns:
-        What the file holds: `created`, `command`, `seed`, `versions`, `device`, and the content.
-
-    Raises:
-        InputError: the file cannot be written.
 
     Example:
         >>> import tempfile

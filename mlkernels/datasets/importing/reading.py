@@ -8,11 +8,13 @@ from pathlib import Path, PurePath
 from typing import TypeVar
 
 import numpy as np
+from jaxtyping import Int
 
 from mlkernels.datasets.decoding import decode
 from mlkernels.datasets.importing.recipe import not_imported
 from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.safe_pickle.stored import as_array
+from mlkernels.support.typed import typed
 
 T = TypeVar("T")
 WNID = re.compile(r"n\d{8}")  # of WordNet, which names the classes of ImageNet
@@ -44,6 +46,11 @@ def complete(files: Mapping[str, T], names: Names, path: Path) -> Mapping[str, T
     return files
 
 
+def all_files(path: Path, names: Names) -> Mapping[str, Path]:
+    """The files by split in the folder at a path, all of them."""
+    return complete(files_by_split(path, names), names, path)
+
+
 def check_images(images, shape: tuple[int, ...], path: Path) -> None:
     """It is an array uint8 `[N, *shape]`, or an `InputError` says what it is."""
     held = tuple(getattr(images, "shape", ()))
@@ -52,8 +59,9 @@ def check_images(images, shape: tuple[int, ...], path: Path) -> None:
         raise not_imported(path, f"images uint8 [N, {', '.join(map(str, shape))}]", got)
 
 
-def whole_labels(labels, count: int, path: Path) -> np.ndarray:
-    """Labels as int `[count]`, or an `InputError` says what they are."""
+@typed
+def whole_labels(labels, count: int, path: Path) -> Int[np.ndarray, " count"]:
+    """Labels as whole numbers, or an `InputError` says what they are."""
     try:
         labels = as_array(labels)
     except ValueError:  # lists of different lengths

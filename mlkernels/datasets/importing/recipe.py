@@ -1,11 +1,8 @@
 """What a module says about a dataset that is imported: a `Recipe`. The importer does all the rest.
 
-A module of such datasets (miniimagenet/recipe.py, tieredimagenet.py, cifar.py) holds `RECIPES: dict[str, Recipe]`, by
-name. A recipe lists the forms in which the dataset is passed on; each says whether it lies at a path and reads its
-splits there: labels and class names at once, images only when `Part.chunks` is called.
-
-The path is what the user gave. If it is an archive that is no form as it is, then the members that the recipe wants are
-unpacked into a folder of its own, and the forms are asked about that folder.
+It lists the forms in which the dataset is passed on; each says whether it lies at a path and reads its splits there:
+labels and class names at once, images when `Part.chunks` is called. The path is what the user gave, or where the
+members that the recipe wants of it were unpacked to, if it is an archive that is no form as it is.
 """
 
 from __future__ import annotations
@@ -16,6 +13,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from jaxtyping import Int, UInt8
 
 from mlkernels.errors import InputError, bad_input
 
@@ -28,11 +26,8 @@ class Part:
     """One split of a dataset, before its images are read.
 
     Args:
-        class_names: one name a class.
-        labels: int `[N]`, the class `0..classes-1` of each image in the order of the source; -1 if it is left out.
-        images: gives an iterator over these images, uint8 `[n, H, W, C]`, about `CHUNK` at a time. It may be called
-            more than once.
-        blue_first: whether the channels come as blue, green, red.
+        labels: the class of each image in the order of the source; -1 if it is left out.
+        images: gives an iterator over these images, about `CHUNK` at a time. It may be called more than once.
         wnids: one WordNet id a class, or None where the source does not say.
         numbers: the source's own number of each class where it has no names for them, else None. Other splits may use
             the same numbers for other classes: whether they mean the same is decided by pixels.
@@ -41,8 +36,8 @@ class Part:
     """
 
     class_names: Sequence[str]
-    labels: np.ndarray
-    images: Callable[[], Iterator[np.ndarray]]
+    labels: Int[np.ndarray, " N"]
+    images: Callable[[], Iterator[UInt8[np.ndarray, "_ H W C"]]]
     blue_first: bool = False
     wnids: Sequence[str] | None = None
     numbers: Sequence[int] | None = None
@@ -50,8 +45,8 @@ class Part:
     notes: tuple[str, ...] = ()
 
     @cached_property
-    def counts(self) -> np.ndarray:
-        """Images of each class, int `[classes]`."""
+    def counts(self) -> Int[np.ndarray, " classes"]:
+        """Images of each class."""
         return np.bincount(self.labels[self.labels >= 0], minlength=len(self.class_names))
 
     def chunks(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
@@ -70,15 +65,10 @@ class Part:
 
 @dataclass(frozen=True)
 class Expected:
-    """What a complete copy has; `expectations.py` holds an import against it.
+    """What a complete copy has by split; `expectations.py` holds an import against it.
 
-    Args:
-        classes: split -> number of classes.
-        shape: (H, W, C) of an image.
-        images: of each class, or None where classes differ. Fewer is said, more is an error.
-        totals: split -> number of images, where that is known instead. Fewer is said.
-        means: split -> channel means in [0, 1], or empty. Further off than `tolerance` is an error.
-        tolerance: of the means.
+    `images` counts those of each class, where all have as many, else `totals` those of a split. Fewer is said, more is
+    an error, and so are channel `means` (in [0, 1]) further off than `tolerance`.
     """
 
     classes: Mapping[str, int]
@@ -100,12 +90,9 @@ class Download:
 
 @dataclass(frozen=True)
 class Form:
-    """A form in which a dataset is passed on.
+    """A form in which a dataset is passed on, in `words`; `splits_of` refuses what is damaged or incomplete.
 
-    Args:
-        words: what it is, for messages.
-        lies_at: path -> whether it lies there; looks at names and first bytes only.
-        splits_of: path -> split -> `Part`. Raises an `InputError` for what is damaged or incomplete.
+    `lies_at` says whether it lies at a path; it looks at names and first bytes only.
     """
 
     words: str
@@ -118,11 +105,8 @@ class Recipe:
     """A dataset that is imported.
 
     Args:
-        name: what `datasets.load` calls it.
-        licence: its terms in a line.
-        restricted: whether they must be accepted before it is imported.
+        restricted: whether its licence must be accepted before it is imported.
         disk: bytes of its prepared form, about.
-        expected: of a complete copy.
         forms: name -> `Form`; the first that lies at a path is taken.
         downloads: files to fetch where the user gives no copy; empty where no trusted address is known.
         where: where to get a copy, for the error where there is no download.

@@ -31,15 +31,13 @@ def write_prepared(
 
     At most one chunk of images is held in memory, or those of one class where classes have no names. A folder that is
     cut off (SIGKILL) keeps its temporary name and is removed by the next call for the same dataset. What lay at
-    `folder` before is kept as `NAME.broken-N`.
+    `folder` before is kept as `NAME.broken-N`. The training split comes first in `parts`.
 
     Args:
         parts: split -> `Part`, the training split first.
         shape: (H, W, C) of every image.
         sources: the files whose checksums are noted, if not those of the parts.
-        notes: what the user should know of this copy.
-        check: gets the manifest, with what the pixels say of equal images and classes, before the folder gets its name;
-            raises what is wrong with it.
+        check: gets the manifest, pixels counted, before the folder gets its name; raises what is wrong with it.
         progress: gets the number of images of each chunk that was written.
         **about: what else the manifest says: `name`, `source` and `licence`, where known `form`, `licence_accepted`.
     """

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mlkernels.datasets.importing.reading import check_images, complete, files_by_split, is_blue_first, whole_labels
+from mlkernels.datasets.importing.reading import all_files, check_images, is_blue_first, whole_labels
 from mlkernels.datasets.importing.recipe import Part, not_imported
 from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.miniimagenet.classes import SPELLINGS, classes
@@ -28,7 +28,7 @@ def cache(path: Path) -> dict[str, Part]:
     The wnids say which split a file holds, whatever its name: few-shot-ssl once wrote val and test the wrong way round.
     """
     parts, blue_first = {}, None
-    for split, file in complete(files_by_split(path, CACHE_NAMES), CACHE_NAMES, path).items():
+    for split, file in all_files(path, CACHE_NAMES).items():
         content = reader.load(file, lazy=True)
         images, rows_of = reader.get(content, "image_data", file), reader.get(content, "class_dict", file)
         if not isinstance(rows_of, dict):
@@ -60,7 +60,7 @@ def cache(path: Path) -> dict[str, Part]:
 def category(path: Path) -> dict[str, Part]:
     """Form B: a dict with `data` uint8 `[N, 84, 84, 3]` and `labels`; wnids only where it has `catname2label`."""
     parts, blue_first = {}, None
-    for split, file in complete(files_by_split(path, CATEGORY_NAMES), CATEGORY_NAMES, path).items():
+    for split, file in all_files(path, CATEGORY_NAMES).items():
         content = reader.load(file, lazy=True)
         images, labels = reader.get(content, "data", file), reader.get(content, "labels", file)
         check_images(images, SHAPE, file)

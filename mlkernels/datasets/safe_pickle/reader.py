@@ -52,11 +52,7 @@ def load(path: Path, *, lazy: bool = False):
 
 
 def get(content, key: str, path: Path):
-    """`content[key]`, where the key may be a string or, from Python 2, bytes.
-
-    Raises:
-        InputError: the pickle is no dict, or has no such key; the message lists its keys.
-    """
+    """`content[key]`, where the key may be a string or, from Python 2, bytes."""
     if not isinstance(content, dict):
         do = "give the pickle of the dataset that is to be imported"
         raise bad_input(str(path), f"a dict with {key!r}", type(content).__name__, do)
