@@ -80,6 +80,9 @@ def load(name: str, split: str | None = None, **options) -> Dataset:
 def available(name: str) -> str | None:
     """Where `load(name)` would find its data without a download.
 
+    Args:
+        name: of a dataset.
+
     Returns:
         A path (or two), words for data that is made, or None if `load` would have to download or cannot.
 
@@ -96,6 +99,12 @@ def available(name: str) -> str | None:
 
 def first_available(*choices: str) -> str:
     """The first of these datasets that needs no download; notebooks ask for `first_available("omniglot", "glyphs")`.
+
+    Args:
+        *choices: names of datasets, best first.
+
+    Returns:
+        One of them.
 
     Raises:
         InputError: none of them is at hand, or a name is unknown.

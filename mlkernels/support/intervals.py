@@ -130,8 +130,20 @@ def slope(x: Num[np.ndarray, " n"], ys: Num[np.ndarray, "*seeds n"], level: floa
     With three seeds or more the interval is Student's t over the seeds' own slopes, which holds however the points of
     one seed depend on each other; with fewer it is ordinary least squares' over all points.
 
-    >>> print(slope([0, 1, 2, 3], [0.1, 1.9, 4.1, 6.0]))
-    1.99 (95 % interval 1.77 to 2.21, 4 points x 1 seed)
+    Args:
+        x: `[n]` numbers, at least two of them different (three points in all where there are fewer than three seeds).
+        ys: `[n]`, or `[seeds, n]`.
+        level: coverage, between 0 and 1.
+
+    Returns:
+        `Slope`.
+
+    Raises:
+        InputError: shapes that do not fit, too few points, NaN or infinity.
+
+    Example:
+        >>> print(slope([0, 1, 2, 3], [0.1, 1.9, 4.1, 6.0]))
+        1.99 (95 % interval 1.77 to 2.21, 4 points x 1 seed)
     """
     x, ys = np.asarray(x, dtype=float), np.atleast_2d(np.asarray(ys, dtype=float))
     if x.ndim != 1 or ys.ndim != 2 or ys.shape[1] != len(x):

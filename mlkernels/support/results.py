@@ -19,7 +19,7 @@ def save(path: Path, content: Mapping, *, seed: int | None = None, command: str 
 
     Args:
         path: the file to make or replace.
-        content: numbers. An origin that it tells itself, as one gathered from other processes does, stays.
+        content: the result. An origin that it tells itself, as one gathered from other processes does, stays.
         seed: all randomness follows from it; None where the content says so.
         command: makes the result again; None for what was typed.
 
