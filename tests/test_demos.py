@@ -18,7 +18,7 @@ from mlkernels.course.demos import (
     search_replay,
     start_here,
 )
-from mlkernels.course.demos.demo import Progress
+from mlkernels.course.demos.demo import RunItem
 from mlkernels.learners import maml
 
 DEMOS = [start_here.DEMO, derive_metantk.DEMO, maml_linear_rate.DEMO, cell_editor.DEMO, search_replay.DEMO]
@@ -108,7 +108,7 @@ def test_a_run_that_diverges_says_at_which_step():
 def test_a_run_over_the_prediction_goes_without_a_trace():
     used = LINEAR.build()
     before = LINEAR.frame(used)
-    with_run = LINEAR.frame(used, Progress(0.5, "half", np.geomspace(1, 1e-5, 50)))
+    with_run = LINEAR.frame(used, RunItem(0.5, "half", np.geomspace(1, 1e-5, 50)))
     assert with_run.png != before.png
     assert with_run.alt == before.alt + " Run: half."
     assert LINEAR.frame(used).png == before.png

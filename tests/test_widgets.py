@@ -19,7 +19,7 @@ from PIL import Image, ImageFont
 
 from benchmarks import sliders
 from mlkernels.course import plots, widgets
-from mlkernels.course.demos.demo import Control, Demo, Progress, Stage, choice, steps
+from mlkernels.course.demos.demo import Control, Demo, RunItem, Stage, choice, steps
 from mlkernels.course.widgets import explorer, static_twin
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
@@ -328,7 +328,7 @@ class Steered:
                 if self.error is not None and step == 2:
                     raise self.error
                 end = self.failed and step == 2
-                yield Progress(step / self.last, f"step {step} <of> {self.last}", np.arange(step + 1.0), end)
+                yield RunItem(step / self.last, f"step {step} <of> {self.last}", np.arange(step + 1.0), end)
                 if end:
                     return
         finally:
@@ -384,7 +384,7 @@ def test_train_draws_the_run_to_its_end_and_reset_takes_it_off():
     assert "step 10 &lt;of&gt; 10" in view.status.value
     assert "Run: step 10" in view.figure.value
     assert idle(view)
-    expected = view.demo.frame(view.demo.build(), Progress(1, "x", np.arange(11.0)))
+    expected = view.demo.frame(view.demo.build(), RunItem(1, "x", np.arange(11.0)))
     np.testing.assert_array_equal(picture(view), np.asarray(Image.open(io.BytesIO(expected.png))))
     view.reset.click()
     assert view.figure.value == first
@@ -487,7 +487,7 @@ def test_a_second_run_waits_for_the_first():
 
 def test_sliders_that_move_while_a_run_draws_do_no_harm(monkeypatch):
     def run(**values):
-        yield from (Progress(step / 300, f"step {step}", np.arange(step % 8 + 1.0)) for step in range(301))
+        yield from (RunItem(step / 300, f"step {step}", np.arange(step % 8 + 1.0)) for step in range(301))
 
     monkeypatch.setattr(explorer, "Background", partial(Background, pause=0.0))  # draw every item
     view = widgets.explore(running_demo(run))

@@ -80,7 +80,7 @@ def choice(name: str, label: str, values: Iterable[Any], default: Any, help: str
     return Control("choice", name, label, tuple((written(v), v) for v in values), default, help)
 
 
-__all__ = ["Control", "Demo", "Frame", "Progress", "Stage", "choice", "steps", "written"]
+__all__ = ["Control", "Demo", "Frame", "RunItem", "Stage", "choice", "steps", "written"]
 
 _ON_TOP = 100  # added to the z-order of what moves, so that drawing it last is drawing it in order
 
@@ -139,7 +139,7 @@ class Frame(NamedTuple):
     size: tuple[float, float]
 
 
-class Progress(NamedTuple):
+class RunItem(NamedTuple):
     """One item of a demo's run.
 
     Args:
@@ -173,7 +173,7 @@ class Demo:
         twin: three to six settings (those not named are the defaults) for the static picture.
         readout: (numbers) -> the line above the figure.
         warm: () -> None: compile whatever the controls can ask for.
-        run: (**settings) -> an iterator of `Progress`, each at most about 0.2 s of work after the one before; None for
+        run: (**settings) -> an iterator of `RunItem`, each at most about 0.2 s of work after the one before; None for
             a demo that only predicts. It runs in a thread of its own and is left between two items when stopped.
         overlay: (stage, item or None): put an item into the stage's artists; None clears them.
         twin_runs: whether the static picture shows the runs, finished.
@@ -193,8 +193,8 @@ class Demo:
     twin: tuple[Mapping[str, Any], ...]
     readout: Callable[[Any], str] = lambda numbers: ""
     warm: Callable[[], None] = lambda: None
-    run: Callable[..., Iterator[Progress]] | None = None
-    overlay: Callable[[Stage, Progress | None], None] | None = None
+    run: Callable[..., Iterator[RunItem]] | None = None
+    overlay: Callable[[Stage, RunItem | None], None] | None = None
     twin_runs: bool = False
 
     def __post_init__(self) -> None:
@@ -226,7 +226,7 @@ class Demo:
         with matplotlib.rc_context(STYLE):
             return self.stage()
 
-    def frame(self, stage: Stage, item: Progress | None = None, /, **values: Any) -> Frame:
+    def frame(self, stage: Stage, item: RunItem | None = None, /, **values: Any) -> Frame:
         """The answer to these settings, drawn on this stage; with an item of a run drawn over it."""
         numbers = self.compute(**self.settings(**values))
         with matplotlib.rc_context(STYLE):
@@ -238,7 +238,7 @@ class Demo:
         alt = self.describe(numbers) + ("" if item is None else f" Run: {item.text}.")
         return Frame(png, check_alt(alt), self.readout(numbers), size)
 
-    def finished(self, **values: Any) -> Progress:
+    def finished(self, **values: Any) -> RunItem:
         """The last item of a whole run with these settings."""
         if self.run is None:
             raise bad_input(f"demo {self.name}", "a demo with a run", "one without", "use frame")

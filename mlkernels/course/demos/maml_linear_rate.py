@@ -18,7 +18,7 @@ import numpy as np
 from mlkernels import kernels, metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _maml_training as training
-from mlkernels.course.demos.demo import Demo, Progress, Stage, steps
+from mlkernels.course.demos.demo import Demo, RunItem, Stage, steps
 from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch, random_labels
@@ -108,14 +108,14 @@ def numbers(
     )
 
 
-def train(**settings) -> Iterator[Progress]:
+def train(**settings) -> Iterator[RunItem]:
     """Full-batch MAML at one setting of the demo, from the very parameters whose kernel gave the prediction.
 
     In float64 below width 1024, else in float32; infinite width is trained at 1024, with the outer rate of the
     analytic kernel.
 
     Yields:
-        `Progress`; `data` is the losses so far, relative to the predicted loss at the start. Beyond `LOST` times that
+        `RunItem`; `data` is the losses so far, relative to the predicted loss at the start. Beyond `LOST` times that
         loss, or where it is not a number, the run ends as diverged.
 
     Source: Finn et al. 2017 (MAML); notebooks/02_maml_linear_rate.
@@ -123,17 +123,17 @@ def train(**settings) -> Iterator[Progress]:
     n = numbers(**settings)
     network, start = training.network(n.width), training.start(n.width, DIMENSION)
     stands = f" (width {network.width} stands for ∞)" if math.isinf(n.width) else ""
-    yield Progress(0.0, f"compiling for width {network.width}{stands}: once, some seconds", np.zeros(0))
+    yield RunItem(0.0, f"compiling for width {network.width}{stands}: once, some seconds", np.zeros(0))
     batch, scale = problem(), settings["label_scale"]
     batch = TaskBatch(batch.support_x, scale * batch.support_y, batch.query_x, scale * batch.query_y)
     loop = {name: settings[name] for name in ("tasks", "inner_steps", "inner_rate")} | {"outer_rate": n.eta}
     for found in training.losses(network, start, batch, **loop, outer_steps=OUTER, most_inner_steps=max(STEPS)):
         t, losses = len(found) - 1, found / n.start
         if bad := np.flatnonzero(~(losses < LOST)).tolist():
-            yield Progress(bad[0] / OUTER, f"diverged at step {bad[0]}{stands}", losses[: bad[0]], failed=True)
+            yield RunItem(bad[0] / OUTER, f"diverged at step {bad[0]}{stands}", losses[: bad[0]], failed=True)
             return
         if t >= 0:
-            yield Progress(t / OUTER, f"step {t} of {OUTER}: loss {losses[t]:.2g} of its start{stands}", losses)
+            yield RunItem(t / OUTER, f"step {t} of {OUTER}: loss {losses[t]:.2g} of its start{stands}", losses)
 
 
 def _stage() -> Stage:
@@ -174,7 +174,7 @@ def _move(stage: Stage, n: Numbers) -> None:
     stage["limit"].set_ydata([2 / n.eta] * 2)
 
 
-def _overlay(stage: Stage, item: Progress | None) -> None:
+def _overlay(stage: Stage, item: RunItem | None) -> None:
     losses = np.zeros(0) if item is None else item.data
     stage["measured"].set_data(np.arange(len(losses)), _shown(losses))
 

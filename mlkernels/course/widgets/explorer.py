@@ -10,7 +10,7 @@ from typing import Any
 
 import ipywidgets
 
-from mlkernels.course.demos.demo import Control, Demo, Frame, Progress
+from mlkernels.course.demos.demo import Control, Demo, Frame, RunItem
 from mlkernels.course.plots import SCREEN
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
@@ -147,7 +147,7 @@ class Explorer(ipywidgets.VBox):
             self._draw(self.values)
             self.train.disabled = self.error is not None
 
-    def _draw(self, values: dict[str, Any], item: Progress | None = None) -> None:
+    def _draw(self, values: dict[str, Any], item: RunItem | None = None) -> None:
         try:
             frame = self.demo.frame(self._stage, item, **values)
         except Exception as error:  # the widget must outlive every error, and the reader must see it
@@ -181,7 +181,7 @@ class Explorer(ipywidgets.VBox):
     def _say(self, text: str) -> None:
         self.status.value = f'<p role="status" style="{_CLOSE}">{html.escape(text)}</p>'
 
-    def _report(self, values: dict[str, Any], item: Progress | None, ended: bool, error: Exception | None) -> None:
+    def _report(self, values: dict[str, Any], item: RunItem | None, ended: bool, error: Exception | None) -> None:
         """Show how far the run is; `Background` holds the lock meanwhile."""
         if item is not None:
             self._draw(values, item)
