@@ -22,7 +22,7 @@ from mlkernels.errors import InputError
 from mlkernels.inner_loop.losses import loss_of
 from mlkernels.learners import maml, meta_gradient, problem
 from mlkernels.learners.maml import InnerLoop
-from mlkernels.learners.outer_loop import checkpoint, probe
+from mlkernels.learners.outer_loop import checkpoint
 from mlkernels.learners.outer_loop.divergence import inner_limit
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import TaskBatch
@@ -797,11 +797,11 @@ def test_a_checkpoint_of_an_older_version_is_refused_and_kept(tmp_path, monkeypa
 def test_sketches_tell_edits_from_rounding(dtype, size):
     numbers = jnp.asarray(np.random.default_rng(0).normal(size=size), dtype)
     rounded = numbers * (1 + jnp.finfo(dtype).eps)
-    assert probe.same(probe.sketch(numbers), probe.sketch(rounded))
-    assert not probe.same(probe.sketch(numbers), probe.sketch(numbers[::-1]))
-    assert not probe.same(probe.sketch(numbers), probe.sketch(numbers[1:]))
+    assert checkpoint.same(checkpoint.sketch(numbers), checkpoint.sketch(rounded))
+    assert not checkpoint.same(checkpoint.sketch(numbers), checkpoint.sketch(numbers[::-1]))
+    assert not checkpoint.same(checkpoint.sketch(numbers), checkpoint.sketch(numbers[1:]))
     whole = jnp.arange(size)
-    assert not probe.same(probe.sketch(whole), probe.sketch(whole.at[-1].add(1)))
+    assert not checkpoint.same(checkpoint.sketch(whole), checkpoint.sketch(whole.at[-1].add(1)))
 
 
 def test_a_truncated_checkpoint_is_named_and_kept(tmp_path):
