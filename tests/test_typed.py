@@ -11,9 +11,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from beartype.roar import BeartypeDoorHintViolation
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Num
 
-from mlkernels import kernels, metantk, networks, tasks
+from mlkernels import kernels, metantk, nas, networks, tasks
+from mlkernels.course import plots
 from mlkernels.errors import InputError, bad_input
 from mlkernels.learners import curvature, maml, similarity
 from mlkernels.support.typed import typed
@@ -35,6 +36,19 @@ def test_shapes_are_checked_and_a_name_is_one_size():
         product(jnp.ones((2, 3), int), jnp.ones(3, int))
 
 
+@typed
+def total(x: Num[np.ndarray, " n"], y: Num[np.ndarray, " n"]) -> float:
+    return float(np.sum(x) + np.sum(y))
+
+
+def test_numbers_in_a_row_are_checked_as_arrays():
+    assert total([1, 2], (3, 4.0)) == 10
+    with pytest.raises(BeartypeDoorHintViolation):
+        total([1, 2], (3, 4, 5))
+    with pytest.raises(BeartypeDoorHintViolation):
+        total([[1], [2]], np.ones(2))
+
+
 def test_what_a_function_refuses_it_refuses_in_its_own_words():
     with pytest.raises(InputError, match="one axis"):
         product(jnp.ones((2, 3)), jnp.ones((3, 1)))
@@ -49,14 +63,17 @@ def test_outside_of_tests_nothing_is_checked():
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-@pytest.mark.parametrize("module", [kernels, metantk, maml, curvature, similarity], ids=lambda module: module.__name__)
+@pytest.mark.parametrize(
+    "module", [kernels, metantk, maml, curvature, similarity, nas, plots], ids=lambda module: module.__name__
+)
 def test_arrays_of_public_functions_have_shapes(module):
     """No bare `Array` among what goes in or comes out; what `tasks` and `networks` return are batches and functions."""
     for name in getattr(module, "__all__", ["inner_hessian", "contraction_per_step", "linear_cka", "layer_features"]):
         function = getattr(module, name, None)
         if inspect.isfunction(function) and function.__module__ != "mlkernels.kernels.neural_tangents_bridge":
             for argument, annotation in inspect.get_annotations(inspect.unwrap(function)).items():
-                assert annotation not in ("Array", "Array | None", "np.ndarray"), f"{name}: {argument}"
+                bare = annotation in ("Array", "Array | None", "np.ndarray", "ArrayLike")
+                assert not bare or argument == "key", f"{name}: {argument}"
 
 
 def test_a_task_batch_goes_through():

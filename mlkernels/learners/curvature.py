@@ -36,6 +36,9 @@ __all__ = [
 ]
 
 
+DENSE = 200  # parameters up to which all eigenvalues are computed
+
+
 @typed
 def inner_hessian(
     apply: Callable, params, support_x: Num[ArrayLike, "m ..."], support_y: Num[ArrayLike, "m k"], inner: InnerLoop
@@ -322,9 +325,6 @@ def check_inner(
     if rate > limit and not force:
         raise bad_input("rate", expected, got, "lower it, or pass force=True to see the inner loop diverge")
     return constants
-
-
-DENSE = 200  # parameters up to which all eigenvalues are computed
 
 
 @partial(jax.jit, static_argnums=(0, 1))

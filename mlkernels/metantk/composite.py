@@ -18,6 +18,8 @@ from mlkernels.support.memory import require
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
+KernelFn = Callable[[Array, Array], Array]
+
 
 def check_tasks(tasks, name: str = "tasks") -> None:
     if not isinstance(tasks, TaskBatch):
@@ -97,9 +99,6 @@ def _less_support(theta: Array, A: Array) -> Array:
     """The rows of queries minus `A_i` times the rows of support points of task i."""
     B, n, m = A.shape
     return theta[: B * n] - (A @ theta[B * n :].reshape(B, m, -1)).reshape(B * n, -1)
-
-
-KernelFn = Callable[[Array, Array], Array]
 
 
 def _operators(tasks: TaskBatch, inner_kernel: KernelFn, loop: dict) -> Array:

@@ -16,6 +16,28 @@ from mlkernels.runner.parameters import parameters_for, parameters_of
 from mlkernels.support.files import check_place
 from mlkernels.support.provenance import versions
 
+_HERE = Path(mlkernels.__file__).parent
+# settings that change results without showing in the source
+_ENVIRONMENT = ("MLKERNELS_", "JAX_", "XLA_")
+_NOT_RESULTS = (
+    "JAX_COMPILATION_CACHE_DIR",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+    "XLA_PYTHON_CLIENT_PREALLOCATE",
+)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One notebook to run: where it lies, where it goes, what it is run with."""
+
+    name: str
+    source: Path
+    target: Path
+    preset: str
+    parameters: dict[str, object] = field(default_factory=dict)
+    seed: int | None = None
+    fingerprint: str = ""
+
 
 @dataclass(frozen=True)
 class Outcome:
@@ -79,29 +101,6 @@ def _outcome(job: Job, record: dict) -> Outcome:
     shown = f" (In [{failure['shown']}])" if failure["shown"] else ""
     where = f"{job.name}: cell {failure['cell']}{shown}: {failure['line']}"
     return Outcome(job.name, "failed", f"{where}: {failure['error']}", record)
-
-
-@dataclass(frozen=True)
-class Job:
-    """One notebook to run: where it lies, where it goes, what it is run with."""
-
-    name: str
-    source: Path
-    target: Path
-    preset: str
-    parameters: dict[str, object] = field(default_factory=dict)
-    seed: int | None = None
-    fingerprint: str = ""
-
-
-_HERE = Path(mlkernels.__file__).parent
-# settings that change results without showing in the source
-_ENVIRONMENT = ("MLKERNELS_", "JAX_", "XLA_")
-_NOT_RESULTS = (
-    "JAX_COMPILATION_CACHE_DIR",
-    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
-    "XLA_PYTHON_CLIENT_PREALLOCATE",
-)
 
 
 def package_hash(folder: Path = _HERE) -> str:

@@ -20,6 +20,7 @@ from mlkernels.support.progress import bar
 from mlkernels.support.words import seconds
 
 _PATIENCE = 15.0  # seconds that a stopped worker gets to shut its kernel down
+_HEARTBEAT = 15.0  # seconds after which a plain line says that a cell is still at work
 
 
 def run(
@@ -88,9 +89,6 @@ def _stop(working: list[Worker], outcomes: dict[str, Outcome]) -> None:
         ended = unchanged(worker.job)  # it may have finished in the meantime
         outcome = Outcome(worker.job.name, "finished" if ended else "interrupted", record=ended)
         outcomes.setdefault(worker.job.name, outcome)
-
-
-_HEARTBEAT = 15.0  # seconds after which a plain line says that a cell is still at work
 
 
 class Display:

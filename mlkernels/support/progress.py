@@ -10,7 +10,7 @@ from mlkernels.support.words import seconds
 
 @dataclass(frozen=True)
 class Progress:
-    """How far a computation is; `done` and `total` are None where they are not known.
+    """How far a computation is: `done` of `total` steps, None where their number is not known.
 
     Attributes:
         text: what is at work, in words.

@@ -18,6 +18,10 @@ from PIL import Image
 from mlkernels.course.plots import DPI, STYLE, check_alt
 from mlkernels.errors import bad_input
 
+__all__ = ["Control", "Demo", "Frame", "RunItem", "Stage", "choice", "steps", "written"]
+
+_ON_TOP = 100  # added to the z-order of what moves, so that drawing it last is drawing it in order
+
 
 @dataclass(frozen=True)
 class Control:
@@ -78,11 +82,6 @@ def steps(name: str, label: str, values: Iterable[Any], default: Any, help: str 
 def choice(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
     """Buttons for these values."""
     return Control("choice", name, label, tuple((written(v), v) for v in values), default, help)
-
-
-__all__ = ["Control", "Demo", "Frame", "RunItem", "Stage", "choice", "steps", "written"]
-
-_ON_TOP = 100  # added to the z-order of what moves, so that drawing it last is drawing it in order
 
 
 class Stage:

@@ -28,6 +28,10 @@ from mlkernels.nas.searching.ranking import Candidate
 EDGE = "a whole edge"
 BOTH = "both"
 RATIOS = 0.02, 50.0  # of scores without and with; what lies beyond is drawn there
+GLYPHS = Path(mlkernels.__file__).parents[1] / "data" / "results" / "search_glyphs.json"  # in a checkout
+MARKS = ("o", "s", "D", "v", "^", "P", "p", "h", "<", ">")  # of the operations, in the space's order
+BEAD = 0.14  # from one operation's mark to the next, where a cell's nodes are 1.6 apart
+CROSS = {"color": "black", "markersize": 8, "markeredgewidth": 1.0, "zorder": 4}
 
 
 @dataclass(frozen=True)
@@ -104,9 +108,6 @@ def numbers(rounds: Sequence[Round], round: int, cell: str) -> Round:
     return replace(found, candidates=kept, **rest)
 
 
-GLYPHS = Path(mlkernels.__file__).parents[1] / "data" / "results" / "search_glyphs.json"  # in a checkout
-
-
 def unpack(path: Path = GLYPHS) -> tuple[list[dict], Space]:
     """The log and the search space of a packed search, as `nas.replay` takes them; by default of the course's own."""
     try:
@@ -118,11 +119,6 @@ def unpack(path: Path = GLYPHS) -> tuple[list[dict], Space]:
     except (ValueError, KeyError, TypeError):
         do = "take data/results/search_glyphs.json, or a search's own log"
         raise bad_input(str(path), "a recorded search in a space that has a name", "something else", do) from None
-
-
-MARKS = ("o", "s", "D", "v", "^", "P", "p", "h", "<", ">")  # of the operations, in the space's order
-BEAD = 0.14  # from one operation's mark to the next, where a cell's nodes are 1.6 apart
-CROSS = {"color": "black", "markersize": 8, "markeredgewidth": 1.0, "zorder": 4}
 
 
 def _stage(rounds: Sequence[Round]) -> Stage:

@@ -24,6 +24,8 @@ from mlkernels.errors import bad_input
 from mlkernels.support.intervals import half_width
 from mlkernels.support.typed import typed
 
+DPI = 160  # of the PNG; it is shown at 96 pixels an inch, so it is sharp on a projector and on a fine screen
+SCREEN = 96
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("mlkernels.mplstyle"), use_default_template=False)
 # One look a method in every notebook: (colour, marker, line style). Contrast on white is 3 or more, and no two colours
 # meet in the three forms of colour blindness (tests/test_plots.py); marker and line style tell them apart as well.
@@ -69,10 +71,6 @@ def look(method: str) -> dict[str, Any]:
     if method not in LOOKS:
         raise bad_input("method", f"one of {', '.join(LOOKS)}", repr(method), "choose one of these")
     return dict(zip(("color", "marker", "linestyle"), LOOKS[method], strict=True))
-
-
-DPI = 160  # of the PNG; it is shown at 96 pixels an inch, so it is sharp on a projector and on a fine screen
-SCREEN = 96
 
 
 def figure(

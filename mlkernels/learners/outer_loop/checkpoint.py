@@ -1,4 +1,7 @@
-"""The state of a training on disk: one npz file without pickle, written whole, and only read by who wrote it."""
+"""The state of a training on disk: one npz file without pickle, written whole, and only read by who wrote it.
+
+Who wrote it is known by the text of its functions, and by what they do, in a few numbers, where text does not tell.
+"""
 
 from __future__ import annotations
 
@@ -26,6 +29,8 @@ from mlkernels.tasks import TaskBatch
 _FORMAT = 1
 _KEPT = 2  # what is compared before a run goes on; 1 compared no drawn batch, and 16 images of a dataset
 _PLAIN = bool | int | float | complex | str | bytes
+BLOCKS = 1024  # numbers of an array that a sketch keeps at most
+_GOLDEN = (5**0.5 - 1) / 2
 
 
 def digest(tree) -> str:
@@ -205,10 +210,6 @@ def _set_aside(path: Path, fault: str) -> InputError:
         return bad_input(f"checkpoint {path}", "a whole file", fault, f"move it away yourself ({error.strerror})")
     do = f"it is kept as {aside.name}; call again to start from the beginning"
     return bad_input(f"checkpoint {path}", "a whole file", fault, do)
-
-
-BLOCKS = 1024  # numbers of an array that are kept at most
-_GOLDEN = (5**0.5 - 1) / 2
 
 
 def sketch(tree, digits: float = 0.5) -> np.ndarray:

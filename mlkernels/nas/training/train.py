@@ -35,6 +35,7 @@ from mlkernels.support.progress import Progress
 
 __all__ = ["TrainSettings", "Trained", "load_trained", "train"]
 
+COMPILED = ("blocks", "whole")
 _REPORT_SECONDS = 0.2  # between calls of `progress`: reading a loss waits for the device
 
 
@@ -62,7 +63,7 @@ def train(
         out: a folder for `checkpoint.npz` (after each epoch) and `log.jsonl` (a line an epoch). The same call goes on
             where it was stopped, to the same result to the bit.
         devices: how many to spread a batch over; all there are by default. BatchNorm sees the whole batch.
-        compiled: "blocks", "whole" or "auto": see `_gradients`. A second architecture of the same layout then has
+        compiled: "blocks", "whole" or "auto": see `compiled_as`. A second architecture of the same layout then has
             little left to compile.
         epochs: stop after so many in this session.
         progress: is called during an epoch, several times a second at most, and after each.
@@ -241,9 +242,6 @@ class _Clock:
         left = (total - done) / speed if speed else None
         self.progress(Progress(done, total, f"epoch {epoch} of {epochs}", note, left))
         return math.isfinite(value)
-
-
-COMPILED = ("blocks", "whole")
 
 
 class Step(NamedTuple):
