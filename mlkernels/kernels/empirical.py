@@ -37,7 +37,9 @@ def _jacobian(apply, trained, x, outputs: str):
     return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jacobian)]
 
 
-def gram(jacobian1: list[Float[Array, ...]], jacobian2: list[Float[Array, ...]], outputs: str) -> Float[Array, "P Q"]:
+def gram(
+    jacobian1: list[Float[Array, "..."]], jacobian2: list[Float[Array, "..."]], outputs: str
+) -> Float[Array, "P Q"]:
     """The Gram matrix of two lists of derivatives `[N, k, p]`, leaf by leaf, in highest precision."""
     k = jacobian1[0].shape[1]
     rows = (lambda a: a.reshape(-1, a.shape[-1])) if outputs == "full" else (lambda a: a.reshape(a.shape[0], -1))

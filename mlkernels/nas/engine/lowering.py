@@ -51,7 +51,7 @@ def current_lowering() -> str:
 
 
 @typed
-def conv(step: Conv, w: Float[ArrayLike, " ..."], x: Float[ArrayLike, "*A H W C"]) -> Float[Array, "*A _ _ _"]:
+def conv(step: Conv, w: Float[ArrayLike, "..."], x: Float[ArrayLike, "*A H W C"]) -> Float[Array, "*A _ _ _"]:
     """A convolution, as `lowering` says."""
     if step.kernel == (1, 1):
         return x[:, :: step.stride[0], :: step.stride[1]] @ w[0, 0]
@@ -102,7 +102,7 @@ def _fold(x: Array) -> Array:
 
 @typed
 def sample_gradients(
-    step: Conv, w: Float[ArrayLike, " ..."], x: Float[ArrayLike, "N H W C"], g: Float[ArrayLike, "N _ _ _"]
+    step: Conv, w: Float[ArrayLike, "..."], x: Float[ArrayLike, "N H W C"], g: Float[ArrayLike, "N _ _ _"]
 ) -> Float[Array, "N ..."]:
     """The gradient by a convolution's weights of each sample, `[n, *w.shape]`, for g by the output."""
     if current_lowering() == "lax":
