@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import functools
+import importlib
 import importlib.metadata
 import os
 import re
@@ -444,3 +445,30 @@ def test_only_the_bridge_imports_neural_tangents():
         if name.split(".")[0] == "neural_tangents"
     }
     assert found <= {"neural_tangents_bridge"}
+
+
+def test_dotted_names_in_texts_exist():
+    """A name in backticks, or after "see", of a module that has moved would send its reader nowhere."""
+    wings = "nas|course|datasets|metantk|kernels|learners|runner|support|inner_loop|tasks|networks|widgets|plots|demos"
+    named = re.compile(rf"(?:`|\bsee )((?:mlkernels|{wings})(?:\.[a-z_A-Z]\w*)+)")
+    files = [ROOT / "README.md", *(ROOT / "notebooks").glob("*.ipynb"), *(ROOT / "mlkernels").rglob("*.py")]
+    names = {name for file in files for name in named.findall(file.read_text(encoding="utf-8"))}
+    assert len(names) > 20
+    assert not [name for name in sorted(names) if not any(exists(f"{home}{name}") for home in HOMES)]
+
+
+HOMES = "", "mlkernels.", "mlkernels.course."
+
+
+def exists(name: str) -> bool:
+    """Whether a dotted name is a module, or something in one."""
+    module, *rest = name.split(".")
+    found = importlib.import_module(module) if module == "mlkernels" else None
+    for part in rest:
+        if not hasattr(found, part):
+            try:
+                importlib.import_module(f"{found.__name__}.{part}")
+            except (ImportError, AttributeError):
+                return False
+        found = getattr(found, part)
+    return found is not None

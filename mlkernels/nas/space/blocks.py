@@ -137,7 +137,7 @@ def operation(name: str, channels: int, stride: int = 1, norm: str = "group") ->
             return ((Pool("max" if name[0] == "m" else "average", s),),)
         case "max_pool_3x3BN" | "avg_pool_3x3BN":
             return ((Pool("max" if name[0] == "m" else "average", s), normal),)
-    raise bad_input("operation", "an operation of a search space", repr(name), "see nas.space.SPACES")
+    raise bad_input("operation", "an operation of a search space", repr(name), "see nas.SPACES")
 
 
 def through(block: Block, pixels: int) -> int:
