@@ -1,16 +1,18 @@
-"""The NTK and the NNGP of a finite network, from gradients in plain JAX."""
+"""The NTK and the NNGP of a finite network: layer by layer, from each layer's inputs and its outputs' gradients."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
+from mlkernels.kernels.layers import Points, network, points
 from mlkernels.support.arguments import one_of
 from mlkernels.support.array_arguments import traced
 from mlkernels.support.memory import require
@@ -18,23 +20,22 @@ from mlkernels.support.typed import typed
 
 OUTPUTS = ("sum", "full", "trace")
 
+_einsum = partial(jnp.einsum, precision="highest")
+
 
 def _trained(apply, params, part: str | None):
-    """The parameters to differentiate by, and the network as a function of them and of its inputs."""
-    if part is None:
-        return params, apply
-    return params[part], lambda trained, x: apply({**params, part: trained}, x)
+    """The leaves to differentiate by, and the network as a function of them and of its inputs."""
+    whole, tree = jax.tree.flatten(params if part is None else params[part])
+    floats = [i for i, leaf in enumerate(whole) if jnp.issubdtype(jnp.result_type(leaf), jnp.inexact)]
 
+    def f(leaves, x):
+        joined = list(whole)
+        for i, leaf in zip(floats, leaves, strict=True):
+            joined[i] = leaf
+        trained = tree.unflatten(joined)
+        return apply(trained if part is None else {**params, part: trained}, x)
 
-def _jacobian(apply, trained, x, outputs: str):
-    """Per-sample derivatives: a list of matrices `[N, k, parameters of one leaf]`, k = 1 for "sum"."""
-
-    def f(trained, one):
-        y = apply(trained, one[None])[0]
-        return y.sum(keepdims=True) if outputs == "sum" else y
-
-    jacobian = jax.vmap(jax.jacrev(f), (None, 0))(trained, x)
-    return [leaf.reshape(*leaf.shape[:2], -1) for leaf in jax.tree.leaves(jacobian)]
+    return [jnp.asarray(whole[i]) for i in floats], f
 
 
 def gram(
@@ -47,46 +48,99 @@ def gram(
     return total / k if outputs == "trace" else total
 
 
-def _once_a_point(trained) -> bool:
-    """Whether pushing gradients forward is cheaper than their Gram: only a dense layer's weights meet a point once."""
-    return all(leaf.ndim <= 2 for leaf in jax.tree.leaves(trained))
+def _through_grams(inputs1, inputs2, out: int, pairs: int) -> bool:
+    """Whether the product of two Gram matrices is cheaper for a layer than its gradients, and takes no more memory."""
+    n, groups, inside, positions = inputs1.shape
+    m, size = len(inputs2), inside * out
+    grams = n * m * positions**2
+    cheaper = grams * (inside + pairs * (out + 1)) < ((n + m) * positions + n * m * pairs) * size
+    return cheaper and groups * grams <= max(n * m, (n + m) * groups * size)
 
 
-def _pushed(apply, trained, x1, x2, outputs: str) -> Array:
-    """The Gram matrix one point of `x2` at a time: its k gradients, pushed forward through the linearisation at `x1`.
+def _by_gradients(inputs, delta):
+    """A layer's gradients `[N, size]`."""
+    return jnp.matmul(inputs, delta, precision="highest").reshape(len(inputs), -1)
 
-    It holds the gradients of one point where the Gram holds those of all, and a "full" kernel costs no more than a
-    "trace". About twice as fast as the Gram for an MLP of width 512 (`benchmarks/empirical_ntk.py`).
-    """
-    with jax.default_matmul_precision("highest"):
-        y, push = jax.linearize(lambda moving: apply(moving, x1), trained)
-        k = y.shape[-1]
-        directions = jnp.ones((1, k), y.dtype) if outputs == "sum" else jnp.eye(k, dtype=y.dtype)
 
-        def column(point):
-            _, pull = jax.vjp(lambda moving: apply(moving, point[None]), trained)
+def _along(one: Points, two: Points, direction) -> Array:
+    """The Gram matrix `[N, M]` of the gradients along one direction of the outputs, layer by layer."""
+    first = one.gradients(direction)
+    second = first if two is one else two.gradients(direction)
+    total = sum((_einsum("np,mp->nm", first[1][i], second[1][i]) for i in first[1]), jnp.zeros((), one.outputs.dtype))
+    for i, d1 in first[0].items():
+        h1, h2, d2 = one.inputs[i], two.inputs[i], second[0][i]
+        if _through_grams(h1, h2, d1.shape[-1], 1):
+            product = _einsum("ngip,mgiq->gnpmq", h1, h2) * _einsum("ngpo,mgqo->gnpmq", d1, d2)
+            layer = product.sum((0, 2, 4))
+        else:
+            g1 = _by_gradients(h1, d1)
+            layer = _einsum("np,mp->nm", g1, g1 if two is one else _by_gradients(h2, d2))
+        total += layer.astype(total.dtype)
+    return total
 
-            def along(direction):
-                moved = push(*pull(direction[None]))
-                return moved if outputs == "full" else moved @ direction
 
-            return jax.vmap(along)(directions)
+def _all_pairs(one: Points, two: Points, directions) -> Array:
+    """The Gram matrix `[k, N, k, M]` of the gradients of all outputs, layer by layer."""
+    pairs = partial(_einsum, "knp,lmp->knlm")
 
-        columns = jax.lax.map(column, x1 if x2 is None else x2)  # [N2, k or 1, N1], and [.., k] for "full"
-    if outputs == "full":
-        total = columns.transpose(2, 3, 0, 1).reshape(len(x1) * k, -1)
-    else:
-        total = columns.sum(1).T / len(directions)
-    return (total + total.T) / 2 if x2 is None else total
+    def held(points, direction):
+        """Of each layer its gradients where these are smaller than what they are made of, else its delta."""
+        delta, rows = points.gradients(direction)
+        short = [i for i in delta if points.inputs[i].shape[2] < points.inputs[i].shape[3]]
+        return delta, rows | {i: _by_gradients(points.inputs[i], delta.pop(i)) for i in short}
+
+    first = lax.map(partial(held, one), directions)
+    second = first if two is one else lax.map(partial(held, two), directions)
+    total = sum((pairs(first[1][i], second[1][i]) for i in first[1]), jnp.zeros((), one.outputs.dtype))
+    for i, d1 in first[0].items():
+        h1, h2, d2 = one.inputs[i], two.inputs[i], second[0][i]
+        if _through_grams(h1, h2, d1.shape[-1], len(directions) ** 2):
+            h, d = _einsum("ngip,mgiq->gnpmq", h1, h2), _einsum("kngpo,lmgqo->gknplmq", d1, d2)
+            layer = (h[:, None, :, :, None] * d).sum((0, 3, 6))
+        else:
+            g1 = lax.map(partial(_by_gradients, h1), d1)
+            layer = pairs(g1, g1 if two is one else lax.map(partial(_by_gradients, h2), d2))
+        total += layer.astype(total.dtype)
+    return total
 
 
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def _block(apply, params, x1, x2, outputs, part):
-    trained, f = _trained(apply, params, part)
-    if _once_a_point(trained):
-        return _pushed(f, trained, x1, x2, outputs)
-    first = _jacobian(f, trained, x1, outputs)
-    return gram(first, first if x2 is None else _jacobian(f, trained, x2, outputs), outputs)
+    leaves, f = _trained(apply, params, part)
+    with jax.default_matmul_precision("highest"):
+        net = network(f, leaves, x1)
+        one = points(net, leaves, x1)
+        two = one if x2 is None else points(net, leaves, x2)
+        (n, k), m = one.outputs.shape, len(two.outputs)
+        directions = jnp.ones((1, k)) if outputs == "sum" else jnp.eye(k)
+        if outputs == "full":
+            total = _all_pairs(one, two, directions).transpose(1, 0, 3, 2).reshape(n * k, m * k)
+        else:  # one output after the other: the gradients of one at a time are held
+            start = jnp.zeros((n, m), one.outputs.dtype)
+            total, _ = lax.scan(lambda total, d: (total + _along(one, two, d), None), start, directions)
+            total /= len(directions)
+    return (total + total.T) / 2 if x2 is None else total
+
+
+@lru_cache
+def _needs(apply, tree, shapes, x1, x2, outputs: str, part: str | None) -> int:
+    """The bytes that a block of points takes: its layers' inputs and deltas, and the gradients of the largest layer."""
+
+    def held(params, *blocks):
+        leaves, f = _trained(apply, params, part)
+        net = network(f, leaves, x1)
+        both = [points(net, leaves, x) for x in blocks]
+        deltas, rest = zip(*(each.gradients(jnp.ones(each.outputs.shape[-1])) for each in both), strict=True)
+        layers = {i: [_by_gradients(p.inputs[i], d[i]) for p, d in zip(both, deltas, strict=True)] for i in net.layers}
+        return both[0].outputs, [each.inputs for each in both], [deltas, rest], layers
+
+    def size(tree) -> int:
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+    blocks = (x1,) if x2 is None else (x1, x2)
+    y, inputs, along, layers = jax.eval_shape(held, jax.tree.unflatten(tree, shapes), *blocks)
+    directions = y.shape[-1] if outputs == "full" else 1
+    return size(inputs) + directions * (size(along) + max((size(layer) for layer in layers.values()), default=0))
 
 
 @typed
@@ -111,8 +165,8 @@ def empirical_ntk(
         x2: inputs `[N2, ...]`; None means `x1`.
         outputs: "sum" takes the gradient of the sum of the k outputs; "full" keeps all outputs; "trace" averages the k
             diagonal blocks of "full". At infinite width "full" is `ntk (x) I_k`, "trace" is `ntk`, "sum" is `k * ntk`.
-        batch_size: points a block; at most two blocks of gradients are held at once (one point's, where all layers are
-            dense). None means all points at once.
+        batch_size: points a block; two blocks are held at once, each as its layers' inputs and the gradients of one
+            layer. None means all points at once.
         part: the name of the one layer to differentiate, None for all.
 
     Returns:
@@ -139,14 +193,15 @@ def empirical_ntk(
         raise bad_input("part", f"a layer among {names}", repr(part), "name a layer of params")
     if batch_size is not None and batch_size < 1:
         raise bad_input("batch_size", "at least 1", batch_size, "leave it out to take all points at once")
-    k = 1 if outputs == "sum" else jax.eval_shape(apply, params, x1[:1]).shape[-1]
-    trained, _ = _trained(apply, params, part)
+    x1, x2 = (x if x is None else jnp.asarray(x) for x in (x1, x2))
     n1, n2 = len(x1), 0 if x2 is None else len(x2)
     b1, b2 = min(n1, batch_size or n1), min(n2 or (n1 if batch_size else 0), batch_size or n2)
-    row_bytes = k * sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(trained))
-    held = 1 if _once_a_point(trained) else b1 + b2
-    fewer = "pass a smaller batch_size" if held > 1 and (batch_size or n1) > 1 else "use a narrower network"
-    require(held * row_bytes, f"{held} per-sample gradients of {row_bytes} bytes", fewer)
+    one, two = (jax.ShapeDtypeStruct((b, *x1.shape[1:]), x1.dtype) for b in (b1, b2))
+    leaves, tree = jax.tree.flatten(params)
+    shapes = tuple(jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.result_type(leaf)) for leaf in leaves)
+    needed = _needs(apply, tree, shapes, one, two if b2 else None, outputs, part)
+    fewer = "pass a smaller batch_size" if (batch_size or n1) > 1 else "use a narrower network"
+    require(needed, f"the gradients of {b1 + b2} points", fewer)
     if batch_size is None or max(n1, n2) <= batch_size:
         return _block(apply, params, x1, x2, outputs, part)
     return _blockwise(apply, params, x1, x2, outputs, part, batch_size)
