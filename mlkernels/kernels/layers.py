@@ -157,7 +157,7 @@ def _walk(jaxpr: Jaxpr, consts: Sequence, arguments: Sequence[Value], meet: Call
             opened = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
             results = _walk(*opened, operands, meet)
         else:
-            outputs = _computed(eqn, operands)
+            outputs = _computed(jaxpr, eqn, operands)
             passed = _passed_on(eqn, operands, outputs[0]) if leaves and len(outputs) == 1 else None
             moves = any(operand.moves for operand in operands)
             results = [passed] if passed else [Value(a, moves) for a in (meet(eqn, operands, outputs) if leaves else outputs)]
@@ -165,11 +165,12 @@ def _walk(jaxpr: Jaxpr, consts: Sequence, arguments: Sequence[Value], meet: Call
     return [read(v) for v in jaxpr.outvars]
 
 
-def _computed(eqn, operands: Sequence[Value]) -> list:
-    """The results of one equation as it stands, with its own rules of differentiation; None for those not kept."""
+def _computed(jaxpr: Jaxpr, eqn, operands: Sequence[Value]) -> list:
+    """The results of one of its equations as it stands, with its own rules of differentiation; None for those not kept."""
     given = {v: o.array for v, o in zip(eqn.invars, operands, strict=True) if not isinstance(v, Literal)}
     kept = [v for v in eqn.outvars if type(v) is Var]
-    results = iter(jaxpr_as_fun(ClosedJaxpr(Jaxpr((), list(given), kept, [eqn], eqn.effects), ()))(*given.values()))
+    alone = jaxpr.replace(constvars=[], invars=list(given), outvars=kept, eqns=[eqn])
+    results = iter(jaxpr_as_fun(ClosedJaxpr(alone, ()))(*given.values()))
     return [next(results) if type(v) is Var else None for v in eqn.outvars]
 
 

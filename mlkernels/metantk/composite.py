@@ -88,17 +88,19 @@ def composite(
     Theta is over all points, or between the points of two batches of tasks, with the operators A of each. Without those
     of the columns the tasks are the same ones, and the kernel is made symmetric to the last bit.
     """
-    left = _less_support(float64(theta, "theta"), A_rows)
-    if A_columns is not None:
-        return _less_support(left.T, A_columns).T
-    phi = _less_support(left.T, A_rows).T
-    return (phi + phi.T) / 2
+    theta = float64(theta, "theta")
+    A1, A2 = A_rows, A_rows if A_columns is None else A_columns
+    (B1, n1, m1), (B2, n2, m2) = A1.shape, A2.shape
 
+    def rows(task):  # of one task, against all: what it takes stays in the cache
+        query, support, A = task
+        left = query - A @ support
+        right = left[:, B2 * n2 :].reshape(n1, B2, m2)
+        return left[:, : B2 * n2] - jnp.einsum("nbm,bkm->nbk", right, A2).reshape(n1, -1)
 
-def _less_support(theta: Array, A: Array) -> Array:
-    """The rows of queries minus `A_i` times the rows of support points of task i."""
-    B, n, m = A.shape
-    return theta[: B * n] - (A @ theta[B * n :].reshape(B, m, -1)).reshape(B * n, -1)
+    points = theta[: B1 * n1].reshape(B1, n1, -1), theta[B1 * n1 :].reshape(B1, m1, -1)
+    phi = jax.lax.map(rows, (*points, A1), batch_size=min(B1, 8)).reshape(B1 * n1, -1)
+    return (phi + phi.T) / 2 if A_columns is None else phi
 
 
 def _operators(tasks: TaskBatch, inner_kernel: KernelFn, loop: dict) -> Array:
