@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import jax
 import jax.flatten_util
 import jax.numpy as jnp
@@ -223,20 +225,22 @@ def test_refusals_say_what_was_expected(call, said, key):
     assert said in str(raised.value)
 
 
-def test_a_kernel_that_would_not_fit_says_its_bytes(monkeypatch, key):
-    """A convolutional network holds two blocks of gradients, a dense one those of a single point."""
-    network = Conv4(8, depth=1)
-    params = network.init(key, (8, 8, 1))
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    monkeypatch.setattr(memory, "available_bytes", lambda: 3 * size)
-    x = jnp.ones((4, 8, 8, 1))
-    with pytest.raises(InputError, match=f"{4 * size} bytes.*smaller batch_size"):
-        kernels.empirical_ntk(network.apply, params, x)
-    kernels.empirical_ntk(network.apply, params, x, batch_size=1)
+@pytest.mark.parametrize(("network", "shape"), [(Conv4(8, depth=1), (8, 8, 1)), (MLP(64), (6,))])
+def test_a_kernel_that_would_not_fit_says_its_bytes(network, shape, monkeypatch, key):
+    """The bytes that it names are enough, one less is not, and blocks of fewer points need fewer."""
+    params, x = network.init(key, shape), jnp.ones((4, *shape))
+    monkeypatch.setattr(memory, "available_bytes", lambda: 0)
 
-    network = MLP(64)
-    params = network.init(key, (6,))
-    size = sum(leaf.nbytes for leaf in jax.tree.leaves(params))
-    monkeypatch.setattr(memory, "available_bytes", lambda: size - 1)
-    with pytest.raises(InputError, match=f"{size} bytes.*narrower network"):
-        kernels.empirical_ntk(network.apply, params, jnp.ones((4, 6)))
+    def needed(batch_size):
+        with pytest.raises(InputError, match=r"gradients of \d+ points") as raised:
+            kernels.empirical_ntk(network.apply, params, x, batch_size=batch_size)
+        assert ("smaller batch_size" if batch_size != 1 else "narrower network") in str(raised.value)
+        return int(re.search(r"\((\d+) bytes\)", str(raised.value))[1])
+
+    bytes_of = {size: needed(size) for size in (None, 4, 2, 1)}
+    assert bytes_of[None] == bytes_of[4] / 2 == bytes_of[2] == 2 * bytes_of[1]  # two blocks, or all points once
+    monkeypatch.setattr(memory, "available_bytes", lambda: bytes_of[1])
+    kernels.empirical_ntk(network.apply, params, x, batch_size=1)
+    monkeypatch.setattr(memory, "available_bytes", lambda: bytes_of[1] - 1)
+    with pytest.raises(InputError, match=f"{bytes_of[1]} bytes"):
+        kernels.empirical_ntk(network.apply, params, x, batch_size=1)

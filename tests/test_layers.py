@@ -342,7 +342,8 @@ def test_weights_of_another_type(weights, inputs, wide):
 
 def test_modules_of_equinox():
     """A module's arrays are its parameters; the rest of it stays with the function."""
-    eqx = pytest.importorskip("equinox")
+    import equinox as eqx
+
     keys = jax.random.split(jax.random.key(0), 4)
     model = eqx.nn.Sequential(
         [
@@ -350,7 +351,7 @@ def test_modules_of_equinox():
             eqx.nn.Lambda(jax.nn.relu),
             eqx.nn.Conv2d(4, 3, (3, 2), stride=2, dilation=2, padding=2, key=keys[1]),
             eqx.nn.Lambda(jnp.ravel),
-            eqx.nn.Linear(27, 6, key=keys[2]),
+            eqx.nn.Linear(36, 6, key=keys[2]),
             eqx.nn.LayerNorm(6),
             eqx.nn.Lambda(jnp.tanh),
             eqx.nn.Linear(6, K, key=keys[3]),
@@ -371,8 +372,8 @@ def test_modules_of_equinox():
 def test_modules_of_flax():
     nn = pytest.importorskip("flax.linen")
     model = nn.Sequential(
-        [nn.Conv(4, (3, 3)), nn.relu, nn.Conv(6, (3, 3), strides=2, feature_group_count=2), lambda h: h.reshape(len(h), -1),
-         nn.Dense(5), nn.LayerNorm(), nn.tanh, nn.Dense(K)]
+        [nn.Conv(4, (3, 3)), nn.relu, nn.Conv(6, (3, 3), strides=2, feature_group_count=2),
+         lambda h: h.reshape(len(h), -1), nn.Dense(5), nn.LayerNorm(), nn.tanh, nn.Dense(K)]
     )  # fmt: skip
     x = points((6, 5, 2))[0]
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):  # its layers promote

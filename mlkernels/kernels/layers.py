@@ -159,14 +159,16 @@ def _walk(jaxpr: Jaxpr, consts: Sequence, arguments: Sequence[Value], meet: Call
         else:
             outputs = _computed(jaxpr, eqn, operands)
             passed = _passed_on(eqn, operands, outputs[0]) if leaves and len(outputs) == 1 else None
+            if leaves and passed is None:
+                outputs = meet(eqn, operands, outputs)
             moves = any(operand.moves for operand in operands)
-            results = [passed] if passed else [Value(a, moves) for a in (meet(eqn, operands, outputs) if leaves else outputs)]
+            results = [passed] if passed else [Value(array, moves) for array in outputs]
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
 
 def _computed(jaxpr: Jaxpr, eqn, operands: Sequence[Value]) -> list:
-    """The results of one of its equations as it stands, with its own rules of differentiation; None for those not kept."""
+    """The results of one of its equations, with its own rules of differentiation; None for those that are not kept."""
     given = {v: o.array for v, o in zip(eqn.invars, operands, strict=True) if not isinstance(v, Literal)}
     kept = [v for v in eqn.outvars if type(v) is Var]
     alone = jaxpr.replace(constvars=[], invars=list(given), outvars=kept, eqns=[eqn])
