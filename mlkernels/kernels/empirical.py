@@ -19,6 +19,7 @@ from mlkernels.support.memory import require
 from mlkernels.support.typed import typed
 
 OUTPUTS = ("sum", "full", "trace")
+UNROLL = 5  # outputs at a time: on a CPU several small convolutions at once fill its cores
 
 _einsum = partial(jnp.einsum, precision="highest")
 
@@ -79,6 +80,11 @@ def _along(one: Points, two: Points, direction) -> Array:
     return total
 
 
+def _each(f: Callable, xs):
+    """f of each of xs, some at a time."""
+    return lax.scan(lambda _, x: (None, f(x)), None, xs, unroll=UNROLL)[1]
+
+
 def _all_pairs(one: Points, two: Points, directions) -> Array:
     """The Gram matrix `[k, N, k, M]` of the gradients of all outputs, layer by layer."""
     pairs = partial(_einsum, "knp,lmp->knlm")
@@ -89,8 +95,8 @@ def _all_pairs(one: Points, two: Points, directions) -> Array:
         short = [i for i in delta if points.inputs[i].shape[2] < points.inputs[i].shape[3]]
         return delta, rows | {i: _by_gradients(points.inputs[i], delta.pop(i)) for i in short}
 
-    first = lax.map(partial(held, one), directions)
-    second = first if two is one else lax.map(partial(held, two), directions)
+    first = _each(partial(held, one), directions)
+    second = first if two is one else _each(partial(held, two), directions)
     total = sum((pairs(first[1][i], second[1][i]) for i in first[1]), jnp.zeros((), one.outputs.dtype))
     for i, d1 in first[0].items():
         h1, h2, d2 = one.inputs[i], two.inputs[i], second[0][i]
@@ -98,8 +104,8 @@ def _all_pairs(one: Points, two: Points, directions) -> Array:
             h, d = _einsum("ngip,mgiq->gnpmq", h1, h2), _einsum("kngpo,lmgqo->gknplmq", d1, d2)
             layer = (h[:, None, :, :, None] * d).sum((0, 3, 6))
         else:
-            g1 = lax.map(partial(_by_gradients, h1), d1)
-            layer = pairs(g1, g1 if two is one else lax.map(partial(_by_gradients, h2), d2))
+            g1 = _each(partial(_by_gradients, h1), d1)
+            layer = pairs(g1, g1 if two is one else _each(partial(_by_gradients, h2), d2))
         total += layer.astype(total.dtype)
     return total
 
@@ -117,7 +123,7 @@ def _block(apply, params, x1, x2, outputs, part):
             total = _all_pairs(one, two, directions).transpose(1, 0, 3, 2).reshape(n * k, m * k)
         else:  # one output after the other: the gradients of one at a time are held
             start = jnp.zeros((n, m), one.outputs.dtype)
-            total, _ = lax.scan(lambda total, d: (total + _along(one, two, d), None), start, directions)
+            total, _ = lax.scan(lambda total, d: (total + _along(one, two, d), None), start, directions, unroll=UNROLL)
             total /= len(directions)
     return (total + total.T) / 2 if x2 is None else total
 
