@@ -186,6 +186,24 @@ def a_product_with_itself(p, x):
     return headed(x @ p["w"] @ p["w"].T @ p["w"], p) + p["b"][None]
 
 
+@net((5,), w=(5, 6), b=(6,), v=(5, 6), c=(6,), d=(6,), head=(6, K))
+def biases_of_every_kind(p, x):
+    """Less its product; of a product that is used elsewhere, too; of no product."""
+    z = x @ p["v"]
+    h = jnp.tanh(p["b"][None] - 2 * (x @ p["w"])) + jnp.tanh(z + p["c"][None]) * z
+    return headed(h + p["d"][None], p)
+
+
+@net((5,), w=(5, K), b=(K,), c=(K,))
+def two_biases(p, x):
+    return jnp.tanh((x @ p["w"] + p["b"][None]) / 3 + p["c"][None])
+
+
+@net((4, 5), w=(5, 6), b=(4, 6), head=(24, K))
+def a_bias_of_each_place(p, x):
+    return headed(jnp.tanh(x @ p["w"] + p["b"][None]), p)
+
+
 @net((5,), rest=["b"], b=(K,))
 def no_input_at_all(p, x):
     return jnp.broadcast_to(p["b"], (len(x), K))
@@ -234,7 +252,7 @@ def test_the_layers_are_found(name):
     found = layers.network(lambda leaves, x: apply(tree.unflatten(leaves), x), leaves, points(shape)[0])
     used = {i for i, leaf in enumerate(sorted(params)) if leaf != "unused"}
     assert {sorted(params)[i] for i in found.rest} == rest
-    assert set(found.layers) == used - set(found.rest)
+    assert {*found.layers, *found.biases} == used - set(found.rest)
 
 
 @pytest.mark.parametrize("network", [MLP(8, 2, K), MLP(8, 1, K, activation="tanh"), Conv4(4, 2, K)])
@@ -243,7 +261,8 @@ def test_of_our_networks_every_leaf_is_a_layer(network):
     params = network.init(jax.random.key(0), shape)
     leaves, tree = jax.tree.flatten(params)
     found = layers.network(lambda leaves, x: network.apply(tree.unflatten(leaves), x), leaves, points(shape)[0])
-    assert set(found.layers) == set(range(len(leaves)))
+    assert len(found.biases) == len(found.layers) == len(network.layers)
+    assert not found.rest
     agrees(network.apply, params, shape)
     agrees(network.apply, params, shape, batch_size=2)
 

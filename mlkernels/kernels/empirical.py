@@ -19,7 +19,7 @@ from mlkernels.support.memory import require
 from mlkernels.support.typed import typed
 
 OUTPUTS = ("sum", "full", "trace")
-UNROLL = 5  # outputs at a time: on a CPU several small convolutions at once fill its cores
+UNROLL, UNROLL_FULL = 5, 2  # outputs at a time: on a CPU several small convolutions at once fill its cores
 
 _einsum = partial(jnp.einsum, precision="highest")
 
@@ -65,11 +65,11 @@ def _by_gradients(inputs, delta):
 
 def _along(one: Points, two: Points, direction) -> Array:
     """The Gram matrix `[N, M]` of the gradients along one direction of the outputs, layer by layer."""
-    first = one.gradients(direction)
-    second = first if two is one else two.gradients(direction)
-    total = sum((_einsum("np,mp->nm", first[1][i], second[1][i]) for i in first[1]), jnp.zeros((), one.outputs.dtype))
-    for i, d1 in first[0].items():
-        h1, h2, d2 = one.inputs[i], two.inputs[i], second[0][i]
+    delta1, rest1 = one.gradients(direction)
+    delta2, rest2 = (delta1, rest1) if two is one else two.gradients(direction)
+    total = sum((_einsum("np,mp->nm", rest1[i], rest2[i]) for i in rest1), jnp.zeros((), one.outputs.dtype))
+    for i, d1 in delta1.items():
+        h1, h2, d2 = one.inputs[i], two.inputs[i], delta2[i]
         if _through_grams(h1, h2, d1.shape[-1], 1):
             product = _einsum("ngip,mgiq->gnpmq", h1, h2) * _einsum("ngpo,mgqo->gnpmq", d1, d2)
             layer = product.sum((0, 2, 4))
@@ -78,11 +78,6 @@ def _along(one: Points, two: Points, direction) -> Array:
             layer = _einsum("np,mp->nm", g1, g1 if two is one else _by_gradients(h2, d2))
         total += layer.astype(total.dtype)
     return total
-
-
-def _each(f: Callable, xs):
-    """f of each of xs, some at a time."""
-    return lax.scan(lambda _, x: (None, f(x)), None, xs, unroll=UNROLL)[1]
 
 
 def _all_pairs(one: Points, two: Points, directions) -> Array:
@@ -95,17 +90,20 @@ def _all_pairs(one: Points, two: Points, directions) -> Array:
         short = [i for i in delta if points.inputs[i].shape[2] < points.inputs[i].shape[3]]
         return delta, rows | {i: _by_gradients(points.inputs[i], delta.pop(i)) for i in short}
 
-    first = _each(partial(held, one), directions)
-    second = first if two is one else _each(partial(held, two), directions)
-    total = sum((pairs(first[1][i], second[1][i]) for i in first[1]), jnp.zeros((), one.outputs.dtype))
-    for i, d1 in first[0].items():
-        h1, h2, d2 = one.inputs[i], two.inputs[i], second[0][i]
+    def of_each(points):
+        return lax.scan(lambda _, direction: (None, held(points, direction)), None, directions, unroll=UNROLL_FULL)[1]
+
+    delta1, rows1 = of_each(one)
+    delta2, rows2 = (delta1, rows1) if two is one else of_each(two)
+    total = sum((pairs(rows1[i], rows2[i]) for i in rows1), jnp.zeros((), one.outputs.dtype))
+    for i, d1 in delta1.items():
+        h1, h2, d2 = one.inputs[i], two.inputs[i], delta2[i]
         if _through_grams(h1, h2, d1.shape[-1], len(directions) ** 2):
             h, d = _einsum("ngip,mgiq->gnpmq", h1, h2), _einsum("kngpo,lmgqo->gknplmq", d1, d2)
             layer = (h[:, None, :, :, None] * d).sum((0, 3, 6))
         else:
-            g1 = _each(partial(_by_gradients, h1), d1)
-            layer = pairs(g1, g1 if two is one else _each(partial(_by_gradients, h2), d2))
+            g1 = lax.map(partial(_by_gradients, h1), d1)
+            layer = pairs(g1, g1 if two is one else lax.map(partial(_by_gradients, h2), d2))
         total += layer.astype(total.dtype)
     return total
 
@@ -130,15 +128,22 @@ def _block(apply, params, x1, x2, outputs, part):
 
 @lru_cache
 def _needs(apply, tree, shapes, x1, x2, outputs: str, part: str | None) -> int:
-    """The bytes that a block of points takes: its layers' inputs and deltas, and the gradients of the largest layer."""
+    """The bytes that a block of points takes: the layers' inputs and deltas, and what the largest of them makes."""
 
     def held(params, *blocks):
         leaves, f = _trained(apply, params, part)
         net = network(f, leaves, x1)
         both = [points(net, leaves, x) for x in blocks]
         deltas, rest = zip(*(each.gradients(jnp.ones(each.outputs.shape[-1])) for each in both), strict=True)
-        layers = {i: [_by_gradients(p.inputs[i], d[i]) for p, d in zip(both, deltas, strict=True)] for i in net.layers}
-        return both[0].outputs, [each.inputs for each in both], [deltas, rest], layers
+        one, two, k = both[0], both[-1], both[0].outputs.shape[-1]
+
+        def made(i):
+            h1, h2, d1, d2 = one.inputs[i], two.inputs[i], deltas[0][i], deltas[-1][i]
+            if not _through_grams(h1, h2, d1.shape[-1], k**2 if outputs == "full" else 1):
+                return [_by_gradients(p.inputs[i], d[i]) for p, d in zip(both, deltas, strict=True)]
+            return _einsum("ngip,mgiq->gnpmq", h1, h2), _einsum("ngpo,mgqo->gnpmq", d1, d2)
+
+        return one.outputs, [each.inputs for each in both], [deltas, rest], [made(i) for i in net.layers]
 
     def size(tree) -> int:
         return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
@@ -146,7 +151,7 @@ def _needs(apply, tree, shapes, x1, x2, outputs: str, part: str | None) -> int:
     blocks = (x1,) if x2 is None else (x1, x2)
     y, inputs, along, layers = jax.eval_shape(held, jax.tree.unflatten(tree, shapes), *blocks)
     directions = y.shape[-1] if outputs == "full" else 1
-    return size(inputs) + directions * (size(along) + max((size(layer) for layer in layers.values()), default=0))
+    return size(inputs) + directions * (size(along) + max(map(size, layers), default=0))
 
 
 @typed

@@ -6,21 +6,25 @@ h times, entry by entry, that of the delta, and no gradient need be formed. Bias
 one of the two factors is a one.
 
 The function is traced for one point, and its equations are walked through. On its way to its layer a parameter may pass
-constant factors, transposes, reshapes and casts. What is used twice, or in any other way, is no layer.
+constant factors, transposes, reshapes and casts. What is used twice, or in any other way, is no layer. A bias that is
+added to a layer's product, or to a multiple of it, is the weight of one more input, which is constant.
 """
 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 
+PRODUCTS = ("dot_general", "conv_general_dilated", "convolve_3x3")
 PERMUTED = ("transpose", "reshape", "squeeze", "expand_dims", "copy", "rev")
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 
@@ -29,7 +33,8 @@ INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkp
 class Value:
     """A value on the way, whether it moves with the input or a parameter, and the leaf that it is a multiple of.
 
-    The leaf may have been repeated: along new axes or axes of one, which are `grown`.
+    The leaf may have been repeated: along new axes or axes of one, which are `grown`. `product` says that it is instead
+    `factor` times the product in which that leaf has met its input, and that nothing else makes use of it.
     """
 
     array: Any
@@ -37,6 +42,7 @@ class Value:
     leaf: int | None = None
     factor: Any = None
     grown: tuple[int, ...] = ()
+    product: int | None = None
 
 
 @dataclass(frozen=True)
@@ -62,10 +68,14 @@ class Site:
 
 @dataclass(frozen=True)
 class Network:
-    """A function of leaves and one point, its layers by number of the leaf, and the leaves that are no layers."""
+    """A function of leaves and one point, its layers by number of the leaf, and the leaves that are no layers.
+
+    `biases` are leaves that belong to a layer: bias -> the layer's weight.
+    """
 
     jaxpr: ClosedJaxpr
     layers: dict[int, Site]
+    biases: dict[int, int]
     rest: tuple[int, ...]
 
 
@@ -87,14 +97,20 @@ def network(f: Callable, leaves: Sequence[Array], x: Array) -> Network:
     one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
     jaxpr = jax.make_jaxpr(lambda leaves, one: f(leaves, one[None])[0])(leaves, one)
     sites: dict[int, list[Site | None]] = {}
+    joined: dict[int, tuple[int, Site]] = {}
 
-    def meet(eqn, operands, outputs):
+    def meet(eqn, operands, output):
+        product = None
         for at, operand in enumerate(operands):
             if operand.leaf is not None:
                 layer = _layer(eqn, operands, at)
-                site = layer and Site(outputs[0].shape, outputs[0].dtype, layer.order)
+                site = layer and Site(output.shape, output.dtype, layer.order)
                 sites.setdefault(operand.leaf, []).append(site)
-        return outputs
+                weight = operands[1 - at].product if site and len(operands) == 2 else None
+                if weight is not None and _same_order(sites[weight][0], site):
+                    joined[operand.leaf] = weight, replace(site, order=sites[weight][0].order)
+                product = operand.leaf if site and eqn.primitive.name in PRODUCTS else None
+        return output, product
 
     def walk(leaves, one):
         (y,) = _walk(jaxpr.jaxpr, jaxpr.consts, [*(Value(a, leaf=i) for i, a in enumerate(leaves)), Value(one)], meet)
@@ -104,7 +120,19 @@ def network(f: Callable, leaves: Sequence[Array], x: Array) -> Network:
 
     jax.eval_shape(walk, leaves, one)
     layers = {i: found[0] for i, found in sorted(sites.items()) if len(found) == 1 and found[0] is not None}
-    return Network(jaxpr, layers, tuple(i for i in sorted(sites) if i not in layers))
+    rest = tuple(i for i in sorted(sites) if i not in layers)
+    biases = {b: weight for b, (weight, _) in joined.items() if b in layers and weight in layers}
+    biases = {b: weight for weight, b in {weight: b for b, weight in biases.items()}.items()}  # one a layer
+    layers |= {weight: joined[b][1] for b, weight in biases.items()}
+    return Network(jaxpr, {i: site for i, site in layers.items() if i not in biases}, biases, rest)
+
+
+def _same_order(one: Site, other: Site) -> bool:
+    """Whether both have all of the result's entries in the same place."""
+    if one.shape != other.shape:
+        return False
+    entries = np.arange(math.prod(one.shape)).reshape(one.shape)
+    return np.array_equal(one.order(entries), other.order(entries))
 
 
 def points(net: Network, leaves: Sequence[Array], x: Array) -> Points:
@@ -113,14 +141,23 @@ def points(net: Network, leaves: Sequence[Array], x: Array) -> Points:
     def forward(added, one):
         inputs = {}
 
-        def meet(eqn, operands, outputs):
+        def meet(eqn, operands, output):
+            product = None
             for at, operand in enumerate(operands):
                 if operand.leaf is not None:
-                    inputs[operand.leaf] = _layer(eqn, operands, at).inputs
-                    outputs = [outputs[0] + added[operand.leaf]]
-            return outputs
+                    layer, weight = _layer(eqn, operands, at).inputs, net.biases.get(operand.leaf, operand.leaf)
+                    if weight != operand.leaf:  # the layer's one more input
+                        inputs[weight] = jnp.concatenate([_times(operands[1 - at].factor, inputs[weight]), layer], 1)
+                    else:
+                        inputs[weight] = layer
+                    if weight == operand.leaf and weight in net.biases.values():
+                        product = weight  # until its bias is there
+                    else:
+                        output = output + added[weight]
+            return output, product
 
-        values = [Value(leaf, leaf=i if i in net.layers else None) for i, leaf in enumerate(leaves)]
+        known = {*net.layers, *net.biases}
+        values = [Value(leaf, leaf=i if i in known else None) for i, leaf in enumerate(leaves)]
         (y,) = _walk(net.jaxpr.jaxpr, net.jaxpr.consts, [*values, Value(one)], meet)
         return y.array, inputs
 
@@ -142,12 +179,17 @@ def points(net: Network, leaves: Sequence[Array], x: Array) -> Points:
 
 
 def _walk(jaxpr: Jaxpr, consts: Sequence, arguments: Sequence[Value], meet: Callable) -> list[Value]:
-    """The results of a jaxpr; `meet(eqn, operands, outputs)` gives those of an equation that a leaf does not pass."""
+    """The results of a jaxpr. Where a leaf does not pass an equation, `meet(eqn, operands, output)` gives its result,
+    and the leaf whose product it is, or None.
+    """
     values = dict(zip(jaxpr.constvars, (Value(c, moves=False) for c in consts), strict=True))
     values |= dict(zip(jaxpr.invars, arguments, strict=True))
+    uses = Counter(id(v) for v in (*(v for eqn in jaxpr.eqns for v in eqn.invars), *jaxpr.outvars))
 
     def read(v) -> Value:
-        return Value(v.val, moves=False) if isinstance(v, Literal) else values[v]
+        if isinstance(v, Literal):
+            return Value(v.val, moves=False)
+        return values[v] if uses[id(v)] == 1 else replace(values[v], product=None)
 
     for eqn in jaxpr.eqns:
         operands = [read(v) for v in eqn.invars]
@@ -157,12 +199,13 @@ def _walk(jaxpr: Jaxpr, consts: Sequence, arguments: Sequence[Value], meet: Call
             opened = (inner.jaxpr, inner.consts) if isinstance(inner, ClosedJaxpr) else (inner, ())
             results = _walk(*opened, operands, meet)
         else:
-            outputs = _computed(jaxpr, eqn, operands)
-            passed = _passed_on(eqn, operands, outputs[0]) if leaves and len(outputs) == 1 else None
+            outputs, product = _computed(jaxpr, eqn, operands), None
+            passed = _passed_on(eqn, operands, outputs[0]) if len(outputs) == 1 else None
             if leaves and passed is None:
-                outputs = meet(eqn, operands, outputs)
+                first, product = meet(eqn, operands, outputs[0])
+                outputs = [first, *outputs[1:]]
             moves = any(operand.moves for operand in operands)
-            results = [passed] if passed else [Value(array, moves) for array in outputs]
+            results = [passed] if passed else [Value(array, moves, product=product) for array in outputs]
         values.update(zip(eqn.outvars, results, strict=True))
     return [read(v) for v in jaxpr.outvars]
 
@@ -177,16 +220,18 @@ def _computed(jaxpr: Jaxpr, eqn, operands: Sequence[Value]) -> list:
 
 
 def _passed_on(eqn, operands: Sequence[Value], output: Array) -> Value | None:
-    """The result of an equation that makes one multiple of a leaf of another; None of any other equation."""
-    name, at = eqn.primitive.name, next(i for i, operand in enumerate(operands) if operand.leaf is not None)
-    weight, before = replace(operands[at], array=output), operands[at].array
-    if name in PERMUTED and not weight.grown:
-        return weight
-    if name == "convert_element_type" and jnp.issubdtype(output.dtype, jnp.floating):
-        return weight
+    """The result of an equation that makes one multiple of a leaf, or of its product, of another; else None."""
+    at = next((i for i, o in enumerate(operands) if (o.leaf, o.product) != (None, None)), None)
+    if at is None:
+        return None
+    name, weight, before = eqn.primitive.name, replace(operands[at], array=output), operands[at].array
     if name == "neg":
         return replace(weight, factor=-1 if weight.factor is None else -weight.factor)
-    if name == "broadcast_in_dim" and not weight.grown:
+    if name in PERMUTED and weight.leaf is not None and not weight.grown:
+        return weight
+    if name == "convert_element_type" and weight.leaf is not None and jnp.issubdtype(output.dtype, jnp.floating):
+        return weight
+    if name == "broadcast_in_dim" and weight.leaf is not None and not weight.grown:
         kept = dict(zip(eqn.params["broadcast_dimensions"], before.shape, strict=True))
         return replace(weight, grown=tuple(i for i, n in enumerate(output.shape) if kept.get(i, 1) != n))
     if name not in ("mul", "div") or (name == "div" and at == 1):
@@ -199,13 +244,15 @@ def _passed_on(eqn, operands: Sequence[Value], output: Array) -> Value | None:
     return replace(weight, factor=number if weight.factor is None else weight.factor * number)
 
 
+def _times(factor, array: Array) -> Array:
+    """The array times a factor, which is None for one."""
+    return array if factor is None else array * jnp.asarray(factor, array.dtype)
+
+
 def _layer(eqn, operands: Sequence[Value], at: int) -> Layer | None:
     """The layer in which the leaf of operand `at` meets its input in this equation, None where it is no layer."""
     layer = RULES.get(eqn.primitive.name, lambda *_: None)(eqn, operands, at)
-    factor = operands[at].factor
-    if layer is None or factor is None:
-        return layer
-    return replace(layer, inputs=layer.inputs * jnp.asarray(factor, layer.inputs.dtype))
+    return layer and replace(layer, inputs=_times(operands[at].factor, layer.inputs))
 
 
 def _sorted(array: Array, *groups: Sequence[int] | None) -> Array:
