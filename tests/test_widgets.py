@@ -7,6 +7,8 @@ import base64
 import io
 import math
 import re
+import subprocess
+import sys
 import threading
 import time
 from functools import partial
@@ -250,15 +252,88 @@ def test_controls_are_plain_keyboard_widgets_with_fixed_widths(demo):
     assert type(explorer._widget(many)).__name__ == "Dropdown"
 
 
-def test_warm_is_called_before_the_first_picture():
+def test_what_is_compiled_for_later_comes_behind_the_first_picture():
     order = []
 
     def compute(**values):
-        order.append("compute")
+        order.append("picture")
         return _compute(**values)
 
-    widgets.explore(make_demo(compute=compute, warm=lambda: order.append("warm")))
-    assert order == ["warm", "compute"]
+    def warm():
+        for piece in range(3):
+            order.append(piece)
+            yield
+
+    view = widgets.explore(make_demo(compute=compute, warm=warm))
+    assert order == ["picture"]  # for nothing is compiled right after a change, nor right after the first picture
+    assert view.warming.join(30)
+    assert order == ["picture", 0, 1, 2]
+
+
+def test_a_control_that_is_moved_holds_up_what_is_compiled_for_later(monkeypatch):
+    monkeypatch.setattr(explorer, "IDLE", 0.0)
+    begun, go_on, pieces = threading.Event(), threading.Event(), []
+
+    def warm():
+        for piece in range(3):
+            begun.set()
+            assert go_on.wait(30)
+            pieces.append(piece)
+            yield
+
+    view = widgets.explore(make_demo(warm=warm))
+    assert begun.wait(30)
+    monkeypatch.setattr(explorer, "IDLE", 3600.0)
+    view.controls["width"].value = 32  # answered while the first piece is at work
+    assert view.error is None
+    go_on.set()
+    time.sleep(0.2)
+    assert pieces == [0]
+    monkeypatch.setattr(explorer, "IDLE", 0.0)
+    view.warming.stop()
+
+
+def test_where_nobody_moves_a_slider_nothing_is_compiled_for_one(monkeypatch):
+    monkeypatch.setenv(explorer.UNATTENDED, "1")
+    view = widgets.explore(make_demo(warm=lambda: pytest.fail("compiled")))
+    assert view.warming.join(30)
+    assert view.error is None
+
+
+def test_an_error_while_compiling_for_later_leaves_the_demo_as_it_is(monkeypatch):
+    monkeypatch.setattr(explorer, "IDLE", 0.0)
+
+    def warm():
+        yield 1 / 0
+
+    view = widgets.explore(make_demo(warm=warm))
+    assert view.warming.join(30)
+    view.controls["width"].value = 32
+    assert view.error is None
+    assert "img" in view.figure.value
+
+
+def test_an_interpreter_that_ends_waits_for_what_it_compiles():
+    """A daemon thread within XLA while Python is taken down would be a crash."""
+    code = """
+import time
+from mlkernels.course.widgets.background import Background
+import threading
+
+def work():
+    for item in range(1000):
+        time.sleep(0.05)
+        yield item
+    print("all of it")
+
+Background(work, lambda *_: None, threading.RLock())
+time.sleep(0.2)
+"""
+    start = time.monotonic()
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == ""
+    assert done.stderr == ""
+    assert time.monotonic() - start < 45
 
 
 def test_twin_stacks_the_demos_own_pictures(demo, monkeypatch):

@@ -54,7 +54,7 @@ class Worker:
             stderr=self.noise,
             text=True,
             encoding="utf-8",
-            env=environment,
+            env=environment | {"MLKERNELS_UNATTENDED": "1"},
             start_new_session=True,  # Ctrl-C reaches the runner only; it closes standard input to stop a worker
         )
         self.thread = threading.Thread(target=self._pass_on, args=(events,), daemon=True)

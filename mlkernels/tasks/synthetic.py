@@ -17,6 +17,7 @@ from mlkernels.support.typed import typed
 from mlkernels.tasks.batch import TaskBatch
 
 
+@jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)
 class SinusoidTasks:
     """Sinusoid tasks with the truth behind them.

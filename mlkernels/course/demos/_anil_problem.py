@@ -6,6 +6,7 @@ function serves ANIL of any depth and MAML, and no control of the demo compiles 
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -15,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
+from mlkernels.course.demos.demo import once
 from mlkernels.learners import curvature
 from mlkernels.learners.maml import InnerLoop
 from mlkernels.networks import MLP
@@ -29,11 +31,32 @@ _FAR = 30.0  # where a path that leaves the picture is cut off, in widths of it
 _PATH_L2 = 0.1  # and their L2 strength
 
 
+def _drawn(key, task_key, teacher_key) -> tuple[dict, TaskBatch]:
+    task = teacher_student(tasks=1, support=20, queries=20, key=task_key, teacher_key=teacher_key)
+    return NETWORK.init(key, (10,)), task
+
+
 @lru_cache
 def problem() -> tuple[dict, TaskBatch]:
     """The student's parameters at the start, and one task of 20 support and 20 query points; always the same."""
-    task = teacher_student(tasks=1, support=20, queries=20, key=jax.random.key(5))
-    return NETWORK.init(jax.random.key(1), (10,)), task
+    return once(_drawn)(*map(jax.random.key, (1, 5, 0)))
+
+
+@lru_cache
+def compiled() -> None:
+    """Compile all that there is, on zeros, at the same time: XLA compiles without Python's lock."""
+    shapes = jax.eval_shape(_drawn, *map(jax.random.key, (1, 5, 0)))
+    params, task = jax.tree.map(lambda each: np.zeros(each.shape, each.dtype), shapes)
+    points = np.zeros((POINTS**2, sum(leaf.size for leaf in jax.tree.leaves(params))))
+    with ThreadPoolExecutor(4) as threads:
+        jobs = [
+            threads.submit(_descend, params, task, rates("head", 0.1), 0.1),
+            threads.submit(problem),
+            threads.submit(_hessian, params, task),
+            threads.submit(_fit, params, *_support(task), points),
+        ]
+    for job in jobs:
+        job.result()
 
 
 def rates(layers: str, rate: float) -> dict[str, float]:
@@ -59,7 +82,7 @@ class Loop(NamedTuple):
     by_phi: np.ndarray  # [21], that of dL/dphi; zeros for MAML
 
 
-@jax.jit
+@once
 def _descend(params, task: TaskBatch, rates, l2):
     """Points, losses of the fit, and each layer's squared part of the meta-gradient after each number of steps.
 
@@ -128,15 +151,23 @@ class Plane:
         return (points - self.origin) @ self.across.T
 
 
+def _support(task: TaskBatch) -> tuple[np.ndarray, np.ndarray]:
+    """The task's support set; numpy, because JAX compiles a slice."""
+    return np.asarray(task.support_x)[0], np.asarray(task.support_y)[0]
+
+
 @lru_cache
 def hessian() -> np.ndarray:
     """The inner Hessian by all parameters at the start, without an L2 term, `[p, p]`."""
-    params, task = problem()
+    return _hessian(*problem())
+
+
+def _hessian(params, task: TaskBatch) -> np.ndarray:
     whole = InnerLoop(0.1, STEPS, loss="mean_squares")
-    return curvature.inner_hessian(NETWORK.apply, params, task.support_x[0], task.support_y[0], whole)
+    return curvature.inner_hessian(NETWORK.apply, params, *_support(task), whole)
 
 
-@jax.jit
+@once
 def _fit(params, x, y, points):
     _, unravel = ravel_pytree(params)
     return jax.lax.map(lambda point: jnp.mean((NETWORK.apply(unravel(point), x) - y) ** 2), points, batch_size=POINTS)
@@ -145,6 +176,7 @@ def _fit(params, x, y, points):
 @lru_cache
 def plane(layers: str) -> Plane:
     """The plane in which the paths of three moderate rates vary most, and the surface above it."""
+    compiled()
     params, task = problem()
     on = moving(layers)
     eigenvalues = np.linalg.eigvalsh(hessian()[np.ix_(on, on)])
@@ -157,7 +189,7 @@ def plane(layers: str) -> Plane:
     margin = 0.35 * (high - low) + 0.1
     sides = tuple(np.linspace(a, b, POINTS) for a, b in zip(low - margin, high + margin, strict=True))
     grid = origin + np.stack(np.meshgrid(*sides), -1).reshape(-1, 2) @ across
-    fit = np.asarray(_fit(params, task.support_x[0], task.support_y[0], jnp.asarray(grid)), float)
+    fit = np.asarray(_fit(params, *_support(task), jnp.asarray(grid)), float)
     squares = (grid[:, on] ** 2).sum(1)
     return Plane(origin, across, sides, *(part.reshape(POINTS, POINTS) for part in (fit, squares)), eigenvalues)
 

@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from mlkernels.course.demos.demo import once
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.anil import room, two_part_of_task
 from mlkernels.learners.problem import Problem
@@ -33,7 +34,7 @@ def network(width: float) -> MLP:
 @lru_cache(maxsize=8)
 def start(width: float, dimension: int) -> dict:
     """The parameters of `network(width)` at the start, in JAX's default float; always the same ones."""
-    return network(width).init(jax.random.key(0), (dimension,))
+    return once(partial(network(width).init, input_shape=(dimension,)))(jax.random.key(0))
 
 
 @partial(jax.jit, static_argnames="network", donate_argnames="state")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -194,11 +195,11 @@ def _describe(n: Numbers) -> str:
     )
 
 
-def _warm() -> None:
+def _warm() -> Iterator:
     for layers in problem.LAYERS:
-        numbers(layers, 1, 0.1, 0.1, "forced")
+        yield numbers(layers, 1, 0.1, 0.1, "forced")
         for l2 in L2:
-            _picture(layers, l2)
+            yield _picture(layers, l2)
 
 
 DEMO = Demo(

@@ -86,12 +86,32 @@ class Numbers:
     flops: int
 
 
+@lru_cache(maxsize=len(OPERATIONS))
+def _compiled(operation: str) -> Kernels:
+    """The kernels of a cell of this operation alone, at points of zeros: what there is to compile for it."""
+    points = jnp.zeros((2 * TASKS * LAYOUT.ways, LAYOUT.pixels, LAYOUT.pixels, LAYOUT.colours), jnp.float32)
+    gates = gates_of(**dict.fromkeys(EDGES, operation))
+    return sample_kernels(LAYOUT, init(LAYOUT, key=jax.random.key(0)), gates, points)
+
+
+@lru_cache
+def _ready(operations: tuple[str, ...]) -> None:
+    """Compile what these operations need and draw the tasks, at the same time: XLA compiles without Python's lock."""
+    with ThreadPoolExecutor(3) as threads:
+        drawn = threads.submit(problem)
+        kernels = _compiled("skip_connect")  # first what all cells have, lest it be compiled twice
+        rest = threads.map(_compiled, operations)
+        metantk_kernel(kernels, drawn.result()[0][0])
+        list(rest)
+
+
 def numbers(**operations: str) -> Numbers:
     """Spectra and condition numbers of both kernels, and the cost, of a network of two such cells.
 
     Source: Wang et al. 2022 (MetaNTK-NAS); notebooks/04_metantk_nas.
     """
     gates, found = gates_of(**operations), []
+    _ready(tuple(sorted({*operations.values()} - {NONE})))
     for tasks, params in problem():
         kernels = sample_kernels(LAYOUT, params, gates, all_points(tasks))
         found.append((np.asarray(metantk_kernel(kernels, tasks)), np.asarray(kernels.ntk)))
@@ -171,23 +191,6 @@ def _describe(n: Numbers) -> str:
     )
 
 
-def _warm() -> None:
-    """Compile all that cells are made of, two blocks at a time: XLA compiles without Python's lock."""
-    params = init(LAYOUT, key=jax.random.key(0))
-    points = jnp.zeros((2 * TASKS * LAYOUT.ways, LAYOUT.pixels, LAYOUT.pixels, LAYOUT.colours), jnp.float32)
-
-    def compiled(operation: str) -> Kernels:
-        return sample_kernels(LAYOUT, params, gates_of(**dict.fromkeys(EDGES, operation)), points)
-
-    with ThreadPoolExecutor(2) as threads:
-        drawn = threads.submit(problem)
-        kernels = compiled("skip_connect")  # first what all cells have, lest it be compiled twice
-        rest = threads.map(compiled, OPERATIONS[1:])
-        metantk_kernel(kernels, drawn.result()[0][0])
-        for _ in rest:
-            pass
-
-
 DEMO = Demo(
     name="cell_editor",
     question="Which operation makes a cell's score worse on every edge, and which differences are smaller than those "
@@ -209,5 +212,5 @@ DEMO = Demo(
         dict.fromkeys(EDGES, "max_pool_3x3BN"),
         {"edge_1": NONE},
     ),
-    warm=_warm,
+    warm=lambda: map(_compiled, OPERATIONS),
 )  # fmt: skip

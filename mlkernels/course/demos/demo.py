@@ -7,8 +7,10 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import matplotlib
 import numpy as np
 from matplotlib.artist import Artist
@@ -18,7 +20,10 @@ from PIL import Image
 from mlkernels.course.plots import DPI, STYLE, check_alt
 from mlkernels.errors import bad_input
 
-__all__ = ["Control", "Demo", "Frame", "RunItem", "Stage", "choice", "steps", "written"]
+__all__ = ["Control", "Demo", "Frame", "RunItem", "Stage", "choice", "once", "steps", "written"]
+
+# for what a demo computes once: XLA compiles it in half of the time
+once = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 _ON_TOP = 100  # added to the z-order of what moves, so that drawing it last is drawing it in order
 
@@ -171,7 +176,8 @@ class Demo:
         describe: (numbers) -> the alt text of this picture.
         twin: three to six settings (those not named are the defaults) for the static picture.
         readout: (numbers) -> the line above the figure.
-        warm: () -> None: compile whatever the controls can ask for.
+        warm: () -> an iterable that compiles whatever the controls can ask for, a piece of at most about a second an
+            item, what is asked for first in front. It is gone through behind the first picture, in a thread of its own.
         run: (**settings) -> an iterator of `RunItem`, each at most about 0.2 s of work after the one before; None for
             a demo that only predicts. It runs in a thread of its own and is left between two items when stopped.
         overlay: (stage, item or None): put an item into the stage's artists; None clears them.
@@ -191,7 +197,7 @@ class Demo:
     describe: Callable[[Any], str]
     twin: tuple[Mapping[str, Any], ...]
     readout: Callable[[Any], str] = lambda numbers: ""
-    warm: Callable[[], None] = lambda: None
+    warm: Callable[[], Iterable] = lambda: ()
     run: Callable[..., Iterator[RunItem]] | None = None
     overlay: Callable[[Stage, RunItem | None], None] | None = None
     twin_runs: bool = False

@@ -7,8 +7,9 @@ once for all settings.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +17,7 @@ import numpy as np
 
 from mlkernels import kernels, metantk, tasks
 from mlkernels.course import plots
-from mlkernels.course.demos.demo import Demo, Stage, choice, steps
+from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps
 from mlkernels.errors import bad_input
 from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
@@ -33,35 +34,54 @@ EMPTY = np.zeros((B * QUERIES, B * QUERIES))
 @lru_cache
 def problem() -> tasks.SinusoidTasks:
     """The three sinusoid tasks of the demo, always the same ones, each with its queries from left to right."""
-    found = tasks.sinusoid_with_parameters(
-        tasks=B, support=SUPPORT, queries=QUERIES, key=jax.random.key(3), amplitude=(0.6, 1.2), x_range=(-REACH, REACH)
-    )
-    query_x = jnp.sort(found.batch.query_x, axis=1)
-    return replace(found, batch=replace(found.batch, query_x=query_x, query_y=found.value(query_x)))
+
+    @once
+    def draw(key):
+        found = tasks.sinusoid_with_parameters(
+            tasks=B, support=SUPPORT, queries=QUERIES, key=key, amplitude=(0.6, 1.2), x_range=(-REACH, REACH)
+        )
+        query_x = jnp.sort(found.batch.query_x, axis=1)
+        return replace(found, batch=replace(found.batch, query_x=query_x, query_y=found.value(query_x)))
+
+    return draw(jax.random.key(3))
 
 
 @lru_cache(maxsize=len(WIDTHS))
 def both_kernels(width: float) -> kernels.Kernels:
     """The kernels of one network of this width between all points of the tasks, then the grid, `[N, N]` each."""
-    grid = jnp.linspace(-REACH, REACH, GRID)[:, None]
-    points = jnp.concatenate([metantk.all_points(problem().batch), grid])
     if math.isinf(width):
-        return kernels.infinite_kernels(MLP(1, b_std=1.0), points)
+        return _infinite_kernels(problem().batch)
     network = MLP(int(width), b_std=1.0)
-    params = network.init(jax.random.key(0), (1,))
-    nngp = kernels.empirical_nngp(network.apply, params, points)
-    return kernels.Kernels(nngp, kernels.empirical_ntk(network.apply, params, points))
+    params = once(partial(network.init, input_shape=(1,)))(jax.random.key(0))
+    return _empirical_kernels(network, params, problem().batch)
+
+
+def _points(batch: tasks.TaskBatch) -> jax.Array:
+    return jnp.concatenate([metantk.all_points(batch), jnp.linspace(-REACH, REACH, GRID)[:, None]])
 
 
 @jax.jit
-def _algebra(ntk, inner, rate, count, ridge):
+def _infinite_kernels(batch: tasks.TaskBatch) -> kernels.Kernels:
+    return kernels.infinite_kernels(MLP(1, b_std=1.0), _points(batch))
+
+
+@partial(jax.jit, static_argnums=0)
+def _empirical_kernels(network: MLP, params, batch: tasks.TaskBatch) -> kernels.Kernels:
+    found = (
+        kernel(network.apply, params, _points(batch)) for kernel in (kernels.empirical_nngp, kernels.empirical_ntk)
+    )
+    return kernels.Kernels(*found)
+
+
+@jax.jit
+def _algebra(ntk, inner, support_y, rate, count, ridge):
     """Phi, and the prediction of task 1 on the grid, from kernels alone. Everything that a slider moves is traced."""
     loop = {"inner_rate": rate, "inner_steps": count, "ridge": ridge}
     K = within_tasks(inner[:-GRID, :-GRID], B, QUERIES)
     phi = composite(ntk[:-GRID, :-GRID], task_operators(K, **loop))
     grid_support = inner[-GRID:, B * QUERIES : B * QUERIES + SUPPORT]
     A = task_operators(jnp.concatenate([grid_support, K[0, QUERIES:]])[None], **loop)
-    return phi, (A @ problem().batch.support_y[:1])[0, :, 0]
+    return phi, (A @ support_y[None])[0, :, 0]
 
 
 @dataclass(frozen=True)
@@ -87,12 +107,14 @@ def numbers(width: float, inner_steps: float, inner_rate: float, ridge: float, a
         return both.ntk, both.ntk if adapts == "MAML" else both.nngp
 
     ntk, inner = outer_and_inner(width)
-    support = within_tasks(inner[:-GRID, :-GRID], B, QUERIES)[:, QUERIES:]
-    largest = np.linalg.eigvalsh(support).max()
+    points = B * QUERIES + SUPPORT * np.arange(B)  # where each task's support points begin
+    inner_np = np.asarray(inner)
+    largest = max(np.linalg.eigvalsh(inner_np[i : i + SUPPORT, i : i + SUPPORT]).max() for i in points)
     if inner_rate * largest >= 2:
         raise bad_input("inner rate", f"below 2 / lambda_max = {2 / largest:.3g}", inner_rate, "choose a smaller one")
-    phi, prediction = _algebra(ntk, inner, inner_rate, float(inner_steps), ridge)
-    limit, _ = _algebra(*outer_and_inner(math.inf), inner_rate, float(inner_steps), ridge)
+    setting = np.asarray(problem().batch.support_y)[0], inner_rate, float(inner_steps), ridge
+    phi, prediction = _algebra(ntk, inner, *setting)
+    limit, _ = _algebra(*outer_and_inner(math.inf), *setting)
     phi, limit = np.asarray(phi), np.asarray(limit)
     return Numbers(
         phi=phi,
@@ -116,9 +138,10 @@ def _stage() -> Stage:
     note = middle.text(0.97, 0.95, "", transform=middle.transAxes, ha="right", va="top")
     found, batch = problem(), problem().batch
     grid = np.linspace(-REACH, REACH, GRID)
-    truth = tasks.sinusoid_value(jnp.asarray(grid)[None, :, None], found.amplitude[:1], found.phase[:1])
+    amplitude, phase, x, y = map(np.asarray, (found.amplitude, found.phase, batch.support_x, batch.support_y))
+    truth = once(tasks.sinusoid_value)(grid[None, :, None], amplitude[:1], phase[:1])
     right.plot(grid, truth[0, :, 0], color="#888888", label="truth")
-    right.plot(batch.support_x[0, :, 0], batch.support_y[0, :, 0], "ko", markersize=5, label="support")
+    right.plot(x[0, :, 0], y[0, :, 0], "ko", markersize=5, label="support")
     (curve,) = right.plot(grid, 0 * grid, color=plots.COLOURS["MAML"], label="adapted")
     right.set(xlim=(-REACH, REACH), ylim=(-2.2, 2.2), xlabel="x", title="task 1 after the inner loop")
     right.legend(loc="lower right", fontsize=9, ncols=3, columnspacing=1.0, handlelength=1.2)
@@ -149,10 +172,9 @@ def _describe(n: Numbers) -> str:
     )
 
 
-def _warm() -> None:
-    for width in WIDTHS:
-        both_kernels(width)
-    numbers(math.inf, 1, 0.01, 0.0, "MAML")
+def _warm() -> Iterator:
+    for width in WIDTHS[::-1]:
+        yield both_kernels(width)
 
 
 DEMO = Demo(

@@ -18,7 +18,7 @@ import numpy as np
 from mlkernels import kernels, metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _maml_training as training
-from mlkernels.course.demos.demo import Demo, RunItem, Stage, steps
+from mlkernels.course.demos.demo import Demo, RunItem, Stage, once, steps
 from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch, random_labels
@@ -37,16 +37,27 @@ LOST = 1e4  # times the loss at the start: diverged
 @lru_cache
 def problem() -> TaskBatch:
     """The six tasks of the demo, always the same ones, with labels of +-1."""
-    return random_labels(tasks=max(TASKS), support=SUPPORT, queries=QUERIES, key=jax.random.key(0), dimension=DIMENSION)
+    draw = partial(random_labels, tasks=max(TASKS), support=SUPPORT, queries=QUERIES, dimension=DIMENSION)
+    return once(lambda key: draw(key=key))(jax.random.key(0))
 
 
 @lru_cache(maxsize=len(WIDTHS))
 def ntk_of(width: float) -> jax.Array:
     """NTK between all points of all tasks, `[48, 48]`, of one network of this width."""
-    points = metantk.all_points(problem())
     if math.isinf(width):
-        return kernels.infinite_kernels(MLP(1), points).ntk
-    return kernels.empirical_ntk(training.network(width).apply, training.start(width, DIMENSION), points)
+        return _infinite_ntk(problem())
+    network = training.network(width)
+    return _empirical_ntk(network, training.start(width, DIMENSION), problem())
+
+
+@jax.jit
+def _infinite_ntk(batch: TaskBatch) -> jax.Array:
+    return kernels.infinite_kernels(MLP(1), metantk.all_points(batch)).ntk
+
+
+@partial(jax.jit, static_argnums=0)
+def _empirical_ntk(network: MLP, params, batch: TaskBatch) -> jax.Array:
+    return kernels.empirical_ntk(network.apply, params, metantk.all_points(batch))
 
 
 @partial(jax.jit, static_argnames="count")
@@ -201,11 +212,11 @@ def _describe(n: Numbers) -> str:
     )
 
 
-def _warm() -> None:
-    for width in WIDTHS:
-        ntk_of(width)
+def _warm() -> Iterator:
+    for width in WIDTHS[::-1]:
+        yield ntk_of(width)
     for tasks in TASKS:
-        numbers(math.inf, 1, 0.1, 0.9, 0.1, tasks)
+        yield numbers(math.inf, 1, 0.1, 0.9, 0.1, tasks)
 
 
 DEMO = Demo(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ import numpy as np
 
 from mlkernels import kernels, metantk, tasks
 from mlkernels.course import plots
-from mlkernels.course.demos.demo import Demo, Stage, choice, steps
+from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps
 from mlkernels.networks import MLP
 
 REACH, GRID, RATE = 4.0, 100, 0.005
@@ -24,9 +24,10 @@ HORIZON = np.concatenate([[0], np.geomspace(1, 1e5, 60)])
 @lru_cache
 def problem() -> tasks.SinusoidTasks:
     """Three sinusoids with ten support points each."""
-    return tasks.sinusoid_with_parameters(
-        tasks=3, support=10, queries=1, key=jax.random.key(1), amplitude=(0.8, 1.6), x_range=(-REACH, REACH)
+    draw = partial(
+        tasks.sinusoid_with_parameters, tasks=3, support=10, queries=1, amplitude=(0.8, 1.6), x_range=(-REACH, REACH)
     )
+    return once(lambda key: draw(key=key))(jax.random.key(1))
 
 
 def _support(task: int, shot: int) -> tuple[np.ndarray, np.ndarray]:
@@ -36,11 +37,18 @@ def _support(task: int, shot: int) -> tuple[np.ndarray, np.ndarray]:
 
 
 @lru_cache
+def _ntk(task: int) -> np.ndarray:
+    """The NTK of the grid, then all ten support points of one task."""
+    grid = np.linspace(-REACH, REACH, GRID)[:, None]
+    x, _ = _support(task, max(SHOTS))
+    return np.asarray(kernels.infinite_kernels(MLP(1, b_std=1.0), jnp.asarray(np.concatenate([grid, x]))).ntk)
+
+
+@lru_cache
 def _adaptation(task: int, shot: int):
     """For one task and shot: kernels between grid and support and of the support set, its eigenvalues, the labels."""
-    x, y = _support(task, shot)
-    grid = np.linspace(-REACH, REACH, GRID)[:, None]
-    ntk = np.asarray(kernels.infinite_kernels(MLP(1, b_std=1.0), jnp.concatenate([grid, x])).ntk)
+    _, y = _support(task, shot)
+    ntk = _ntk(task)[: GRID + shot, : GRID + shot]
     values, vectors = np.linalg.eigh(ntk[GRID:, GRID:])
     return ntk[:GRID, GRID:], ntk[GRID:, GRID:], values, vectors.T @ y
 
@@ -114,5 +122,5 @@ DEMO = Demo(
     describe=_describe,
     readout=lambda n: f"loss on the support set: {n.loss:.3g}",
     twin=({"inner_steps": 0}, {"inner_steps": 20}, {"inner_steps": math.inf}, {"shot": 10, "inner_steps": math.inf}),
-    warm=lambda: [numbers(task, shot, 1) for task in (1, 2, 3) for shot in SHOTS],
+    warm=lambda: (numbers(task, shot, 1) for shot in SHOTS for task in (1, 2, 3)),
 )

@@ -3,10 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import atexit
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterable
 from typing import Any
+
+_AT_WORK: weakref.WeakSet[Background] = weakref.WeakSet()
+
+
+@atexit.register
+def _end() -> None:
+    """A thread that compiles while the interpreter is taken down would crash it."""
+    for each in list(_AT_WORK):
+        each.stop()
+    for each in list(_AT_WORK):
+        each.join(10)
 
 
 class Background:
@@ -42,6 +55,7 @@ class Background:
         except RuntimeError:
             self._loop = None
         self._thread = threading.Thread(target=self._work, name="mlkernels-run", daemon=True)
+        _AT_WORK.add(self)
         self._thread.start()
 
     def stop(self) -> None:

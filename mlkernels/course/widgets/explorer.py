@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import base64
 import html
+import os
 import threading
+import time
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -18,6 +21,9 @@ from mlkernels.errors import InputError, bad_input
 # two in a row as soon as there is room for it, beside JupyterLab's open file browser too
 _WIDE = {"width": "420px", "max_width": "calc(50% - 16px)", "min_width": "300px"}
 _FIXED = {"style": {"description_width": "7em"}, "layout": _WIDE}  # one width: tracks stand below each other
+UNATTENDED = "MLKERNELS_UNATTENDED"  # set where notebooks are executed with nobody before them
+IDLE = 0.3  # seconds without a change of a control before something is compiled for later
+_ONE_AT_A_TIME = threading.Lock()
 _CLOSE = "margin:4px 0"  # of a paragraph: question, controls, numbers and figure must fit a screen together
 
 
@@ -74,6 +80,7 @@ class Explorer(ipywidgets.VBox):
         figure: the HTML widget that holds the image, or the error's line.
         train, stop, progress, status: the run's buttons, its bar, its line; not shown where the demo has no run.
         run: the last run, or None.
+        warming: compiles in the background what the controls will ask for.
         error: the exception that the last change, or the run since, gave, or None.
     """
 
@@ -94,14 +101,16 @@ class Explorer(ipywidgets.VBox):
         self._stage = demo.build()
         wide, high = self._stage.figure.get_size_inches() * SCREEN
         self._room = f"min-height:{high:.0f}px;max-width:{wide:.0f}px"
-        self._quiet, self._said = False, []
+        self._quiet, self._said, self._moved = False, [], time.monotonic()
         for widget in self.controls.values():
             widget.observe(lambda _: self._quiet or self._update(), "value")
         self.reset.on_click(lambda _: self.set())
         self.train.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
-        demo.warm()
         self._update()
+        # where nobody moves a slider, nothing is compiled for one
+        pieces = () if os.environ.get(UNATTENDED) else self._pieces()
+        self.warming = Background(lambda: pieces, lambda *_: None, threading.RLock())
         question = ipywidgets.HTML(f'<p style="{_CLOSE}"><strong>{html.escape(demo.question)}</strong></p>')
         row = {"flex_flow": "row wrap", "grid_gap": "4px 20px"}
         if demo.run is None:
@@ -115,6 +124,20 @@ class Explorer(ipywidgets.VBox):
                 self.status,
             ]
         super().__init__([question, *knobs, self.readout, self.figure])
+
+    def _pieces(self) -> Iterator:
+        """What the demo compiles for later, one piece at a time in all explorers, and none while a control is moved."""
+        pieces = iter(self.demo.warm())
+        while True:
+            while (left := self._moved + IDLE - time.monotonic()) > 0:
+                time.sleep(min(left, 0.05))
+                yield  # where it may be stopped
+            with _ONE_AT_A_TIME:
+                try:
+                    item = next(pieces)
+                except StopIteration:
+                    return
+            yield item
 
     @property
     def values(self) -> dict[str, Any]:
@@ -141,6 +164,7 @@ class Explorer(ipywidgets.VBox):
         self._update()
 
     def _update(self) -> None:
+        self._moved = time.monotonic()
         with self._lock:
             self._halt()
             self.status.value, self.progress.value, self.progress.bar_style = "", 0.0, ""

@@ -48,22 +48,20 @@ def search_tasks(
     split = next(iter(dataset.splits))
     batch = episodes(dataset, split, way, shot, queries, tasks, drawn, one_hot="plain", dtype=dtype)
     pair = batch.support_x, batch.query_x
-    images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in pair])
-    images = _looked_at(images, look, jnp.asarray(dataset.mean), jnp.asarray(dataset.std), pixels).astype(dtype)
-    cut = pair[0].shape[0] * pair[0].shape[1]
-    support, query = (
-        x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((images[:cut], images[cut:]), pair, strict=True)
-    )
+    support, query = _looked_at(pair, look, np.asarray(dataset.mean), np.asarray(dataset.std), pixels, dtype)
     return TaskBatch(support, batch.support_y, query, batch.query_y)
 
 
-@partial(jax.jit, static_argnames="pixels")
-def _looked_at(images: Array, key: Array, mean: Array, std: Array, pixels: int) -> Array:
+@partial(jax.jit, static_argnames=("pixels", "dtype"))
+def _looked_at(pair, key: Array, mean: Array, std: Array, pixels: int, dtype) -> list[Array]:
+    images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in pair])
     small = jax.image.resize(images, (len(images), pixels, pixels, images.shape[-1]), "linear")
     where, side = jax.random.split(key)
     small = apply_flip(small, jax.random.bernoulli(side, 0.5, (len(small),)))
     small = apply_crop(small, jax.random.randint(where, (len(small), 2), 0, 2 * PADDING + 1), PADDING)
-    return (small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]
+    small = ((small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]).astype(dtype)
+    cut = pair[0].shape[0] * pair[0].shape[1]
+    return [x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((small[:cut], small[cut:]), pair, strict=True)]
 
 
 @typed
