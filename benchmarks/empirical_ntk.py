@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 import warnings
@@ -25,10 +26,36 @@ OUTPUTS = {"trace": (-1,), "full": ()}  # and their trace_axes
 
 
 @dataclass(frozen=True)
+class LaxConv4:
+    """`Conv4` with JAX's own convolution, as others write it."""
+
+    inside: Conv4
+
+    @property
+    def outputs(self) -> int:
+        return self.inside.outputs
+
+    @property
+    def init(self) -> Callable:
+        return self.inside.init
+
+    def apply(self, params, x) -> Array:
+        c = self.inside
+        for name in c.layers[:-1]:
+            weight = c.w_std / math.sqrt(9 * x.shape[-1]) * params[name]["w"]
+            x = jax.lax.conv_general_dilated(x, weight, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+            x = jax.nn.relu(x + c.b_std * params[name]["b"])
+            height, width = (2 * (side // 2) for side in x.shape[1:3])
+            x = x[:, :height, :width].reshape(len(x), height // 2, 2, width // 2, 2, -1).mean((2, 4))
+        x = x.reshape(len(x), -1)
+        return c.last_w_std / math.sqrt(x.shape[1]) * x @ params["head"]["w"] + c.b_std * params["head"]["b"]
+
+
+@dataclass(frozen=True)
 class Case:
     """A network, the shape of its inputs, how many points."""
 
-    network: MLP | Conv4
+    network: MLP | Conv4 | LaxConv4
     shape: tuple[int, ...]
     points: int
 
@@ -42,7 +69,11 @@ class Case:
 CASES = {
     "MLP": Case(MLP(512, depth=2, outputs=10), (64,), 64),
     "Conv-4": Case(Conv4(32, outputs=5), (28, 28, 1), 16),
+    "Conv-4 of JAX's convolution": Case(LaxConv4(Conv4(32, outputs=5)), (28, 28, 1), 16),
 }
+GOALS = {"MLP, trace": 60, "Conv-4, trace": 4}  # times faster than the faster of theirs, by the median
+GROWTH = {"points": (16, 32, 64, 128, 256), "width": (128, 256, 512, 1024, 2048), "outputs": (1, 2, 5, 10, 20)}
+MIDDLE = {"points": 64, "width": 512, "outputs": 10}  # the others, while one grows
 
 
 def variant(case: Case, outputs: str, name: str) -> Callable:
@@ -117,6 +148,9 @@ def measure(seed: int = 0, runs: int = 5) -> dict:
                 "times_leaner": {kind: _leaner(memory, kind) for kind in ("peak_bytes", "xla_temporary_bytes")},
                 "max_relative_difference": difference(case, outputs, seed),
             }
+            if goal := GOALS.get(f"{label}, {outputs}"):
+                met = found[f"{label}, {outputs}"]["times_faster"]["median"] >= goal
+                found[f"{label}, {outputs}"]["goal"] = {"times_faster": goal, "met": met}
     settings = {
         label: {"network": repr(case.network), "input": list(case.shape), "points": case.points}
         for label, case in CASES.items()
@@ -125,7 +159,26 @@ def measure(seed: int = 0, runs: int = 5) -> dict:
         "jitted; theirs with vmap_axes=0 and x2=None. peak_bytes: resident memory at the peak of one run above that "
         "before it, in a fresh process that has set up and compiled"
     )
-    return {"settings": {**settings, "dtype": "float32", "how": how}, "cases": found}
+    return {"settings": {**settings, "dtype": "float32", "how": how}, "cases": found, "growth": growth(runs, seed)}
+
+
+def growth(runs: int, seed: int = 0) -> dict:
+    """How the time for an MLP's trace kernel grows: seconds by size, and the exponent of a power law through them."""
+    found = {}
+    for what, values in GROWTH.items():
+        calls = {}
+        for value in values:
+            now = MIDDLE | {what: value}
+            case = Case(MLP(now["width"], depth=2, outputs=now["outputs"]), (64,), now["points"])
+            calls[str(value)] = partial(variant(case, "trace", OURS), *case.data(seed))
+        times = summary(alternate(calls, runs))
+        x, y = np.log([*values]), np.log([time["median_s"] for time in times.values()])
+        found[what] = {
+            "times": times,
+            "exponent": round(float(np.polyfit(x, y, 1)[0]), 2),
+            "exponent_of_the_upper_half": round(float(np.polyfit(x[len(x) // 2 :], y[len(x) // 2 :], 1)[0]), 2),
+        }
+    return found
 
 
 def _leaner(memory: dict, kind: str) -> dict | None:
@@ -149,6 +202,14 @@ def report(result: dict) -> str:
             f"{label}: {fast['min']} times as fast (median {fast['median']}) as the faster of theirs, "
             f"the leaner of theirs takes {lean['ratio']} times our memory; "
             f"largest difference {found['max_relative_difference']:.1e} of the largest entry"
+        )
+        if goal := found.get("goal"):
+            lines.append(f"  goal, {goal['times_faster']} times as fast: {'met' if goal['met'] else 'NOT met'}")
+    for what, grown in result["growth"].items():
+        each = ", ".join(f"{value}: {1e3 * t['median_s']:.2f}" for value, t in grown["times"].items())
+        lines.append(
+            f"MLP, trace, ms by {what}: {each}; exponent {grown['exponent']}, "
+            f"of the upper half {grown['exponent_of_the_upper_half']}"
         )
     return "\n".join([table(rows), *lines])
 

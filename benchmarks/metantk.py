@@ -100,7 +100,7 @@ def difference(tasks: TaskBatch) -> float:
 
 def measure(
     seed: int = 0,
-    sizes: tuple[int, ...] = (32, 64),
+    sizes: tuple[int, ...] = (32, 64, 128),
     points: int = 10,
     runs: int = 15,
     loop_runs: Callable[[int], int] = lambda tasks: 5 if tasks <= 32 else 1,

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import contextlib
+import inspect
 import json
 import os
+import re
 import tomllib
 import types
 
+import jax
 import numpy as np
 import pytest
 
-from benchmarks import _measure, datasets, empirical_ntk, maml, metantk, nas, run, sliders
+from benchmarks import _measure, _one_build, before, datasets, empirical_ntk, maml, metantk, nas, run, sliders
+from mlkernels.errors import InputError
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import sinusoid
 
@@ -89,6 +94,9 @@ def test_a_run_writes_its_numbers_with_provenance(tmp_path, monkeypatch, capsys)
 
 def test_the_empirical_ntk_result_has_its_ratios(monkeypatch):
     monkeypatch.setattr(empirical_ntk, "CASES", {"tiny": TINY["mlp"]})
+    monkeypatch.setattr(empirical_ntk, "GOALS", {"tiny, trace": 1e9})
+    monkeypatch.setattr(empirical_ntk, "GROWTH", {"points": (2, 3, 4), "outputs": (1, 2, 3)})
+    monkeypatch.setattr(empirical_ntk, "MIDDLE", {"points": 3, "width": 8, "outputs": 2})
     memory = {"peak_bytes": 4096, "at_most": False, "xla_temporary_bytes": 100}
     monkeypatch.setattr(empirical_ntk, "peak", lambda *which: memory)
     result = empirical_ntk.measure(runs=1)
@@ -96,7 +104,58 @@ def test_the_empirical_ntk_result_has_its_ratios(monkeypatch):
         assert set(found["times"]) == {empirical_ntk.OURS, *empirical_ntk.THEIRS} == set(found["memory"])
         assert {"than", "min", "median"} == set(found["times_faster"])
         assert found["times_leaner"]["peak_bytes"]["ratio"] == 1.0
-    assert "times our memory" in empirical_ntk.report(result)
+    assert result["cases"]["tiny, trace"]["goal"] == {"times_faster": 1e9, "met": False}
+    assert set(result["growth"]) == {"points", "outputs"}
+    assert set(result["growth"]["points"]["times"]) == {"2", "3", "4"}
+    report = empirical_ntk.report(result)
+    assert "times our memory" in report
+    assert "NOT met" in report
+    assert "exponent" in report
+
+
+def test_a_convolution_written_by_others_is_the_same_network():
+    ours, theirs = TINY["conv"], empirical_ntk.Case(empirical_ntk.LaxConv4(TINY["conv"].network), (8, 8, 1), 3)
+    params, x = ours.data(0)
+    with jax.numpy_rank_promotion("allow"):
+        np.testing.assert_allclose(ours.network.apply(params, x), theirs.network.apply(params, x), rtol=1e-5)
+        kernels = [empirical_ntk.variant(case, "trace", empirical_ntk.OURS)(params, x) for case in (ours, theirs)]
+    np.testing.assert_allclose(*kernels, rtol=1e-5)
+
+
+def test_this_build_stands_beside_an_earlier_one(monkeypatch, tmp_path):
+    """Without the minutes that it takes: the processes are stood in for."""
+    times = {before.NOW: 2.0, before.THEN: 10.0}
+    monkeypatch.setattr(before, "worktree", lambda commit: contextlib.nullcontext(tmp_path))
+    monkeypatch.setattr(before, "DEMOS", ("start_here",))
+
+    def one(root, what, *names, cache=None):
+        ms = times[before.THEN if root == tmp_path else before.NOW]
+        if what == "first_picture":
+            assert cache.is_dir()
+            return {"ms": 300 * ms}
+        if what == "sliders":
+            return {"width": ms}
+        return {"MLP, trace": {"min_ms": ms, "median_ms": ms, "temporary_bytes": 2**20}}
+
+    monkeypatch.setattr(before, "one", one)
+    result = before.measure(turns=2)
+    assert result["kernels"]["MLP, trace"]["times_faster"] == {"min": 5.0, "median": 5.0}
+    assert result["kernels"]["MLP, trace"]["goal"] == {"times_faster": 40, "met": False}
+    assert result["first_pictures"]["start_here"]["met"] == {"cold": True, "warm": False}
+    assert result["sliders"] == {"start_here": {"width": {before.THEN: 10.0, before.NOW: 2.0}}}
+    assert "NO" in before.report(result)
+
+
+def test_a_commit_that_is_not_there_is_refused():
+    with pytest.raises(InputError, match="commit: expected one of"), before.worktree("no-such-commit"):
+        pass
+
+
+def test_what_a_build_measures_are_public_names():
+    """An earlier build must have them, too; so none of them begins with an underscore."""
+    text = inspect.getsource(_one_build)
+    assert not re.search(r"(import |\.)_[a-z]", text.replace("__future__", ""))
+    assert _one_build.timed(lambda: 1).keys() == {"min_ms", "median_ms"}
 
 
 @pytest.fixture
@@ -142,7 +201,8 @@ def test_the_datasets_result_has_its_ratios(tiny_set, monkeypatch):
 
 
 def test_a_demo_below_the_goal_is_said_so(monkeypatch):
-    answer = {"demo": "d", "median_ms": 9.0, "min_ms": 1.0, "max_ms": 200.0, "first_ms": 500.0, "by_control_ms": {}}
+    answer = {"demo": "d", "median_ms": 9.0, "min_ms": 1.0, "max_ms": 200.0, "first_ms": 500.0, "by_control_ms": {},
+              "while_warming_ms": [5.0, 120.0]}  # fmt: skip
     monkeypatch.setattr(sliders, "demos", lambda: [types.SimpleNamespace(), types.SimpleNamespace()])
     controls = iter(({"width": 99.0}, {"width": 101.0}))
     monkeypatch.setattr(sliders, "latency", lambda demo, repeats: {**answer, "by_control_ms": next(controls)})

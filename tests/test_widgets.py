@@ -252,7 +252,8 @@ def test_controls_are_plain_keyboard_widgets_with_fixed_widths(demo):
     assert type(explorer._widget(many)).__name__ == "Dropdown"
 
 
-def test_what_is_compiled_for_later_comes_behind_the_first_picture():
+def test_what_is_compiled_for_later_comes_behind_the_first_picture(monkeypatch):
+    monkeypatch.setattr(explorer, "IDLE", 3600.0)
     order = []
 
     def compute(**values):
@@ -265,7 +266,8 @@ def test_what_is_compiled_for_later_comes_behind_the_first_picture():
             yield
 
     view = widgets.explore(make_demo(compute=compute, warm=warm))
-    assert order == ["picture"]  # for nothing is compiled right after a change, nor right after the first picture
+    assert order == ["picture"]
+    monkeypatch.setattr(explorer, "IDLE", 0.0)
     assert view.warming.join(30)
     assert order == ["picture", 0, 1, 2]
 

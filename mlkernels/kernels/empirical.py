@@ -19,7 +19,7 @@ from mlkernels.support.memory import require
 from mlkernels.support.typed import typed
 
 OUTPUTS = ("sum", "full", "trace")
-UNROLL, UNROLL_FULL = 5, 2  # outputs at a time: on a CPU several small convolutions at once fill its cores
+UNROLL = 5  # outputs at a time: on a CPU several small convolutions at once fill its cores
 
 _einsum = partial(jnp.einsum, precision="highest")
 
@@ -90,11 +90,8 @@ def _all_pairs(one: Points, two: Points, directions) -> Array:
         short = [i for i in delta if points.inputs[i].shape[2] < points.inputs[i].shape[3]]
         return delta, rows | {i: _by_gradients(points.inputs[i], delta.pop(i)) for i in short}
 
-    def of_each(points):
-        return lax.scan(lambda _, direction: (None, held(points, direction)), None, directions, unroll=UNROLL_FULL)[1]
-
-    delta1, rows1 = of_each(one)
-    delta2, rows2 = (delta1, rows1) if two is one else of_each(two)
+    delta1, rows1 = lax.map(partial(held, one), directions)
+    delta2, rows2 = (delta1, rows1) if two is one else lax.map(partial(held, two), directions)
     total = sum((pairs(rows1[i], rows2[i]) for i in rows1), jnp.zeros((), one.outputs.dtype))
     for i, d1 in delta1.items():
         h1, h2, d2 = one.inputs[i], two.inputs[i], delta2[i]

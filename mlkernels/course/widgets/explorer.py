@@ -170,6 +170,7 @@ class Explorer(ipywidgets.VBox):
             self.status.value, self.progress.value, self.progress.bar_style = "", 0.0, ""
             self._draw(self.values)
             self.train.disabled = self.error is not None
+        self._moved = time.monotonic()
 
     def _draw(self, values: dict[str, Any], item: RunItem | None = None) -> None:
         try:
