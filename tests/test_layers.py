@@ -317,6 +317,16 @@ def test_a_function_of_whole_batches_is_taken_point_by_point():
     agrees(normalised, params, (5,))
 
 
+@pytest.mark.parametrize("name", ["dense", "shared_layer", "grouped_and_dilated"])
+@pytest.mark.parametrize("outputs", kernels.OUTPUTS)
+def test_of_no_points_it_is_empty(name, outputs):
+    apply, params, shape, _ = NETS[name]
+    x1, _ = points(shape)
+    k = K if outputs == "full" else 1
+    assert kernels.empirical_ntk(apply, params, x1[:0], outputs=outputs).shape == (0, 0)
+    assert kernels.empirical_ntk(apply, params, x1[:0], x1, outputs=outputs).shape == (0, N1 * k)
+
+
 def test_whole_numbers_among_the_parameters_are_constants(key):
     params = {"w": jax.random.normal(key, (5, K)), "shift": jnp.arange(1)}
 

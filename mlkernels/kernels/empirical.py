@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from functools import lru_cache, partial
 
@@ -60,7 +61,8 @@ def _through_grams(inputs1, inputs2, out: int, pairs: int) -> bool:
 
 def _by_gradients(inputs, delta):
     """A layer's gradients `[N, size]`."""
-    return jnp.matmul(inputs, delta, precision="highest").reshape(len(inputs), -1)
+    rows = jnp.matmul(inputs, delta, precision="highest")
+    return rows.reshape(len(rows), math.prod(rows.shape[1:]))
 
 
 def _along(one: Points, two: Points, direction) -> Array:

@@ -24,6 +24,8 @@ import numpy as np
 from jax import Array, lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 
+from mlkernels.errors import bad_input
+
 PRODUCTS = ("dot_general", "conv_general_dilated", "convolve_3x3")
 PERMUTED = ("transpose", "reshape", "squeeze", "expand_dims", "copy", "rev")
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
@@ -93,9 +95,13 @@ class Points:
 
 
 def network(f: Callable, leaves: Sequence[Array], x: Array) -> Network:
-    """Find the layers of `f(leaves, x) -> [N, k]`, traced for one point of x."""
+    """Find the layers of `f(leaves, x) -> [N, k]`, traced for one point of x; an InputError if f is none."""
     one = jax.ShapeDtypeStruct(x.shape[1:], x.dtype)
-    jaxpr = jax.make_jaxpr(lambda leaves, one: f(leaves, one[None])[0])(leaves, one)
+    jaxpr = jax.make_jaxpr(lambda leaves, one: f(leaves, one[None]))(leaves, one)
+    found = [(each.shape, each.dtype) for each in jaxpr.out_avals]
+    if len(found) != 1 or len(found[0][0]) != 2 or not jnp.issubdtype(found[0][1], jnp.floating):
+        got = ", ".join(f"{dtype} {list(shape)}" for shape, dtype in found)
+        raise bad_input("apply", "real outputs [N, k]", f"{got} for one point", "give each output an axis of its own")
     sites: dict[int, list[Site | None]] = {}
     joined: dict[int, tuple[int, Site]] = {}
 
@@ -159,21 +165,21 @@ def points(net: Network, leaves: Sequence[Array], x: Array) -> Points:
         known = {*net.layers, *net.biases}
         values = [Value(leaf, leaf=i if i in known else None) for i, leaf in enumerate(leaves)]
         (y,) = _walk(net.jaxpr.jaxpr, net.jaxpr.consts, [*values, Value(one)], meet)
-        return y.array, inputs
+        return y.array[0], inputs
 
     zeros = {i: jnp.zeros((len(x), *site.shape), site.dtype) for i, site in net.layers.items()}
     y, pull, inputs = jax.vjp(lambda added: jax.vmap(forward)(added, x), zeros, has_aux=True)
 
     def along(rest, one, direction):
         whole = [rest.get(i, leaf) for i, leaf in enumerate(leaves)]
-        return jaxpr_as_fun(net.jaxpr)(*whole, one)[0] @ direction
+        return jaxpr_as_fun(net.jaxpr)(*whole, one)[0][0] @ direction
 
     def gradients(direction):
         direction = direction.astype(y.dtype)
         (delta,) = pull(jnp.broadcast_to(direction, y.shape))
         delta = {i: jax.vmap(site.order)(delta[i]) for i, site in net.layers.items()}
         by_leaf = jax.vmap(jax.grad(along), (None, 0, None))({i: leaves[i] for i in net.rest}, x, direction)
-        return delta, {i: g.reshape(len(x), -1).astype(y.dtype) for i, g in by_leaf.items()}
+        return delta, {i: g.reshape(len(x), leaves[i].size).astype(y.dtype) for i, g in by_leaf.items()}
 
     return Points(y, inputs, gradients)
 

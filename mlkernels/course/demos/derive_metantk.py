@@ -24,7 +24,7 @@ from mlkernels.networks import MLP
 
 B, SUPPORT, QUERIES, GRID = 3, 6, 6, 60
 REACH = 4.0  # inputs lie in [-4, 4]
-WIDTHS = (16, 64, 256, 1024, math.inf)
+WIDTHS = (16, 64, 256, 1024, 4096, math.inf)
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 1000, math.inf)
 RATES = (0.0003, 0.001, 0.003, 0.01)
 RIDGES = (0.0, 0.001, 0.01, 0.1, 1.0)
