@@ -82,8 +82,8 @@ def _along(one: Points, two: Points, direction) -> Array:
     return total
 
 
-def _all_pairs(one: Points, two: Points, directions) -> Array:
-    """The Gram matrix `[k, N, k, M]` of the gradients of all outputs, layer by layer."""
+def _all_pairs(one: Points, two: Points, directions, each: Callable) -> Array:
+    """The Gram matrix `[k, N, k, M]` of the gradients of all outputs, layer by layer; `each` is a map over outputs."""
     pairs = partial(_einsum, "knp,lmp->knlm")
 
     def held(points, direction):
@@ -92,8 +92,8 @@ def _all_pairs(one: Points, two: Points, directions) -> Array:
         short = [i for i in delta if points.inputs[i].shape[2] < points.inputs[i].shape[3]]
         return delta, rows | {i: _by_gradients(points.inputs[i], delta.pop(i)) for i in short}
 
-    delta1, rows1 = lax.map(partial(held, one), directions)
-    delta2, rows2 = (delta1, rows1) if two is one else lax.map(partial(held, two), directions)
+    delta1, rows1 = each(partial(held, one), directions)
+    delta2, rows2 = (delta1, rows1) if two is one else each(partial(held, two), directions)
     total = sum((pairs(rows1[i], rows2[i]) for i in rows1), jnp.zeros((), one.outputs.dtype))
     for i, d1 in delta1.items():
         h1, h2, d2 = one.inputs[i], two.inputs[i], delta2[i]
@@ -107,6 +107,10 @@ def _all_pairs(one: Points, two: Points, directions) -> Array:
     return total
 
 
+def _at_once(f: Callable, xs):
+    return jax.vmap(f)(xs)
+
+
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def _block(apply, params, x1, x2, outputs, part):
     leaves, f = _trained(apply, params, part)
@@ -116,9 +120,15 @@ def _block(apply, params, x1, x2, outputs, part):
         two = one if x2 is None else points(net, leaves, x2)
         (n, k), m = one.outputs.shape, len(two.outputs)
         directions = jnp.ones((1, k)) if outputs == "sum" else jnp.eye(k)
+        # One output after the other holds the gradients of one at a time. But in a loop the gradient of JAX's own
+        # convolution by its input is 20 times slower on a CPU (findings/xla_cpu_convolution_in_a_loop.sh).
+        at_once = "conv_general_dilated" in str(net.jaxpr)
         if outputs == "full":
-            total = _all_pairs(one, two, directions).transpose(1, 0, 3, 2).reshape(n * k, m * k)
-        else:  # one output after the other: the gradients of one at a time are held
+            each = _at_once if at_once else lax.map
+            total = _all_pairs(one, two, directions, each).transpose(1, 0, 3, 2).reshape(n * k, m * k)
+        elif at_once:
+            total = _at_once(partial(_along, one, two), directions).mean(0)
+        else:
             start = jnp.zeros((n, m), one.outputs.dtype)
             total, _ = lax.scan(lambda total, d: (total + _along(one, two, d), None), start, directions, unroll=UNROLL)
             total /= len(directions)
