@@ -12,6 +12,7 @@ import pytest
 
 from mlkernels import kernels
 from mlkernels.errors import InputError
+from mlkernels.kernels.infinite import blockwise
 from mlkernels.kernels.neural_tangents_bridge import nt
 from mlkernels.networks import MLP, Conv4
 from mlkernels.support import memory
@@ -260,3 +261,44 @@ def test_of_dense_layers_no_gradient_is_formed(monkeypatch, key):
     monkeypatch.setattr(memory, "available_bytes", lambda: gradient)
     for outputs in kernels.OUTPUTS:
         assert kernels.empirical_ntk(network.apply, params, jnp.ones((32, 6), jnp.float32), outputs=outputs).shape
+
+
+def plainly(x1, x2):
+    """Two kernels of points, of which the second is not symmetric in what it does."""
+    return x1 @ x2.T, jnp.exp(x1 @ x2.T - (x1**2).sum(1)[:, None] - (x2**2).sum(1)[None])
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 9, 10, 11, 16])
+@pytest.mark.parametrize("other", [None, 1, 7, 12])
+def test_a_kernel_in_blocks_is_the_whole_one(count, other, key):
+    """Of every number of points, a multiple of the block's side or not; without a second set by its upper half alone."""
+    x1 = jax.random.normal(key, (count, 3))
+    x2 = None if other is None else jax.random.normal(jax.random.key(1), (other, 3))
+    found = blockwise(plainly, x1, x2, 5)
+    for block, whole in zip(found, plainly(x1, x1 if x2 is None else x2), strict=True):
+        assert block.shape == whole.shape
+        np.testing.assert_allclose(block, whole, rtol=1e-14)
+
+
+def test_blocks_may_be_compiled_differentiated_and_taken_side_by_side(key):
+    x = jax.random.normal(key, (2, 11, 3))
+
+    def total(x, side):
+        return sum(jnp.sin(kernel).sum() for kernel in blockwise(plainly, x, None, side))
+
+    found, whole = (jax.vmap(jax.jit(jax.grad(total), static_argnums=1), (0, None))(x, side) for side in (4, 11))
+    np.testing.assert_allclose(found, whole, rtol=1e-12)
+
+
+@pytest.mark.parametrize(("network", "count", "shape"), [(MLP(1), 333, (6,)), (Conv4(1, depth=2), 12, (8, 8, 1))])
+def test_infinite_kernels_of_many_points_are_those_of_pairs(network, count, shape, key):
+    """More points than a block has; a second set that is the first one saves half of the work and changes nothing."""
+    x = jax.random.normal(key, (count, *shape))
+    pairs = [(0, 0), (3, count - 1), (count - 1, 3), (count // 2, 1)]
+    both = {"alone": kernels.infinite_kernels(network, x), "itself": kernels.infinite_kernels(network, x, x)}
+    for found in (*both.values(), kernels.infinite_kernels(network, x, jnp.array(x))):
+        for i, j in pairs:
+            for kernel, one in zip(found, kernels.infinite_kernels(network, x[i : i + 1], x[j : j + 1]), strict=True):
+                np.testing.assert_allclose(kernel[i, j], one[0, 0], rtol=1e-12)
+    for kernel in both["alone"]:
+        np.testing.assert_array_equal(kernel, kernel.T)

@@ -169,6 +169,24 @@ def test_the_composite_of_matrices_is_its_definition(inner, steps):
     np.testing.assert_allclose(across, plain_composite(held_out, train, inner, steps), atol=1e-12)
 
 
+def test_the_composite_of_more_tasks_than_are_taken_at_once():
+    """It is D Theta D', D the operators on the diagonal; of 19 tasks, and of these against 9 others."""
+    rng = np.random.default_rng(0)
+    A, other = rng.normal(size=(19, 2, 3)), rng.normal(size=(9, 4, 1))
+
+    def operator(A):
+        B, n, m = A.shape
+        return np.hstack([np.eye(B * n), -scipy.linalg.block_diag(*A)])
+
+    half = rng.normal(size=(19 * 5, 19 * 5))
+    theta = half @ half.T
+    phi = composite(theta, A)
+    np.testing.assert_allclose(phi, operator(A) @ theta @ operator(A).T, atol=1e-10)
+    np.testing.assert_array_equal(phi, phi.T)
+    across = rng.normal(size=(19 * 5, 9 * 5))
+    np.testing.assert_allclose(composite(across, A, other), operator(A) @ across @ operator(other).T, atol=1e-10)
+
+
 # --- the analytic MetaNTK ------------------------------------------------------------------------------------------
 
 
