@@ -271,13 +271,13 @@ def plainly(x1, x2):
 @pytest.mark.parametrize("count", [1, 4, 5, 9, 10, 11, 16])
 @pytest.mark.parametrize("other", [None, 1, 7, 12])
 def test_a_kernel_in_blocks_is_the_whole_one(count, other, key):
-    """Of every number of points, a multiple of the block's side or not; without a second set by its upper half alone."""
+    """Of every number of points, a multiple of the block's side or not; of one set by its upper half alone."""
     x1 = jax.random.normal(key, (count, 3))
     x2 = None if other is None else jax.random.normal(jax.random.key(1), (other, 3))
     found = blockwise(plainly, x1, x2, 5)
     for block, whole in zip(found, plainly(x1, x1 if x2 is None else x2), strict=True):
         assert block.shape == whole.shape
-        np.testing.assert_allclose(block, whole, rtol=1e-14)
+        np.testing.assert_allclose(block, whole, rtol=1e-12)
 
 
 def test_blocks_may_be_compiled_differentiated_and_taken_side_by_side(key):
@@ -301,4 +301,4 @@ def test_infinite_kernels_of_many_points_are_those_of_pairs(network, count, shap
             for kernel, one in zip(found, kernels.infinite_kernels(network, x[i : i + 1], x[j : j + 1]), strict=True):
                 np.testing.assert_allclose(kernel[i, j], one[0, 0], rtol=1e-12)
     for kernel in both["alone"]:
-        np.testing.assert_array_equal(kernel, kernel.T)
+        np.testing.assert_allclose(kernel, kernel.T, rtol=0 if isinstance(network, MLP) else 1e-14)

@@ -175,7 +175,7 @@ def test_the_composite_of_more_tasks_than_are_taken_at_once():
     A, other = rng.normal(size=(19, 2, 3)), rng.normal(size=(9, 4, 1))
 
     def operator(A):
-        B, n, m = A.shape
+        B, n, _ = A.shape
         return np.hstack([np.eye(B * n), -scipy.linalg.block_diag(*A)])
 
     half = rng.normal(size=(19 * 5, 19 * 5))

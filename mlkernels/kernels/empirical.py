@@ -13,7 +13,7 @@ from jax import lax
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
-from mlkernels.kernels.layers import Points, network, points
+from mlkernels.kernels.layers import Network, Points, network, points
 from mlkernels.support.arguments import one_of
 from mlkernels.support.array_arguments import traced
 from mlkernels.support.memory import require
@@ -111,6 +111,15 @@ def _at_once(f: Callable, xs):
     return jax.vmap(f)(xs)
 
 
+def _at_once_is_quicker(net: Network) -> bool:
+    """Whether all outputs at once are quicker than one after the other, though they take more memory.
+
+    In a loop the gradient of JAX's own convolution by its input is 20 times slower on a CPU
+    (findings/xla_cpu_convolution_in_a_loop.sh).
+    """
+    return "conv_general_dilated" in str(net.jaxpr)
+
+
 @partial(jax.jit, static_argnums=(0, 4, 5))
 def _block(apply, params, x1, x2, outputs, part):
     leaves, f = _trained(apply, params, part)
@@ -120,15 +129,13 @@ def _block(apply, params, x1, x2, outputs, part):
         two = one if x2 is None else points(net, leaves, x2)
         (n, k), m = one.outputs.shape, len(two.outputs)
         directions = jnp.ones((1, k)) if outputs == "sum" else jnp.eye(k)
-        # One output after the other holds the gradients of one at a time. But in a loop the gradient of JAX's own
-        # convolution by its input is 20 times slower on a CPU (findings/xla_cpu_convolution_in_a_loop.sh).
-        at_once = "conv_general_dilated" in str(net.jaxpr)
+        at_once = _at_once_is_quicker(net)
         if outputs == "full":
             each = _at_once if at_once else lax.map
             total = _all_pairs(one, two, directions, each).transpose(1, 0, 3, 2).reshape(n * k, m * k)
         elif at_once:
             total = _at_once(partial(_along, one, two), directions).mean(0)
-        else:
+        else:  # one output after the other: the gradients of some at a time are held
             start = jnp.zeros((n, m), one.outputs.dtype)
             total, _ = lax.scan(lambda total, d: (total + _along(one, two, d), None), start, directions, unroll=UNROLL)
             total /= len(directions)
@@ -139,9 +146,12 @@ def _block(apply, params, x1, x2, outputs, part):
 def _needs(apply, tree, shapes, x1, x2, outputs: str, part: str | None) -> int:
     """The bytes that a block of points takes: the layers' inputs and deltas, and what the largest of them makes."""
 
+    at_once = []
+
     def held(params, *blocks):
         leaves, f = _trained(apply, params, part)
         net = network(f, leaves, x1)
+        at_once.append(_at_once_is_quicker(net))
         both = [points(net, leaves, x) for x in blocks]
         deltas, rest = zip(*(each.gradients(jnp.ones(each.outputs.shape[-1])) for each in both), strict=True)
         one, two, k = both[0], both[-1], both[0].outputs.shape[-1]
@@ -159,7 +169,7 @@ def _needs(apply, tree, shapes, x1, x2, outputs: str, part: str | None) -> int:
 
     blocks = (x1,) if x2 is None else (x1, x2)
     y, inputs, along, layers = jax.eval_shape(held, jax.tree.unflatten(tree, shapes), *blocks)
-    directions = y.shape[-1] if outputs == "full" else 1
+    directions = y.shape[-1] if outputs == "full" or (outputs == "trace" and at_once[0]) else 1
     return size(inputs) + directions * (size(along) + max(map(size, layers), default=0))
 
 

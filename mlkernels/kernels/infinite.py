@@ -61,7 +61,7 @@ def blockwise(kernels: Callable, x1: Array, x2: Array | None, side: int) -> list
     )
     pairs = [(i, j) for i in starts1 for j in starts2 if x2 is not None or i <= j]
     if len(pairs) <= 1:
-        return kernels(x1, second)
+        return list(kernels(x1, second))
 
     def step(wholes, start):
         i, j = start
