@@ -301,4 +301,4 @@ def test_infinite_kernels_of_many_points_are_those_of_pairs(network, count, shap
             for kernel, one in zip(found, kernels.infinite_kernels(network, x[i : i + 1], x[j : j + 1]), strict=True):
                 np.testing.assert_allclose(kernel[i, j], one[0, 0], rtol=1e-12)
     for kernel in both["alone"]:
-        np.testing.assert_allclose(kernel, kernel.T, rtol=0 if isinstance(network, MLP) else 1e-14)
+        np.testing.assert_allclose(kernel, kernel.T, rtol=1e-14)

@@ -68,7 +68,7 @@ python=build/venvs/3.12/bin/python
 [ "$own" != 12 ] || python=.venv/bin/python
 overlay=$PWD/build/venvs/3.12-jax-0.11.2
 tests=()
-for file in tests/test_neural_tangents.py tests/test_kernels.py tests/test_metantk.py; do
+for file in tests/test_neural_tangents.py tests/test_kernels.py tests/test_layers.py tests/test_metantk.py; do
     [ ! -f "$file" ] || tests+=("$file")
 done
 if [ -x "$python" ] && [ ${#tests[@]} -gt 0 ]; then
@@ -104,6 +104,7 @@ for set in SSE4_2:sse4_2 AVX2:avx2 AVX512:avx512f; do
 done
 python=build/venvs/3.13/bin/python
 if [ -x "$python" ] && [ ${#arithmetic[@]} -gt 0 ]; then
+    [ ! -f tests/test_layers.py ] || arithmetic+=(tests/test_layers.py) # it reads jaxprs, and this JAX is another one
     check "arithmetic on 3.13" "$python" -m pytest -q $parallel -m "$core" $(report "arithmetic-3.13") "$@" "${arithmetic[@]}"
 fi
 
