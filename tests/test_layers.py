@@ -199,6 +199,13 @@ def two_biases(p, x):
     return jnp.tanh((x @ p["w"] + p["b"][None]) / 3 + p["c"][None])
 
 
+@net((5,), w=(5, 1), s=(1,), v=(5, 1), t=(1, 1), u=(1,), head=(2, K))
+def numbers_that_scale_a_product(p, x):
+    """Of one output alone a scale has the shape of a bias."""
+    h = jnp.tanh((x @ p["w"]) * p["s"][None]), jnp.tanh(p["t"] * (x @ p["v"]) + p["u"][None])
+    return headed(jnp.concatenate(h, 1), p)
+
+
 @net((4, 5), w=(5, 6), b=(4, 6), head=(24, K))
 def a_bias_of_each_place(p, x):
     return headed(jnp.tanh(x @ p["w"] + p["b"][None]), p)

@@ -27,6 +27,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr, Literal, Var, jaxpr_as_fun
 from mlkernels.errors import bad_input
 
 PRODUCTS = ("dot_general", "conv_general_dilated", "convolve_3x3")
+SUMS = ("add", "add_any", "sub")
 PERMUTED = ("transpose", "reshape", "squeeze", "expand_dims", "copy", "rev")
 INLINED = {"jit": "jaxpr", "pjit": "jaxpr", "closed_call": "call_jaxpr", "checkpoint": "jaxpr", "remat2": "jaxpr"}
 
@@ -112,7 +113,7 @@ def network(f: Callable, leaves: Sequence[Array], x: Array) -> Network:
                 layer = _layer(eqn, operands, at)
                 site = layer and Site(output.shape, output.dtype, layer.order)
                 sites.setdefault(operand.leaf, []).append(site)
-                weight = operands[1 - at].product if site and len(operands) == 2 else None
+                weight = operands[1 - at].product if site and eqn.primitive.name in SUMS else None
                 if weight is not None and _same_order(sites[weight][0], site):
                     joined[operand.leaf] = weight, replace(site, order=sites[weight][0].order)
                 product = operand.leaf if site and eqn.primitive.name in PRODUCTS else None
@@ -359,8 +360,5 @@ RULES = {
     "dot_general": _dot,
     "conv_general_dilated": _conv,
     "convolve_3x3": _conv3x3,
-    "add": _by_entries,
-    "add_any": _by_entries,
-    "sub": _by_entries,
-    "mul": _by_entries,
+    **dict.fromkeys((*SUMS, "mul"), _by_entries),
 }
