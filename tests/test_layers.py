@@ -8,6 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from jax import lax
 
 from mlkernels import kernels
@@ -272,6 +274,61 @@ def test_of_our_networks_every_leaf_is_a_layer(network):
     assert not found.rest
     agrees(network.apply, params, shape)
     agrees(network.apply, params, shape, batch_size=2)
+
+
+def random_network(seed):
+    """A dozen steps drawn at random, of few units, where shapes that differ elsewhere may be the same."""
+    rng = np.random.default_rng(seed)
+    params, plan, units = {}, [], int(rng.integers(1, 4))
+    first = units
+    for step in range(rng.integers(3, 13)):
+        kind = str(rng.choice(["dense", "again", "bias", "less", "scale", "number", "tanh", "residual", "twice"]))
+        name, old = f"p{step}", units
+        if kind == "dense":
+            units = int(rng.integers(1, 4))
+            params[name] = rng.normal(size=(units, old) if step % 2 else (old, units))
+        elif kind in ("bias", "less", "scale", "number"):
+            params[name] = rng.normal(size=1 if kind == "number" else units)
+        elif kind == "again":
+            fits = [n for n, w in params.items() if w.shape == (units, units)]
+            name = str(rng.choice(fits)) if fits else None
+        plan.append((kind, name, float(rng.normal())))
+    params["head"] = rng.normal(size=(units, 2))
+
+    def apply(p, x):
+        kept = x
+        for step, (kind, name, factor) in enumerate(plan):
+            if kind == "dense":
+                x = factor * (x @ (p[name].T if step % 2 else p[name]))
+            elif kind == "again" and name:
+                x = x @ (factor * p[name])
+            elif kind == "bias":
+                x = x + factor * p[name][None]
+            elif kind == "less":
+                x = p[name].reshape(1, -1) - factor * x
+            elif kind in ("scale", "number"):
+                x = x * p[name][None]
+            elif kind == "tanh":
+                kept = x = jnp.tanh(x)
+            elif kind == "residual" and kept.shape == x.shape:
+                x = x + kept
+            elif kind == "twice":
+                x = jnp.tanh(x) * x
+        return x @ p["head"]
+
+    return apply, jax.tree.map(jnp.asarray, params), (first,)
+
+
+@given(st.integers(0, 10_000))
+@settings(max_examples=8, deadline=None, derandomize=True)
+def test_networks_drawn_at_random(seed):
+    apply, params, shape = random_network(seed)
+    x1, x2 = points(shape)
+    wanted = by_definition(apply, params, x1, x2)
+    for outputs in ("full", "trace"):
+        found = kernels.empirical_ntk(apply, params, x1, x2, outputs=outputs)
+        exact = wanted[outputs]
+        np.testing.assert_allclose(found, exact, rtol=1e-10, atol=1e-11 * float(np.abs(exact).max()))
 
 
 def test_one_layer_alone():
