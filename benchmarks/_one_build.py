@@ -34,6 +34,7 @@ def empirical_ntk() -> dict:
     import jax.numpy as jnp
 
     from mlkernels import kernels
+    from mlkernels.learners import maml
     from mlkernels.networks import MLP, Conv4
 
     cases = {"MLP": (MLP(512, depth=2, outputs=10), (64,), 64), "Conv-4": (Conv4(32, outputs=5), (28, 28, 1), 16)}
@@ -47,6 +48,24 @@ def empirical_ntk() -> dict:
             sizes = compiled.memory_analysis()
             memory = {"temporary_bytes": None if sizes is None else int(sizes.temp_size_in_bytes)}
             found[f"{name}, {outputs}"] = timed(lambda c=compiled, p=params, x=x: c(p, x)) | memory
+    network = MLP(512, depth=2, outputs=10)
+    params, x = network.init(jax.random.key(0), (64,), jnp.float32), jax.random.normal(jax.random.key(1), (4, 32, 64))
+    x = x.astype(jnp.float32)
+    nngp = jax.jit(lambda p, x: kernels.empirical_nngp(network.apply, p, x))
+    found["MLP, NNGP"] = timed(lambda: nngp(params, x[0]))
+    loop, labels = maml.InnerLoop(0.1, 5), jnp.ones((16, 10), jnp.float32)
+
+    @jax.jit
+    def adapted(params, x):
+        """The kernels of four tasks, each at the parameters that it has adapted."""
+
+        def one(x):
+            theta = maml.adapt(network.apply, params, x[:16], labels, loop)
+            return kernels.empirical_ntk(network.apply, theta, x[16:], outputs="trace")
+
+        return jax.vmap(one)(x)
+
+    found["MLP, at adapted parameters"] = timed(lambda: adapted(params, x))
     return found
 
 
