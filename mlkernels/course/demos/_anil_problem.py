@@ -6,7 +6,6 @@ function serves ANIL of any depth and MAML, and no control of the demo compiles 
 
 from __future__ import annotations
 
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
@@ -17,8 +16,6 @@ import numpy as np
 from jax.flatten_util import ravel_pytree
 
 from mlkernels.course.demos.demo import once
-from mlkernels.learners import curvature
-from mlkernels.learners.maml import InnerLoop
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch, teacher_student
 
@@ -40,23 +37,6 @@ def _drawn(key, task_key, teacher_key) -> tuple[dict, TaskBatch]:
 def problem() -> tuple[dict, TaskBatch]:
     """The student's parameters at the start, and one task of 20 support and 20 query points; always the same."""
     return once(_drawn)(*map(jax.random.key, (1, 5, 0)))
-
-
-@lru_cache
-def compiled() -> None:
-    """Compile all that there is, on zeros, at the same time: XLA compiles without Python's lock."""
-    shapes = jax.eval_shape(_drawn, *map(jax.random.key, (1, 5, 0)))
-    params, task = jax.tree.map(lambda each: np.zeros(each.shape, each.dtype), shapes)
-    points = np.zeros((POINTS**2, sum(leaf.size for leaf in jax.tree.leaves(params))))
-    with ThreadPoolExecutor(4) as threads:
-        jobs = [
-            threads.submit(_descend, params, task, rates("head", 0.1), 0.1),
-            threads.submit(problem),
-            threads.submit(_hessian, params, task),
-            threads.submit(_fit, params, *_support(task), points),
-        ]
-    for job in jobs:
-        job.result()
 
 
 def rates(layers: str, rate: float) -> dict[str, float]:
@@ -159,12 +139,15 @@ def _support(task: TaskBatch) -> tuple[np.ndarray, np.ndarray]:
 @lru_cache
 def hessian() -> np.ndarray:
     """The inner Hessian by all parameters at the start, without an L2 term, `[p, p]`."""
-    return _hessian(*problem())
+    params, task = problem()
+    found = np.asarray(_hessian(params, *_support(task)), float)
+    return (found + found.T) / 2
 
 
-def _hessian(params, task: TaskBatch) -> np.ndarray:
-    whole = InnerLoop(0.1, STEPS, loss="mean_squares")
-    return curvature.inner_hessian(NETWORK.apply, params, *_support(task), whole)
+@once
+def _hessian(params, x, y):
+    point, unravel = ravel_pytree(params)
+    return jax.hessian(lambda point: jnp.mean((NETWORK.apply(unravel(point), x) - y) ** 2))(point)
 
 
 @once
@@ -176,7 +159,6 @@ def _fit(params, x, y, points):
 @lru_cache
 def plane(layers: str) -> Plane:
     """The plane in which the paths of three moderate rates vary most, and the surface above it."""
-    compiled()
     params, task = problem()
     on = moving(layers)
     eigenvalues = np.linalg.eigvalsh(hessian()[np.ix_(on, on)])
