@@ -352,6 +352,17 @@ def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path
     assert pool.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "mine"
 
 
+def test_a_cache_entry_that_another_process_is_writing_is_no_warning(tmp_path, monkeypatch):
+    """JAX compiles anew what it cannot read. All other warnings stay, and so do the user's filters."""
+    monkeypatch.setenv("PYTHONWARNINGS", "ignore:mine")
+    said = "Error reading persistent compilation cache entry for 'jit_f': incomplete", "mine", "another"
+    code = f"import warnings\nfor text in {said}: warnings.warn(text)"
+    environment = pool.kernel_environment(tmp_path)
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stderr.count("Warning") == 1
+    assert "UserWarning: another" in done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "name", "extra"),
     [

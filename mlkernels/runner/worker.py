@@ -33,6 +33,9 @@ def kernel_environment(root: Path, jobs: int = 1) -> dict[str, str]:
     if "JAX_COMPILATION_CACHE_DIR" not in environment:
         environment["JAX_COMPILATION_CACHE_DIR"] = str(root / "build" / "jax_cache" / mark)
         environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
+    # JAX writes the cache's entries in place: what another process reads half-written is compiled anew, and no more
+    quiet = [f"ignore:Error {doing} persistent compilation cache entry" for doing in ("reading", "writing")]
+    environment["PYTHONWARNINGS"] = ",".join([environment.get("PYTHONWARNINGS", ""), *quiet]).strip(",")
     if jobs > 1:
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return environment
