@@ -35,7 +35,8 @@ def worktree(commit: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         place = Path(folder) / "before"
         if (made := git("worktree", "add", "--detach", str(place), commit)).returncode:
-            raise bad_input("commit", "one of this repository's history", commit, made.stderr.strip() or "name another")
+            do = "fetch the whole history (git fetch --unshallow), or name another"
+            raise bad_input("commit", "one of this repository's history", f"{commit} ({made.stderr.strip()})", do)
         try:
             yield place
         finally:

@@ -45,6 +45,20 @@ def test_course_claim_records_claims_of():
     assert claims_of({"cells": []}) == []
 
 
+def test_course_demos_anil_problem_hessian():
+    """Written again for the demo, in a form that compiles in half of the time: it is the package's."""
+    import numpy as np
+
+    from mlkernels.course.demos import _anil_problem
+    from mlkernels.inner_loop.settings import InnerLoop
+    from mlkernels.learners import curvature
+
+    params, task = _anil_problem.problem()
+    inner = InnerLoop(0.1, 1, loss="mean_squares")
+    H = curvature.inner_hessian(_anil_problem.NETWORK.apply, params, task.support_x[0], task.support_y[0], inner)
+    np.testing.assert_allclose(_anil_problem.hessian(), H, rtol=1e-9, atol=1e-12)
+
+
 def test_course_demos_anil_geometry_numbers():
     from mlkernels.course.demos.anil_geometry import numbers
 

@@ -86,7 +86,7 @@ fi
 # XLA compiles for the machine that it runs on, and rounds as that machine's instructions do: fewer of them stand in for
 # other machines, and another JAX rounds in another way, too.
 arithmetic=()
-for test in tests/test_kernels.py tests/test_metantk.py tests/test_benchmarks.py::test_{all_ways_to_the_analytic_metantk_agree,a_run_writes_its_numbers_with_provenance}; do
+for test in tests/test_kernels.py tests/test_layers.py tests/test_metantk.py tests/test_benchmarks.py::test_{all_ways_to_the_analytic_metantk_agree,a_run_writes_its_numbers_with_provenance}; do
     [ ! -f "${test%%::*}" ] || arithmetic+=("$test")
 done
 has() { grep -qsm1 "^flags.*[[:space:]]$1\([[:space:]]\|$\)" /proc/cpuinfo; }
@@ -104,7 +104,6 @@ for set in SSE4_2:sse4_2 AVX2:avx2 AVX512:avx512f; do
 done
 python=build/venvs/3.13/bin/python
 if [ -x "$python" ] && [ ${#arithmetic[@]} -gt 0 ]; then
-    [ ! -f tests/test_layers.py ] || arithmetic+=(tests/test_layers.py) # it reads jaxprs, and this JAX is another one
     check "arithmetic on 3.13" "$python" -m pytest -q $parallel -m "$core" $(report "arithmetic-3.13") "$@" "${arithmetic[@]}"
 fi
 

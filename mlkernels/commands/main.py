@@ -73,18 +73,18 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     stopped = any(outcome.status in ("interrupted", "not started") for outcome in outcomes)
     kept = [outcome.name for outcome in outcomes if outcome.status in ("finished", "unchanged")]
     if stopped:
-        click.echo(f"stopped; finished and kept in {_short(out)}: {', '.join(kept) or 'none'}", err=True)
+        click.echo(f"stopped; finished and kept in {_shorter_path(out)}: {', '.join(kept) or 'none'}", err=True)
         click.echo(f"go on with: {command}{'' if resume else ' --resume'}", err=True)
         return 130
     fallen = [c for c in report.broken(result["claims"]) if c["notebook"] in kept]
     for claim in fallen:
         numbers = f"expected {claim['expected']}, measured {claim['measured']}"
         click.echo(f"{claim['notebook']}: claim {claim['id']} does not hold: {numbers}", err=True)
-    click.echo(f"{len(kept)} of {len(outcomes)} finished; read {_short(out / 'index.html')}")
+    click.echo(f"{len(kept)} of {len(outcomes)} finished; read {_shorter_path(out / 'index.html')}")
     return 1 if fallen or len(kept) < len(outcomes) else 0
 
 
-def _short(path: Path) -> str:
+def _shorter_path(path: Path) -> str:
     """A path as seen from here, where that is shorter."""
     return min(str(path), os.path.relpath(path), key=len)
 

@@ -39,13 +39,13 @@ class Outcome:
         return {"text/plain": str(self), "text/html": page}
 
 
-def _short(value: Any) -> str:
+def _in_a_few_words(value: Any) -> str:
     """A value in a few words: small arrays written out, larger ones by shape."""
     if isinstance(value, tuple | list):
-        inner = ", ".join(_short(item) for item in value)
+        inner = ", ".join(_in_a_few_words(item) for item in value)
         return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
     if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_short(item)}" for name, item in value.items()) + "}"
+        return "{" + ", ".join(f"{name}: {_in_a_few_words(item)}" for name, item in value.items()) + "}"
     if callable(value):
         return getattr(value, "__name__", "a function")
     if isinstance(value, float) or (getattr(value, "shape", None) == () and _is_array(value)):
@@ -59,25 +59,25 @@ def _short(value: Any) -> str:
 
 def _case(args: tuple | Mapping) -> str:
     if isinstance(args, Mapping):
-        return ", ".join(f"{name}={_short(value)}" for name, value in args.items())
-    return ", ".join(_short(value) for value in args)
+        return ", ".join(f"{name}={_in_a_few_words(value)}" for name, value in args.items())
+    return ", ".join(_in_a_few_words(value) for value in args)
 
 
 def _difference(got: Any, expected: Any, rtol: float, atol: float) -> str | None:
     """Why `got` is not `expected`, or None where it is."""
     if got is None and expected is not None:
-        return f"expected {_short(expected)}, got None: the last line needs a return"
+        return f"expected {_in_a_few_words(expected)}, got None: the last line needs a return"
     if isinstance(expected, Mapping):
         if not isinstance(got, Mapping) or set(got) != set(expected):
-            return f"expected a dict with {', '.join(map(str, expected))}, got {_short(got)}"
+            return f"expected a dict with {', '.join(map(str, expected))}, got {_in_a_few_words(got)}"
         pairs = [(f"[{name!r}]", got[name], expected[name]) for name in expected]
     elif isinstance(expected, tuple) or (isinstance(expected, list) and not _is_array(expected)):
         if not isinstance(got, tuple | list) or len(got) != len(expected):
-            return f"expected {len(expected)} values in a tuple or list, got {_short(got)}"
+            return f"expected {len(expected)} values in a tuple or list, got {_in_a_few_words(got)}"
         pairs = [(f"[{i}]", g, e) for i, (g, e) in enumerate(zip(got, expected, strict=True))]
     elif expected is None or isinstance(expected, str):
         same = got is None if expected is None else isinstance(got, str) and got == expected
-        return None if same else f"expected {expected!r}, got {_short(got)}"
+        return None if same else f"expected {expected!r}, got {_in_a_few_words(got)}"
     else:
         return _array_difference(got, expected, rtol, atol)
     found = ((place, _difference(g, e, rtol, atol)) for place, g, e in pairs)
@@ -94,7 +94,7 @@ def _is_array(value: Any) -> bool:
 
 def _array_difference(got: Any, expected: Any, rtol: float, atol: float) -> str | None:
     if not _is_array(got):
-        return f"expected {_short(expected)}, got {_short(got)}, which is no array of numbers"
+        return f"expected {_in_a_few_words(expected)}, got {_in_a_few_words(got)}, which is no array of numbers"
     want, have = np.asarray(expected), np.asarray(got)
     if have.shape != want.shape:
         hint = "; the axes are swapped" if have.ndim > 1 and have.shape == want.shape[::-1] else ""
@@ -104,7 +104,7 @@ def _array_difference(got: Any, expected: Any, rtol: float, atol: float) -> str 
     if close.all():
         return None
     if want.size <= 6:
-        return f"expected {_short(want)}, got {_short(have)}"
+        return f"expected {_in_a_few_words(want)}, got {_in_a_few_words(have)}"
     where = tuple(int(i) for i in np.argwhere(~close)[0])
     spot = ", ".join(map(str, where))
     return (
@@ -146,7 +146,7 @@ def check(
     tests = list(tests)
     if not tests or not all(isinstance(t, tuple) and len(t) == 3 and isinstance(t[0], tuple | Mapping) for t in tests):
         form = "(arguments as a tuple or dict, expected, hint) each"
-        raise bad_input("tests", form, _short(tests), "write at least one")
+        raise bad_input("tests", form, _in_a_few_words(tests), "write at least one")
     for args, expected, hint in tests:
         case = f"with {_case(args)}: " if args else ""
         keywords = isinstance(args, Mapping)

@@ -102,7 +102,8 @@ def network(f: Callable, leaves: Sequence[Array], x: Array) -> Network:
     found = [(each.shape, each.dtype) for each in jaxpr.out_avals]
     if len(found) != 1 or len(found[0][0]) != 2 or not jnp.issubdtype(found[0][1], jnp.floating):
         got = ", ".join(f"{dtype} {list(shape)}" for shape, dtype in found)
-        raise bad_input("apply", "real outputs [N, k]", f"{got} for one point", "give each output an axis of its own")
+        do = "return one array of real numbers, the outputs along its second axis"
+        raise bad_input("apply", "real outputs [N, k]", f"{got} for one point", do)
     sites: dict[int, list[Site | None]] = {}
     joined: dict[int, tuple[int, Site]] = {}
 
@@ -284,8 +285,8 @@ def _dot(eqn, operands, at: int) -> Layer | None:
 
     def order(delta):
         first, last = len(groups), delta.ndim  # of the result's axes: groups, then those of the left side
-        own = range(first, first + free) if at == 1 else range(last - free, last)
-        return _sorted(delta, range(first), own, None).reshape(n_groups, positions, -1)
+        positioned = range(first, first + free) if at == 1 else range(last - free, last)
+        return _sorted(delta, range(first), positioned, None).reshape(n_groups, positions, -1)
 
     return Layer(_sorted(h, groups, inside, None).reshape(n_groups, n_inside, positions), order)
 
@@ -310,19 +311,19 @@ def _convolved(h: Array, window, groups: int, **how) -> Array:
 
 def _conv(eqn, operands, at: int) -> Layer | None:
     """A `conv_general_dilated` of one point's image, with the weight as its kernel."""
-    told, image = eqn.params, operands[0].array
-    lhs, rhs, out = told["dimension_numbers"]
-    if at == 0 or operands[1].grown or told["batch_group_count"] > 1 or image.shape[lhs[0]] != 1:
+    settings, image = eqn.params, operands[0].array
+    lhs, rhs, out = settings["dimension_numbers"]
+    if at == 0 or operands[1].grown or settings["batch_group_count"] > 1 or image.shape[lhs[0]] != 1:
         return None
-    groups, window = told["feature_group_count"], [operands[1].array.shape[axis] for axis in rhs[2:]]
-    how = {name: told[name] for name in ("padding", "lhs_dilation", "rhs_dilation")}
+    groups, window = settings["feature_group_count"], [operands[1].array.shape[axis] for axis in rhs[2:]]
+    how = {name: settings[name] for name in ("padding", "lhs_dilation", "rhs_dilation")}
     image = image.transpose((lhs[0], *lhs[2:], lhs[1]))[0]
 
     def order(delta):
         delta = delta.transpose((out[0], *out[2:], out[1]))
         return delta.reshape(-1, groups, delta.shape[-1] // groups).swapaxes(0, 1)
 
-    return Layer(_convolved(image, window, groups, strides=told["window_strides"], **how), order)
+    return Layer(_convolved(image, window, groups, strides=settings["window_strides"], **how), order)
 
 
 def _conv3x3(eqn, operands, at: int) -> Layer | None:

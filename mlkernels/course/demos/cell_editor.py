@@ -95,12 +95,12 @@ def _compiled(operation: str) -> Kernels:
 
 
 @lru_cache
-def _ready(operations: tuple[str, ...]) -> None:
-    """Compile what these operations need and draw the tasks, at the same time: XLA compiles without Python's lock."""
+def _ready() -> None:
+    """Compile the published cell and draw the tasks, at the same time: XLA compiles without Python's lock."""
     with ThreadPoolExecutor(3) as threads:
         drawn = threads.submit(problem)
         kernels = _compiled("skip_connect")  # first what all cells have, lest it be compiled twice
-        rest = threads.map(_compiled, operations)
+        rest = threads.map(_compiled, {*PUBLISHED.values()})
         metantk_kernel(kernels, drawn.result()[0][0])
         list(rest)
 
@@ -111,7 +111,7 @@ def numbers(**operations: str) -> Numbers:
     Source: Wang et al. 2022 (MetaNTK-NAS); notebooks/04_metantk_nas.
     """
     gates, found = gates_of(**operations), []
-    _ready(tuple(sorted({*operations.values()} - {NONE})))
+    _ready()
     for tasks, params in problem():
         kernels = sample_kernels(LAYOUT, params, gates, all_points(tasks))
         found.append((np.asarray(metantk_kernel(kernels, tasks)), np.asarray(kernels.ntk)))
@@ -165,10 +165,10 @@ def _move(stage: Stage, n: Numbers) -> None:
 def _spread(scores: tuple[Score, ...]) -> str:
     """The median over the draws, and from where to where they go."""
     low, middle, high = np.sort([score.value for score in scores])
-    return f"{_short(middle)} ({_short(low)} to {_short(high)})"
+    return f"{_rounded(middle)} ({_rounded(low)} to {_rounded(high)})"
 
 
-def _short(value: float) -> str:
+def _rounded(value: float) -> str:
     return "∞" if np.isinf(value) else f"{value:.3g}" if value < 1000 else f"{value:.2g}"
 
 
