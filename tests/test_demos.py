@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import math
+import re
 
 import jax
 import numpy as np
 import pytest
 from _demos import ends_of
+from PIL import Image
 
 from mlkernels.course.demos import (
     _maml_training,
+    anil_geometry,
     cell_editor,
     derive_metantk,
     maml_linear_rate,
+    poster,
     search_replay,
     start_here,
 )
@@ -40,6 +45,39 @@ def test_same_settings_same_picture_on_a_new_and_on_a_used_stage(demo):
     used = demo.build()
     demo.frame(used, **demo.twin[0])
     assert demo.frame(used).png == demo.frame(demo.build()).png
+
+
+NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+
+
+@pytest.mark.parametrize("demo", [*DEMOS[:4], anil_geometry.DEMO], ids=lambda demo: demo.name)
+def test_a_poster_is_the_picture_of_today(demo):
+    """After a change of a demo: `python -m tools.posters NAME`. Other machines round and draw edges otherwise."""
+    old, new = poster.kept(demo), demo.frame(demo.build())
+    assert old is not None
+    assert old.size == pytest.approx(new.size)
+    for before, now in zip(old[1:3], new[1:3], strict=True):
+        assert NUMBER.sub("#", before) == NUMBER.sub("#", now)
+        assert [*map(float, NUMBER.findall(before))] == pytest.approx([*map(float, NUMBER.findall(now))], rel=0.03)
+    pixels = [np.asarray(Image.open(io.BytesIO(frame.png)).convert("RGB"), float) for frame in (old, new)]
+    assert pixels[0].shape == pixels[1].shape
+    assert np.abs(pixels[0] - pixels[1]).mean() < 2
+    assert (np.abs(pixels[0] - pixels[1]).max(-1) > 64).mean() < 0.005
+
+
+def test_a_poster_of_other_defaults_or_damaged_is_none(tmp_path):
+    demo, path = start_here.DEMO, tmp_path / "poster.png"
+    poster.keep(demo, path)
+    assert poster.kept(demo, path).alt == demo.frame(demo.build()).alt
+    assert poster.kept(dataclasses.replace(demo, question="Another?"), path) is None
+    control = dataclasses.replace(demo.controls[0], default=demo.controls[0].values[-1])
+    assert poster.kept(dataclasses.replace(demo, controls=(control, *demo.controls[1:])), path) is None
+    path.write_bytes(path.read_bytes()[:-2000])
+    assert poster.kept(demo, path) is None
+    Image.new("RGB", (4, 4)).save(path)
+    assert poster.kept(demo, path) is None
+    path.unlink()
+    assert poster.kept(demo, path) is None
 
 
 def test_an_inner_rate_that_diverges_is_refused():

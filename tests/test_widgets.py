@@ -21,6 +21,7 @@ from PIL import Image, ImageFont
 
 from benchmarks import sliders
 from mlkernels.course import plots, widgets
+from mlkernels.course.demos import poster
 from mlkernels.course.demos.demo import Control, Demo, RunItem, Stage, choice, steps
 from mlkernels.course.widgets import explorer, static_twin
 from mlkernels.course.widgets.background import Background
@@ -270,6 +271,74 @@ def test_what_is_compiled_for_later_comes_behind_the_first_picture(monkeypatch):
     monkeypatch.setattr(explorer, "IDLE", 0.0)
     assert view.warming.join(30)
     assert order == ["picture", 0, 1, 2]
+
+
+@pytest.fixture
+def posted(demo, tmp_path, monkeypatch):
+    """A demo with a poster, that counts what it computes and waits for leave to do so."""
+    made = poster.keep(demo, tmp_path / "poster.png")
+    monkeypatch.setattr(explorer, "kept", partial(poster.kept, path=made))
+    leave, calls = threading.Event(), []
+
+    def compute(**values):
+        assert leave.wait(30)
+        calls.append(values)
+        return _compute(**values)
+
+    return make_demo(compute=compute), leave, calls
+
+
+def test_a_poster_is_seen_at_once_and_gives_way_to_the_picture(posted, demo):
+    demo_with_poster, leave, calls = posted
+    view = widgets.explore(demo_with_poster)
+    assert view.poster
+    assert 'alt="Largest eigenvalue' in view.figure.value
+    assert "condition number" in view.readout.value
+    assert not calls
+    kept = view.figure.value
+    leave.set()
+    assert view.warming.join(30)
+    assert not view.poster
+    assert calls[0] == demo.settings()
+    assert view.figure.value != kept  # the same picture in all its colours
+    assert view.figure.value == explorer._image(demo.frame(demo.build()))
+
+
+def test_a_control_moved_before_the_picture_is_there_is_answered_and_stays(posted):
+    demo, leave, calls = posted
+    view = widgets.explore(demo)
+    mover = threading.Thread(target=lambda: setattr(view.controls["width"], "value", 1024))
+    mover.start()
+    leave.set()
+    mover.join(30)
+    assert view.warming.join(30)
+    assert not view.poster
+    assert calls.count(demo.settings(width=1024)) == 1
+    assert "1024" in str(view.values)
+    moved = view.figure.value
+    view.set()
+    assert view.figure.value != moved
+
+
+def test_where_nobody_moves_a_slider_the_picture_is_computed_at_once(posted, monkeypatch):
+    demo, leave, calls = posted
+    monkeypatch.setenv(explorer.UNATTENDED, "1")
+    leave.set()
+    view = widgets.explore(demo)
+    assert not view.poster
+    assert len(calls) == 1
+
+
+def test_an_error_behind_a_poster_takes_its_place(demo, tmp_path, monkeypatch):
+    made = poster.keep(demo, tmp_path / "poster.png")
+    monkeypatch.setattr(explorer, "kept", partial(poster.kept, path=made))
+
+    def broken(**values):
+        raise ZeroDivisionError("by nothing")
+
+    view = widgets.explore(make_demo(compute=broken))
+    assert view.warming.join(30)
+    assert "ZeroDivisionError: by nothing" in view.figure.value
 
 
 def test_a_control_that_is_moved_holds_up_what_is_compiled_for_later(monkeypatch):

@@ -14,6 +14,7 @@ from typing import Any
 import ipywidgets
 
 from mlkernels.course.demos.demo import Control, Demo, Frame, RunItem
+from mlkernels.course.demos.poster import kept
 from mlkernels.course.plots import SCREEN
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
@@ -69,6 +70,9 @@ class Explorer(ipywidgets.VBox):
     While a slider is dragged, the front end sends the next value only when the kernel has answered the last one, and
     then the newest: values in between are skipped and none pile up.
 
+    A demo with a poster shows it at once, while the picture itself is computed in the background and then takes its
+    place.
+
     A run goes on in a thread, so that the kernel stays free. Stop leaves on the picture what there is; a control that
     is moved stops it and takes it off.
 
@@ -80,7 +84,8 @@ class Explorer(ipywidgets.VBox):
         figure: the HTML widget that holds the image, or the error's line.
         train, stop, progress, status: the run's buttons, its bar, its line; not shown where the demo has no run.
         run: the last run, or None.
-        warming: compiles in the background what the controls will ask for.
+        warming: computes in the background the picture behind a poster, and compiles what the controls will ask for.
+        poster: whether the picture is still the kept one.
         error: the exception that the last change, or the run since, gave, or None.
     """
 
@@ -107,10 +112,16 @@ class Explorer(ipywidgets.VBox):
         self.reset.on_click(lambda _: self.set())
         self.train.on_click(lambda _: self._start())
         self.stop.on_click(lambda _: self._halt())
-        self._update()
-        # where nobody moves a slider, nothing is compiled for one
-        pieces = () if os.environ.get(UNATTENDED) else self._pieces()
-        self.warming = Background(lambda: pieces, lambda *_: None, threading.RLock())
+        # where nobody moves a slider, nothing is compiled for one, and a picture is what was computed there
+        unattended = os.environ.get(UNATTENDED)
+        poster = None if unattended else kept(demo)
+        self.poster, self._computing = poster is not None, threading.Lock()
+        if poster is None:
+            self._update()
+        else:
+            self._show(poster)
+        pieces = () if unattended else self._pieces(self.poster)
+        self.warming = Background(lambda: pieces, lambda *_: self._replace(), self._lock)
         question = ipywidgets.HTML(f'<p style="{_CLOSE}"><strong>{html.escape(demo.question)}</strong></p>')
         row = {"flex_flow": "row wrap", "grid_gap": "4px 20px"}
         if demo.run is None:
@@ -125,8 +136,14 @@ class Explorer(ipywidgets.VBox):
             ]
         super().__init__([question, *knobs, self.readout, self.figure])
 
-    def _pieces(self) -> Iterator:
-        """What the demo compiles for later, one piece at a time in all explorers, and none while a control is moved."""
+    def _pieces(self, poster: bool) -> Iterator:
+        """What a poster stands for; then what the demo compiles for later, one piece at a time in all explorers, and
+        none while a control is moved.
+        """
+        if poster:
+            with self._computing:
+                self.demo.compute(**self.demo.settings())
+            yield
         pieces = iter(self.demo.warm())
         while True:
             while (left := self._moved + IDLE - time.monotonic()) > 0:
@@ -163,6 +180,11 @@ class Explorer(ipywidgets.VBox):
             self._quiet = False
         self._update()
 
+    def _replace(self) -> None:
+        """Draw what the poster stands for, unless a control was moved first."""
+        if self.poster:
+            self._draw(self.values)
+
     def _update(self) -> None:
         self._moved = time.monotonic()
         with self._lock:
@@ -173,8 +195,10 @@ class Explorer(ipywidgets.VBox):
         self._moved = time.monotonic()
 
     def _draw(self, values: dict[str, Any], item: RunItem | None = None) -> None:
+        self.poster = False
         try:
-            frame = self.demo.frame(self._stage, item, **values)
+            with self._computing:  # lest two threads compile the same
+                frame = self.demo.frame(self._stage, item, **values)
         except Exception as error:  # the widget must outlive every error, and the reader must see it
             self.error = error
             self.readout.value = ""
@@ -182,6 +206,9 @@ class Explorer(ipywidgets.VBox):
             self.figure.value = f'<div style="{self._room}">{line}</div>'
             return
         self.error = None
+        self._show(frame)
+
+    def _show(self, frame: Frame) -> None:
         self.readout.value = f'<p style="{_CLOSE}">{html.escape(frame.readout)}</p>'
         self.figure.value = _image(frame)
 
