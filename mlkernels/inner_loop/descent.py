@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
+from mlkernels.inner_loop.implicit import ImplicitLoop, solved
 from mlkernels.inner_loop.losses import check_labels, support_loss
 from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
@@ -50,6 +51,8 @@ def adapted(apply, params, rates, support_x, support_y, inner: InnerLoop, steps=
     w, phi = split(params, inner.layers)
     loss = support_loss(apply, inner.loss, inner.l2, support_x, support_y)
     steps = inner.steps if steps is None else steps
+    if isinstance(inner, ImplicitLoop):
+        return joined(solved(lambda w: loss(w, phi), w, inner, lambda f, w: descend(f, w, rates, steps)), phi)
     how = {"first_order": inner.first_order, "remat": inner.remat}
     return joined(descend(lambda w: loss(w, phi), w, rates, steps, **how), phi)
 

@@ -19,7 +19,7 @@ from mlkernels.inner_loop.minimum import check_solver, check_strongly_convex, mi
 from mlkernels.inner_loop.parts import joined, split
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.meta_gradient import add_up, mean_or_sum
-from mlkernels.learners.problem import Problem, problem_of
+from mlkernels.learners.problem import Problem, check_inner_loop, problem_of
 from mlkernels.support.arguments import whole
 from mlkernels.tasks import TaskBatch
 
@@ -146,6 +146,7 @@ def two_part_gradient(
 
     Source: Ji et al. 2020, the meta-gradient of ANIL; notebooks/03_anil_inner_loop_geometry.
     """
+    check_inner_loop(inner)
     # another L2 strength does not compile anew: it is passed beside the problem, as the rates are
     problem, rates = problem_of(apply, params, tasks, replace(inner, l2=0.0), rates, outer_loss, reduce)
     if steps is None:
@@ -220,6 +221,7 @@ def implicit_gradient(
 
     Source: Rajeswaran et al. 2019 (implicit gradients in meta-learning); notebooks/03_anil_inner_loop_geometry.
     """
+    check_inner_loop(inner)
     problem, _ = problem_of(apply, params, tasks, replace(inner, l2=0.0, steps=0), None, outer_loss, reduce)
     check_solver(solver)
     check_strongly_convex(inner)

@@ -16,7 +16,7 @@ from mlkernels.inner_loop.losses import Loss, loss_of, support_loss
 from mlkernels.inner_loop.parts import joined, split
 from mlkernels.inner_loop.settings import InnerLoop, rates_for
 from mlkernels.learners.maml import meta_gradient
-from mlkernels.learners.problem import problem_of
+from mlkernels.learners.problem import check_inner_loop, problem_of
 from mlkernels.support.arguments import whole
 from mlkernels.tasks import TaskBatch
 
@@ -113,6 +113,7 @@ def cost_formula(network, params, tasks: TaskBatch, inner: InnerLoop) -> Cost:
     if not hasattr(network, "layers"):
         do = "pass the network itself, not its apply"
         raise bad_input("network", "a network of mlkernels.networks", type(network).__name__, do)
+    check_inner_loop(inner)
     rates_for(params, inner, None)
     adapted = network.layers if inner.layers is None else inner.layers
     lowest = min(network.layers.index(name) for name in adapted)
@@ -181,6 +182,7 @@ def counted_flops(
 
     Source: notebooks/03_anil_inner_loop_geometry.
     """
+    check_inner_loop(inner)
     problem_of(apply, params, tasks, inner, None, outer_loss)
 
     def value(params, task):
@@ -232,7 +234,7 @@ def side_by_side(
 
     Args:
         apply, params, tasks, outer_loss, sequential: as in `maml.meta_loss`.
-        inners: name -> inner loop; its `remat` matters to the memory.
+        inners: name -> inner loop, or what stands in its place; an inner loop's `remat` matters to the memory.
         repeats: runs of each, after one that does not count; at least 1.
 
     Returns:

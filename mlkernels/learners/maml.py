@@ -1,7 +1,8 @@
-"""MAML, first-order MAML, ANIL and Reptile, as pure functions over `(init, apply)`.
+"""MAML, first-order MAML, ANIL, iMAML and Reptile, as pure functions over `(init, apply)`.
 
-One `InnerLoop` says which: MAML as it stands, FOMAML with `first_order=True`, ANIL with `adapt=("head",)`. Reptile has
-a direction of its own. `fit` runs the outer loop with any optimiser of optax.
+One `InnerLoop` says which: MAML as it stands, FOMAML with `first_order=True`, ANIL with `adapt=("head",)`; iMAML is an
+`ImplicitLoop`. Reptile has a direction of its own. Meta-RKHS-I and II are an `rkhs.Regularised` and an
+`rkhs.ClosedForm` in the place of an inner loop. `fit` runs the outer loop with any optimiser of optax.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from jaxtyping import Array, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import adapt
+from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import LOSSES, Loss, check_labels, check_loss
-from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
+from mlkernels.inner_loop.settings import InnerLoop, per_layer
 from mlkernels.learners.meta_gradient import outputs, value, value_and_direction, value_and_gradient, value_of_task
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError
 from mlkernels.learners.outer_loop.fit import FitResult, fit
-from mlkernels.learners.problem import Problem, problem_of
+from mlkernels.learners.problem import Problem, form_and_rates, problem_of
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
@@ -27,6 +29,7 @@ __all__ = [
     "Divergence",
     "DivergenceError",
     "FitResult",
+    "ImplicitLoop",
     "InnerLoop",
     "adapt",
     "fit",
@@ -78,9 +81,10 @@ def task_loss(
     if task.query_y.ndim != 2:
         raise bad_input("task", "one task", f"a batch of {len(task)}", "use meta_loss, or vmap over the batch")
     check_loss(outer_loss, "outer_loss")
+    static, rates = form_and_rates(params, inner, rates)
     check_labels(task.support_y, inner.loss, "support_y")
     check_labels(task.query_y, outer_loss, "query_y")
-    return _task_value(Problem(apply, form(inner), outer_loss), params, rates_for(params, inner, rates), task)
+    return _task_value(Problem(apply, static, outer_loss), params, rates, task)
 
 
 @typed

@@ -14,6 +14,9 @@ from mlkernels.inner_loop.descent import adapted
 from mlkernels.inner_loop.losses import loss_of
 from mlkernels.learners import wide_gradient
 from mlkernels.learners.problem import Problem
+from mlkernels.learners.rkhs import closed_form, regularised
+from mlkernels.learners.rkhs.closed_form import ClosedForm
+from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.networks import Apply
 from mlkernels.tasks import TaskBatch
 
@@ -22,6 +25,8 @@ _PIXELS = 4096  # of images that go through a network together
 
 def outputs_of_task(problem: Problem, params, rates, task: TaskBatch) -> Array:
     """The outputs on one task's queries after its inner loop."""
+    if isinstance(problem.inner, ClosedForm):
+        return closed_form.outputs_of_task(problem.apply, params, rates, task, problem.inner)
     theta = adapted(problem.apply, params, rates, task.support_x, task.support_y, problem.inner)
     return problem.apply(theta, task.query_x)
 
@@ -32,7 +37,9 @@ def outputs(problem: Problem, params, rates, tasks: TaskBatch) -> Array:
 
 
 def value_of_task(problem: Problem, params, rates, task: TaskBatch) -> Array:
-    """The loss on one task's queries after its inner loop."""
+    """The loss on one task's queries after its inner loop; with `Regularised` its objective."""
+    if isinstance(problem.inner, Regularised):
+        return regularised.value_of_task(problem.apply, params, rates, task, problem.inner)
     return loss_of(problem.outer_loss, outputs_of_task(problem, params, rates, task), task.query_y)
 
 
@@ -47,12 +54,25 @@ def value_and_gradient(problem: Problem, trained, rates, tasks: TaskBatch):
     """The outer loss and its gradient by what is trained, as `problem.trained` puts it together."""
     if wide_gradient.fits(problem, trained, rates, tasks):
         return mean_or_sum(problem, wide_gradient.value_and_gradient(problem, trained, rates, tasks), tasks)
+    if isinstance(problem.inner, Regularised):
+
+        def each(task):
+            return regularised.value_and_gradient_of_task(problem.apply, trained, rates, task, problem.inner)
+
+        return mean_or_sum(problem, add_up(each, tasks, problem.sequential), tasks)
     if not problem.sequential:
 
         def total(trained):
             return value(problem, *problem.params_and_rates(trained, rates), tasks)
 
         return jax.value_and_grad(total)(trained)
+
+    if isinstance(problem.inner, ClosedForm):
+
+        def of_task(task):
+            return jax.value_and_grad(lambda params: value_of_task(problem, params, rates, task))(trained)
+
+        return mean_or_sum(problem, add_up(of_task, tasks, True), tasks)
 
     def one(task):
         def after_inner_loop(trained):

@@ -11,9 +11,12 @@ import jax
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import Loss, check_labels, check_loss
 from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
+from mlkernels.learners.rkhs.closed_form import ClosedForm
+from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.arguments import one_of
 from mlkernels.tasks import TaskBatch
 
+Inner = InnerLoop | ClosedForm | Regularised
 _MANY = 10_000  # parameters (width 100, say) from which tasks in sequence were faster than vmap on two CPU cores
 
 
@@ -23,14 +26,15 @@ class Problem:
 
     Args:
         apply: `apply(params, x) -> [N, k]`.
-        inner: the inner loop without its rates, which are passed beside it, so that others do not compile anew.
+        inner: the inner loop without its rates, or what stands in its place without its numbers; these are passed
+            beside it, so that others do not compile anew.
         outer_loss, reduce: as in `maml.meta_loss`.
         sequential: tasks one by one, in the memory of one, not all at once.
         learn_rates: whether the inner rates are trained too.
     """
 
     apply: Callable
-    inner: InnerLoop
+    inner: Inner
     outer_loss: Loss
     reduce: str = "sum"
     sequential: bool = False
@@ -58,12 +62,33 @@ def problem_of(
     if tasks.query_x.ndim < 3:
         raise bad_input("tasks", "a batch of tasks", "one task without its first axis", "use task_loss, or tasks[i]")
     check_loss(outer_loss, "outer_loss")
+    static, rates = form_and_rates(params, inner, rates, learn_rates)
     check_labels(tasks.support_y, inner.loss, "support_y")
     check_labels(tasks.query_y, outer_loss, "query_y")
     one_of("reduce", reduce, ("sum", "mean"), do="it says how the tasks' losses are put together")
-    rates = per_layer(params, inner) if learn_rates and rates is None else rates_for(params, inner, rates)
     sequential = in_sequence(params) if sequential is None else bool(sequential)
-    return Problem(apply, form(inner), outer_loss, reduce, sequential, bool(learn_rates)), rates
+    return Problem(apply, static, outer_loss, reduce, sequential, bool(learn_rates)), rates
+
+
+def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]:
+    """An inner loop without its rates, and these; of what stands in its place the same of all its numbers."""
+    if not isinstance(inner, Inner):
+        got, do = type(inner).__name__, "make one, as maml.InnerLoop(0.1, 5)"
+        raise bad_input("inner", "an InnerLoop, rkhs.ClosedForm or rkhs.Regularised", got, do)
+    if isinstance(inner, InnerLoop):
+        return form(inner), per_layer(params, inner) if learn_rates and rates is None else rates_for(
+            params, inner, rates
+        )
+    for name, given in (("rates", rates), ("learn_rates", learn_rates or None)):
+        if given is not None:
+            raise bad_input(name, f"nothing with {type(inner).__name__}", given, "leave it out: there is no inner loop")
+    return inner.form, inner.numbers
+
+
+def check_inner_loop(inner) -> None:
+    """Refuse what is no loop in parameter space."""
+    if not isinstance(inner, InnerLoop):
+        raise bad_input("inner", "an InnerLoop", type(inner).__name__, "make one, as maml.InnerLoop(0.1, 5)")
 
 
 def in_sequence(params) -> bool:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 
 from mlkernels.inner_loop import wide_mlp
 from mlkernels.inner_loop.losses import loss_of
+from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.problem import Problem
 from mlkernels.tasks import TaskBatch
 
@@ -16,6 +17,8 @@ from mlkernels.tasks import TaskBatch
 def fits(problem: Problem, params, rates, tasks: TaskBatch) -> bool:
     """Whether `value_and_gradient` below can do it, and is worth it: few inner updates beside the width."""
     inner = problem.inner
+    if type(inner) is not InnerLoop:
+        return False
     plain = inner.adapt == "all" and not inner.first_order and not inner.l2 and not problem.learn_rates
     if not (plain and jax.tree_util.all_leaves([rates]) and jnp.ndim(rates) == 0):  # one rate for all layers
         return False

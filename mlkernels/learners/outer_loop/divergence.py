@@ -15,6 +15,8 @@ from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.kernels import empirical_ntk
 from mlkernels.learners.problem import Problem
+from mlkernels.learners.rkhs.closed_form import ClosedForm
+from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.tasks import TaskBatch
 
 
@@ -25,7 +27,7 @@ class Divergence:
     Args:
         step: the outer step, counted from 0.
         loss: its loss.
-        culprit: "inner rate", "outer rate", "tasks" (they hold numbers that are not finite) or "unknown".
+        culprit: "inner rate", "outer rate", "alpha", "tasks" (they hold numbers that are not finite) or "unknown".
         cause: the same in a sentence, with the numbers.
         inner_limit: 2 / lambda_max as a share of the inner rate in effect, at the last finite parameters: below 1 the
             inner loop diverges on the linearised network. None if it could not be computed, or without inner steps.
@@ -85,6 +87,15 @@ def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: fl
     """The likely cause; `start` and `last` are `(params, rates)` at the start and in the last finite state."""
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tasks)):
         return Divergence(step, loss, "tasks", "the tasks of this step hold numbers that are not finite", None, None)
+    if isinstance(problem.inner, Regularised):
+        cause = (
+            f"alpha = {float(start[1]['alpha']):.4g} or the outer rate is likely too large: beyond 1 / (2 L), L the "
+        )
+        cause += "loss's curvature, the objective has no minimum"
+        return Divergence(step, loss, "alpha", cause, None, None)
+    if isinstance(problem.inner, ClosedForm):
+        cause = "the outer rate is likely too large: an adaptation in closed form has no rate that could be"
+        return Divergence(step, loss, "outer rate", cause, None, None)
     if problem.inner.steps == 0:
         cause = "there are no inner steps, so the outer rate is likely too large"
         return Divergence(step, loss, "outer rate", cause, None, None)

@@ -119,7 +119,8 @@ class FitResult:
 
     Args:
         params: the parameters after `steps_done` steps: always finite.
-        rates: the inner rates, learned or as given: a scalar or a dictionary layer -> scalar.
+        rates: the inner rates, learned or as given: a scalar or a dictionary layer -> scalar. Without an inner loop,
+            its numbers by name: time and ridge, or alpha.
         opt_state: the optimiser's state, to go on from.
         losses: float `[recorded]`, the outer loss before the steps 0, record_every, 2 record_every, ...
         steps_done: outer steps in `params`.
@@ -226,6 +227,10 @@ def fit(
         raise bad_input("identity", "a text, or several by name", identity, "say it in words, as str(...)")
     if method is not None:
         one_of("method", method, METHODS)
+    if method not in (None, "maml") and type(inner) is not InnerLoop:
+        raise bad_input(
+            "method", f"None with {type(inner).__name__}", repr(method), "leave it out, or use an InnerLoop"
+        )
     if method == "reptile" and learn_rates:
         raise bad_input("learn_rates", "False with Reptile", True, "choose a method with a gradient by rates")
     if method == "anil" and inner.adapt == "all":
@@ -260,20 +265,26 @@ def fit(
     path, about, losses = None, {}, np.zeros(0)
     if checkpoint is not None:
         path = Path(checkpoint)
-        texts = {f"inner.{f.name}": getattr(inner, f.name) for f in fields(inner) if f.name != "rate"} | {
-            "rates": checkpoints.readable(rates),
-            "method": method,
-            "learn_rates": learn_rates,
-            "outer_loss": outer_loss,
-            "reduce": reduce,
-            "sequential": problem.sequential,
-            "apply": apply,
-            "optimizer": checkpoints.describe(optimizer),
-            "params": checkpoints.digest(params),
-            "opt_state": checkpoints.digest(opt_state),
-            "tasks": checkpoints.digest(tasks) if draw is None else draw,
-            "key": checkpoints.describe(key) if draw is not None else "none",
-        }
+        apart = ["rate"] if isinstance(inner, InnerLoop) else [*inner.numbers]  # what stands under "rates"
+        kind = {} if type(inner) is InnerLoop else {"inner": type(inner).__name__}
+        texts = (
+            kind
+            | {f"inner.{f.name}": getattr(inner, f.name) for f in fields(inner) if f.name not in apart}
+            | {
+                "rates": checkpoints.readable(rates),
+                "method": method,
+                "learn_rates": learn_rates,
+                "outer_loss": outer_loss,
+                "reduce": reduce,
+                "sequential": problem.sequential,
+                "apply": apply,
+                "optimizer": checkpoints.describe(optimizer),
+                "params": checkpoints.digest(params),
+                "opt_state": checkpoints.digest(opt_state),
+                "tasks": checkpoints.digest(tasks) if draw is None else draw,
+                "key": checkpoints.describe(key) if draw is not None else "none",
+            }
+        )
         texts |= {f"identity.{name}": text for name, text in identities.items()}
         settings = {name: checkpoints.describe(x) if callable(x) else str(x) for name, x in texts.items()}
         about = {"settings": settings, "seen": probe(apply, params, first, optimizer, opt_state, trained)}

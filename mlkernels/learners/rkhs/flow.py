@@ -1,0 +1,128 @@
+"""Gradient flow in function space as a function of a matrix, with a derivative that no repeated eigenvalue disturbs."""
+
+from __future__ import annotations
+
+import math
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, ArrayLike, Float
+
+from mlkernels.errors import bad_input
+from mlkernels.support.arguments import number
+from mlkernels.support.typed import typed
+
+_NULL = 64  # times n eps times the largest eigenvalue: below that an eigenvalue is rounding
+_SERIES = 0.05  # below this t lambda the divided differences are summed as a series
+_TERMS = 8
+
+
+@typed
+def flow_operator(kernel: Float[ArrayLike, "*B m m"], time) -> Float[Array, "*B m m"]:
+    r"""What a gradient flow of the half sum of squares makes of the residual: the operator G(t).
+
+    .. math:: G_t(H) = H^{-1}\big(I - e^{-tH}\big) = \int_0^t e^{-sH}\,ds
+
+    By `eigh`; an eigenvalue 0 gives t. At `time = math.inf` it is the inverse, and of a singular kernel the
+    pseudo-inverse, which is where the flow of the network goes: what excites no support point is left out. Its
+    derivative is that of Daleckii and Krein, in which every quotient of differences has a form without cancellation:
+    exact at repeated eigenvalues, where the derivative of `eigh` itself is infinite.
+
+    Args:
+        kernel: `[..., m, m]`, symmetric positive semidefinite; symmetrised. In 64 bits where JAX has them.
+        time: t, at least 0, `math.inf` allowed; may be traced.
+
+    Returns:
+        `[..., m, m]`, symmetric, of the kernel's type.
+
+    Raises:
+        InputError: a matrix that is not square, a time below 0.
+
+    Example:
+        >>> flow_operator(jnp.diag(jnp.array([2.0, 0.0])), math.inf).diagonal().tolist()
+        [0.5, 0.0]
+        >>> flow_operator(jnp.diag(jnp.array([2.0, 0.0])), 3.0).diagonal().round(3).tolist()
+        [0.499, 3.0]
+
+    Source: Zhou et al. 2021, their eq. 5 and 6 (submission); notebooks/05_meta_learning_in_rkhs.
+    """
+    kernel = jnp.asarray(kernel)
+    if kernel.ndim < 2 or kernel.shape[-1] != kernel.shape[-2]:
+        do = "pass the kernel of the support set with itself"
+        raise bad_input("kernel", "a square matrix [m, m]", list(kernel.shape), do)
+    if not isinstance(time, jax.core.Tracer):
+        time = number("time", time.item() if hasattr(time, "item") else time, infinite=True)
+    wide = jnp.promote_types(kernel.dtype, jnp.zeros(()).dtype)
+    null = jnp.asarray(_NULL * kernel.shape[-1] * jnp.finfo(kernel.dtype).eps, wide)
+    return _flow(kernel.astype(wide), jnp.asarray(time, wide), null).astype(kernel.dtype)
+
+
+@jax.custom_jvp
+def _flow(kernel: Array, time: Array, null: Array) -> Array:
+    values, vectors = _eigh(kernel, null)
+    return _with_eigenvalues(vectors, _gains(values, time))
+
+
+@_flow.defjvp
+def _flow_derivative(primals, tangents):
+    kernel, time, null = primals
+    by_kernel, by_time, _ = tangents
+    values, vectors = _eigh(kernel, null)
+    inside = jnp.swapaxes(vectors, -1, -2) @ ((by_kernel + jnp.swapaxes(by_kernel, -1, -2)) / 2) @ vectors
+    moved = vectors @ (_quotients(values, time) * inside) @ jnp.swapaxes(vectors, -1, -2)
+    ends = jnp.where(jnp.isinf(time), 0.0, _decay(values, time))
+    moved += by_time * _with_eigenvalues(vectors, ends)
+    return _with_eigenvalues(vectors, _gains(values, time)), moved
+
+
+def _eigh(kernel: Array, null: Array) -> tuple[Array, Array]:
+    """Eigenvalues, those that are rounding set to 0, and vectors."""
+    values, vectors = jnp.linalg.eigh((kernel + jnp.swapaxes(kernel, -1, -2)) / 2)
+    return jnp.where(values > null * values[..., -1:], values, 0.0), vectors
+
+
+def _with_eigenvalues(vectors: Array, values: Array) -> Array:
+    made = (vectors * values[..., None, :]) @ jnp.swapaxes(vectors, -1, -2)
+    return (made + jnp.swapaxes(made, -1, -2)) / 2
+
+
+def _decay(values: Array, time: Array) -> Array:
+    """exp(-t lambda), and 1 at an eigenvalue 0 whatever the time."""
+    return jnp.where(values > 0, jnp.exp(-jnp.where(values > 0, time * values, 0.0)), 1.0)
+
+
+def _shrunk(x: Array) -> Array:
+    """(1 - exp(-x)) / x for x from 0 on, and 1 at 0."""
+    safe = jnp.where(x > 0, x, 1.0)
+    return jnp.where(x > 0, -jnp.expm1(-safe) / safe, 1.0)
+
+
+def _gains(values: Array, time: Array) -> Array:
+    """g(lambda) = (1 - exp(-t lambda)) / lambda; in the limit of infinite time 1 / lambda, and 0 at 0."""
+    safe = jnp.where(values > 0, values, 1.0)
+    finite = jnp.where(jnp.isinf(time), 0.0, time)
+    limit = jnp.where(values > 0, 1 / safe, 0.0)
+    return jnp.where(jnp.isinf(time), limit, finite * _shrunk(finite * values))
+
+
+def _quotients(values: Array, time: Array) -> Array:
+    r"""The divided differences of g at all pairs of eigenvalues, `[..., m, m]`, with a >= b of each pair:
+
+    .. math:: \frac{g(a) - g(b)}{a - b} = \frac1a\Big(e^{-tb}\,\frac{1 - e^{-t(a - b)}}{a - b} - g(b)\Big)
+    """
+    a = jnp.maximum(values[..., :, None], values[..., None, :])
+    b = jnp.minimum(values[..., :, None], values[..., None, :])
+    finite = jnp.where(jnp.isinf(time), 0.0, time)
+    safe = jnp.where(a > 0, a, 1.0)
+    far = (_decay(b, finite) * finite * _shrunk(finite * (a - b)) - _gains(b, finite)) / safe
+    x, y = finite * a, finite * b
+    near, symmetric = jnp.zeros_like(x), jnp.ones_like(x)  # the complete homogeneous symmetric polynomials of x and y
+    power = jnp.ones_like(x)
+    for m in range(_TERMS):
+        near += (-1) ** (m + 1) / math.factorial(m + 2) * symmetric
+        power = power * y
+        symmetric = x * symmetric + power
+    quotients = jnp.where(x < _SERIES, finite**2 * near, far)
+    both, one = (b > 0), (a > 0) & (b == 0)
+    inverse = jnp.where(both, -1 / (safe * jnp.where(both, b, 1.0)), jnp.where(one, 1 / safe**2, 0.0))
+    return jnp.where(jnp.isinf(time), inverse, quotients)
