@@ -81,8 +81,8 @@ def _kernels(builds: dict[str, Path], turns: int) -> dict:
 
 
 def _first_pictures(builds: dict[str, Path], turns: int) -> dict:
-    """By demo and build: milliseconds to what is seen first, with an empty cache of compiled programs and with what that
-    run has left; and to the picture computed, where a poster was seen before it.
+    """By demo and build: milliseconds to what is seen first, with an empty cache of programs and with what that run
+    has left; and to the picture computed, where a poster was seen before it.
     """
     found = {}
     states = [*FIRST_MS, *(f"{state}, computed" for state in FIRST_MS)]

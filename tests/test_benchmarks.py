@@ -132,7 +132,7 @@ def test_this_build_stands_beside_an_earlier_one(monkeypatch, tmp_path):
         ms = times[before.THEN if root == tmp_path else before.NOW]
         if what == "first_picture":
             assert cache.is_dir()
-            return {"ms": 300 * ms}
+            return {"ms": 300 * ms, "computed_ms": 400 * ms}
         if what == "sliders":
             return {"width": ms}
         return {"MLP, trace": {"min_ms": ms, "median_ms": ms, "temporary_bytes": 2**20}}
@@ -142,6 +142,7 @@ def test_this_build_stands_beside_an_earlier_one(monkeypatch, tmp_path):
     assert result["kernels"]["MLP, trace"]["times_faster"] == {"min": 5.0, "median": 5.0}
     assert result["kernels"]["MLP, trace"]["goal"] == {"times_faster": 40, "met": False}
     assert result["first_pictures"]["start_here"]["met"] == {"cold": True, "warm": False}
+    assert result["first_pictures"]["start_here"][before.NOW]["warm, computed"] == 800
     assert result["sliders"] == {"start_here": {"width": {before.THEN: 10.0, before.NOW: 2.0}}}
     assert "NO" in before.report(result)
 
