@@ -2,10 +2,11 @@
 is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
-step takes, `similarity` how much features change; `fit_and_measure` is `maml.fit` with measurements on the way.
+step takes, `similarity` how much features change, `attacks` moves inputs to where a learner errs; `fit_and_measure` is
+`maml.fit` with measurements on the way.
 """
 
-from mlkernels.learners import anil, cost, curvature, maml, rkhs, similarity
+from mlkernels.learners import anil, attacks, cost, curvature, maml, rkhs, similarity
 from mlkernels.learners.outer_loop.history import History, fit_and_measure
 
-__all__ = ["History", "anil", "cost", "curvature", "fit_and_measure", "maml", "rkhs", "similarity"]
+__all__ = ["History", "anil", "attacks", "cost", "curvature", "fit_and_measure", "maml", "rkhs", "similarity"]
