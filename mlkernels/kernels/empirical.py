@@ -107,6 +107,24 @@ def _all_pairs(one: Points, two: Points, directions, each: Callable) -> Array:
     return total
 
 
+def gradient_rows(
+    apply: Callable, params, x: Float[Array, "n ..."], directions: Float[Array, "d k"]
+) -> tuple[Float[Array, "n k"], list[Float[Array, "d n size"]]]:
+    """The outputs, and each point's gradients along some directions of them, leaf by leaf (a bias with its weight).
+
+    In an order of entries that is the same for all points: for inner products alone. Unchecked.
+    """
+    leaves, f = _trained(apply, params, None)
+    with jax.default_matmul_precision("highest"):
+        at = points(network(f, leaves, x), leaves, x)
+
+        def rows(direction):
+            delta, rest = at.gradients(direction)
+            return [*(_by_gradients(at.inputs[i], delta[i]) for i in delta), *(rest[i] for i in rest)]
+
+        return at.outputs, [jnp.stack(leaf) for leaf in zip(*map(rows, directions), strict=True)]
+
+
 def _at_once(f: Callable, xs):
     return jax.vmap(f)(xs)
 

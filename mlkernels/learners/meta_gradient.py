@@ -23,12 +23,22 @@ from mlkernels.tasks import TaskBatch
 _PIXELS = 4096  # of images that go through a network together
 
 
-def outputs_of_task(problem: Problem, params, rates, task: TaskBatch) -> Array:
-    """The outputs on one task's queries after its inner loop."""
+def adapted_to(problem: Problem, params, rates, task: TaskBatch):
+    """What the support set of one task makes of the parameters: `said` is a function of it."""
+    given = params, rates, task.support_x, task.support_y, problem.inner
+    return (closed_form.adapted if isinstance(problem.inner, ClosedForm) else adapted)(problem.apply, *given)
+
+
+def said(problem: Problem, state, x: Array) -> Array:
+    """The adapted outputs at some inputs."""
     if isinstance(problem.inner, ClosedForm):
-        return closed_form.outputs_of_task(problem.apply, params, rates, task, problem.inner)
-    theta = adapted(problem.apply, params, rates, task.support_x, task.support_y, problem.inner)
-    return problem.apply(theta, task.query_x)
+        return closed_form.predict(problem.apply, state, x, problem.inner)
+    return problem.apply(state, x)
+
+
+def outputs_of_task(problem: Problem, params, rates, task: TaskBatch) -> Array:
+    """The outputs on one task's queries after its adaptation."""
+    return said(problem, adapted_to(problem, params, rates, task), task.query_x)
 
 
 def outputs(problem: Problem, params, rates, tasks: TaskBatch) -> Array:
@@ -67,20 +77,11 @@ def value_and_gradient(problem: Problem, trained, rates, tasks: TaskBatch):
 
         return jax.value_and_grad(total)(trained)
 
-    if isinstance(problem.inner, ClosedForm):
-
-        def of_task(task):
-            return jax.value_and_grad(lambda params: value_of_task(problem, params, rates, task))(trained)
-
-        return mean_or_sum(problem, add_up(of_task, tasks, True), tasks)
-
     def one(task):
-        def after_inner_loop(trained):
-            given = problem.params_and_rates(trained, rates)
-            return adapted(problem.apply, *given, task.support_x, task.support_y, problem.inner)
-
-        theta, pull = jax.vjp(after_inner_loop, trained)
-        loss, gradient = _of_queries(problem, theta, task)
+        state, pull = jax.vjp(
+            lambda trained: adapted_to(problem, *problem.params_and_rates(trained, rates), task), trained
+        )
+        loss, gradient = _of_queries(problem, state, task)
         return loss, pull(gradient)[0]
 
     return mean_or_sum(problem, add_up(one, tasks, True), tasks)
@@ -114,12 +115,12 @@ def mean_or_sum(problem: Problem, total, tasks: TaskBatch):
     return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if problem.reduce == "mean" else total
 
 
-def _of_queries(problem: Problem, theta, task: TaskBatch):
-    """The loss on one task's queries and its gradient by the adapted parameters."""
+def _of_queries(problem: Problem, state, task: TaskBatch):
+    """The loss on one task's queries and its gradient by the adapted state."""
 
     def part(queries):
         x, y = queries
-        return jax.value_and_grad(lambda theta: loss_of(problem.outer_loss, problem.apply(theta, x), y))(theta)
+        return jax.value_and_grad(lambda state: loss_of(problem.outer_loss, said(problem, state, x), y))(state)
 
     x, y = task.query_x, task.query_y
     count = len(x) if callable(problem.outer_loss) else at_once(problem.apply, len(x), x.shape[1:])

@@ -15,11 +15,10 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.kernels import empirical_ntk
-from mlkernels.kernels.empirical import OUTPUTS
+from mlkernels.kernels.empirical import OUTPUTS, gradient_rows
 from mlkernels.learners.rkhs.flow import flow_operator
 from mlkernels.support.arguments import number, one_of
 from mlkernels.support.typed import typed
-from mlkernels.tasks import TaskBatch
 
 WAYS = ("auto", "linearised", "gram")
 
@@ -40,7 +39,7 @@ class ClosedForm:
             `[m k, m k]`; "trace", the mean over the outputs, and "sum", of the sum of the outputs, are `[m, m]` and
             treat each output alike. "sum" is k times as large at infinite width: its t is to be divided by k.
         how: "gram" multiplies with H(x, X'); "linearised" takes f(x) + J(x) v with :math:`v = J(X')^\top a`, products
-            with the Jacobian alone; "auto" takes what was quicker: "linearised" for "full" and for one output.
+            with the Jacobian alone; "auto" takes what was quicker: "gram" for "sum" and "trace" of several outputs and no images.
 
     Raises:
         InputError: a number out of its range, an unknown name.
@@ -84,7 +83,8 @@ class Adapted(NamedTuple):
         params: theta.
         support_x: `[m, ...]`.
         weights: a, `[m, k]`: G(Y' - f(X')).
-        directions: v, a pytree like theta, with a first axis for each output that is treated by itself; () for "gram".
+        directions: v = J(X')^T a: a pytree like theta; for "sum" and "trace" of k outputs a list of `[d, size, k]`, a
+            leaf's entries for each of d directions of the outputs; () for "gram".
     """
 
     params: Any
@@ -93,70 +93,53 @@ class Adapted(NamedTuple):
     directions: Any
 
 
-def _linearised(inner: ClosedForm, k: int) -> bool:
-    return inner.how == "linearised" or (inner.how == "auto" and (inner.outputs == "full" or k == 1))
+def _linearised(inner: ClosedForm, k: int, axes: int) -> bool:
+    if inner.how == "auto":
+        return inner.outputs == "full" or k == 1 or axes > 2
+    return inner.how == "linearised"
+
+
+def _directions(outputs: str, k: int) -> Array:
+    """Of the outputs, whose kernels are averaged: their sum, or each by itself."""
+    return jnp.ones((1, k)) if outputs == "sum" else jnp.eye(k)
 
 
 def adapted(apply: Callable, params, numbers, support_x, support_y, inner: ClosedForm) -> Adapted:
     """`adapt` without checks."""
-    outputs, pull = jax.vjp(lambda theta: apply(theta, support_x), params)
-    m, k = outputs.shape
-    kernel = empirical_ntk(apply, params, support_x, outputs=inner.outputs)
-    kernel += numbers["ridge"].astype(kernel.dtype) * jnp.eye(len(kernel), dtype=kernel.dtype)
-    operator = flow_operator(kernel, numbers["time"])
-    residual = (support_y - outputs).astype(outputs.dtype)
-    full = inner.outputs == "full"
-    weights = (operator @ residual.reshape(len(operator), -1)).reshape(m, k)
-    if not _linearised(inner, k):
-        return Adapted(params, support_x, weights, ())
-    if full or k == 1:
-        return Adapted(params, support_x, weights, jax.tree.map(lambda leaf: leaf[None], pull(weights)[0]))
-    if inner.outputs == "sum":
-        cotangents = jnp.broadcast_to(weights.T[..., None], (k, m, k))
-    else:  # one for each output that is predicted and each output of the mean
-        cotangents = (weights.T[:, None, :, None] * jnp.eye(k)[None, :, None, :] / k).reshape(k * k, m, k)
-    return Adapted(params, support_x, weights, jax.vmap(lambda c: pull(c)[0])(cotangents.astype(weights.dtype)))
+    m, k = support_y.shape
+
+    def weights_of(kernel, outputs):
+        ridge = numbers["ridge"].astype(kernel.dtype) * jnp.eye(len(kernel), dtype=kernel.dtype)
+        residual = (support_y - outputs).astype(outputs.dtype).reshape(len(kernel), -1)
+        return (flow_operator(kernel + ridge, numbers["time"]) @ residual).reshape(m, k)
+
+    if not _linearised(inner, k, support_x.ndim):
+        kernel = empirical_ntk(apply, params, support_x, outputs=inner.outputs)
+        return Adapted(params, support_x, weights_of(kernel, apply(params, support_x)), ())
+    if inner.outputs == "full" or k == 1:
+        outputs, pull = jax.vjp(lambda theta: apply(theta, support_x), params)
+        weights = weights_of(empirical_ntk(apply, params, support_x, outputs=inner.outputs), outputs)
+        return Adapted(params, support_x, weights, pull(weights)[0])
+    directions = _directions(inner.outputs, k)
+    outputs, rows = gradient_rows(apply, params, support_x, directions)
+    kernel = sum(jnp.einsum("dnp,dmp->nm", leaf, leaf, precision="highest") for leaf in rows) / len(directions)
+    weights = weights_of(kernel, outputs)
+    moved = [jnp.einsum("dnp,nk->dpk", leaf, weights, precision="highest") / len(directions) for leaf in rows]
+    return Adapted(params, support_x, weights, moved)
 
 
 def predict(apply: Callable, task: Adapted, x: Array, inner: ClosedForm) -> Array:
     """The adapted predictor at inputs `[n, ...]`, `[n, k]`; unchecked, for `jit`, `grad` and attacks."""
     k = task.weights.shape[-1]
-    if not _linearised(inner, k):
-        outputs = apply(task.params, x)
+    if not _linearised(inner, k, x.ndim):
         kernel = empirical_ntk(apply, task.params, x, task.support_x, outputs=inner.outputs)
-        moved = kernel @ (task.weights.reshape(-1, 1) if inner.outputs == "full" else task.weights)
-        return outputs + moved.reshape(outputs.shape)
-
-    outputs, push = jax.linearize(lambda theta: apply(theta, x), task.params)
+        outputs = apply(task.params, x)
+        return outputs + (kernel @ task.weights.reshape(kernel.shape[1], -1)).reshape(outputs.shape)
     if inner.outputs == "full" or k == 1:
-        return outputs + push(jax.tree.map(lambda leaf: leaf[0], task.directions))
-    moved = jax.vmap(push)(task.directions)
-    if inner.outputs == "sum":  # the change of the sum of the outputs
-        return outputs + moved.sum(-1).T
-    moved = moved.reshape(k, k, *outputs.shape)
-    return outputs + jnp.einsum("cdnd->nc", moved)
-
-
-def outputs_of_task(apply: Callable, params, numbers, task: TaskBatch, inner: ClosedForm) -> Array:
-    """What one task's predictor says of its queries."""
-    k = task.support_y.shape[-1]
-    if _linearised(inner, k):
-        found = adapted(apply, params, numbers, task.support_x, task.support_y, inner)
-        return predict(apply, found, task.query_x, inner)
-    return _by_one_gram(apply, params, numbers, task, inner)
-
-
-def _by_one_gram(apply, params, numbers, task, inner):
-    """The same, from one kernel of all points: each point's gradients are taken once."""
-    m = len(task.support_x)
-    points = jnp.concatenate([task.support_x, task.query_x])
-    outputs = apply(params, points)
-    kernel = empirical_ntk(apply, params, points, outputs=inner.outputs)
-    rows = m * (outputs.shape[-1] if inner.outputs == "full" else 1)
-    support = kernel[:rows, :rows] + numbers["ridge"].astype(kernel.dtype) * jnp.eye(rows, dtype=kernel.dtype)
-    residual = (task.support_y - outputs[:m]).astype(outputs.dtype).reshape(rows, -1)
-    moved = kernel[rows:, :rows] @ (flow_operator(support, numbers["time"]) @ residual)
-    return outputs[m:] + moved.reshape(outputs[m:].shape)
+        return sum(jax.jvp(lambda theta: apply(theta, x), (task.params,), (task.directions,)))
+    outputs, rows = gradient_rows(apply, task.params, x, _directions(inner.outputs, k))
+    pairs = zip(rows, task.directions, strict=True)
+    return outputs + sum(jnp.einsum("dnp,dpk->nk", leaf, v, precision="highest") for leaf, v in pairs)
 
 
 _adapted = partial(jax.jit, static_argnums=(0, 5))(adapted)
