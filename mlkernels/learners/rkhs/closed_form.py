@@ -39,7 +39,8 @@ class ClosedForm:
             `[m k, m k]`; "trace", the mean over the outputs, and "sum", of the sum of the outputs, are `[m, m]` and
             treat each output alike. "sum" is k times as large at infinite width: its t is to be divided by k.
         how: "gram" multiplies with H(x, X'); "linearised" takes f(x) + J(x) v with :math:`v = J(X')^\top a`, products
-            with the Jacobian alone; "auto" takes what was quicker: "gram" for "sum" and "trace" of several outputs and no images.
+            with the Jacobian alone; "auto" takes what was quicker: "gram" for "sum" and "trace" of several outputs and
+            no images.
 
     Raises:
         InputError: a number out of its range, an unknown name.
