@@ -63,9 +63,12 @@ def solved(loss: Callable, start, inner: ImplicitLoop, descend: Callable):
     def at_rest(w):
         return jax.tree.map(lambda g: g / inner.strength, jax.grad(proximal)(w))
 
+    def conjugate_gradients(product, v):  # alone it has no reverse mode here: the zeros it starts from depend on v
+        return cg(product, v, maxiter=inner.solver_steps, tol=0.0, atol=1e-30)[0]
+
     return jax.lax.custom_root(
         at_rest,
         start,
         lambda _, start: descend(proximal, start),
-        lambda product, v: cg(product, v, maxiter=inner.solver_steps, tol=0.0, atol=1e-30)[0],
+        lambda product, v: jax.lax.custom_linear_solve(product, v, conjugate_gradients, symmetric=True),
     )

@@ -97,6 +97,15 @@ def _linearised(inner: ClosedForm, k: int) -> bool:
     return inner.how == "linearised" or (inner.how == "auto" and (inner.outputs == "full" or k == 1))
 
 
+def _residual(outputs: Array, labels: Array) -> Array:
+    if labels.shape != outputs.shape:
+        do = "give the network as many outputs as the labels have, and labels two axes"
+        raise bad_input(
+            "support_y", f"the shape of the network's outputs {list(outputs.shape)}", list(labels.shape), do
+        )
+    return labels.astype(outputs.dtype) - outputs
+
+
 def adapted(apply: Callable, params, numbers, support_x, support_y, inner: ClosedForm) -> Adapted:
     """`adapt` without checks."""
     outputs, pull = jax.vjp(lambda theta: apply(theta, support_x), params)
@@ -104,7 +113,7 @@ def adapted(apply: Callable, params, numbers, support_x, support_y, inner: Close
     kernel = empirical_ntk(apply, params, support_x, outputs=inner.outputs)
     kernel += numbers["ridge"].astype(kernel.dtype) * jnp.eye(len(kernel), dtype=kernel.dtype)
     operator = flow_operator(kernel, numbers["time"])
-    residual = (support_y - outputs).astype(outputs.dtype)
+    residual = _residual(outputs, support_y)
     full = inner.outputs == "full"
     weights = (operator @ residual.reshape(len(operator), -1)).reshape(m, k)
     if not _linearised(inner, k):
@@ -114,7 +123,9 @@ def adapted(apply: Callable, params, numbers, support_x, support_y, inner: Close
     if inner.outputs == "sum":
         cotangents = jnp.broadcast_to(weights.T[..., None], (k, m, k))
     else:  # one for each output that is predicted and each output of the mean
-        cotangents = (weights.T[:, None, :, None] * jnp.eye(k)[None, :, None, :] / k).reshape(k * k, m, k)
+        cotangents = (weights.T[:, None, :, None] * jnp.eye(k, dtype=weights.dtype)[None, :, None, :] / k).reshape(
+            k * k, m, k
+        )
     return Adapted(params, support_x, weights, jax.vmap(lambda c: pull(c)[0])(cotangents.astype(weights.dtype)))
 
 
@@ -154,7 +165,7 @@ def _by_one_gram(apply, params, numbers, task, inner):
     kernel = empirical_ntk(apply, params, points, outputs=inner.outputs)
     rows = m * (outputs.shape[-1] if inner.outputs == "full" else 1)
     support = kernel[:rows, :rows] + numbers["ridge"].astype(kernel.dtype) * jnp.eye(rows, dtype=kernel.dtype)
-    residual = (task.support_y - outputs[:m]).astype(outputs.dtype).reshape(rows, -1)
+    residual = _residual(outputs[:m], task.support_y).reshape(rows, -1)
     moved = kernel[rows:, :rows] @ (flow_operator(support, numbers["time"]) @ residual)
     return outputs[m:] + moved.reshape(outputs[m:].shape)
 
@@ -197,10 +208,6 @@ def adapt(
     if not isinstance(inner, ClosedForm):
         raise bad_input("inner", "a rkhs.ClosedForm", type(inner).__name__, "use maml.adapt for an inner loop")
     support_x, support_y = jnp.asarray(support_x), jnp.asarray(support_y)
-    shape = jax.eval_shape(apply, params, support_x).shape
-    if support_y.shape != shape:
-        do = "give the network as many outputs as the labels have, and labels two axes"
-        raise bad_input("support_y", f"the shape of the network's outputs {list(shape)}", list(support_y.shape), do)
     return _adapted(apply, params, inner.numbers, support_x, support_y, inner.form)
 
 
