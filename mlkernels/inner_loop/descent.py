@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
+from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop, solved
 from mlkernels.inner_loop.losses import check_labels, support_loss
 from mlkernels.inner_loop.parts import joined, split, spread
@@ -167,6 +168,9 @@ def trajectory(
     Source: notebooks/03_anil_inner_loop_geometry.
     """
     rates = rates_for(params, inner, rates)
+    if isinstance(inner, ImplicitLoop):
+        do = "its way is none of the settings: give an InnerLoop"
+        raise bad_input("inner", "an InnerLoop", type(inner).__name__, do)
     check_labels(support_y, inner.loss, "support_y")
     steps = inner.steps if steps is None else whole("steps", steps)
     return _trajectory(apply, replace(form(inner), l2=0.0, steps=steps), params, rates, inner.l2, support_x, support_y)

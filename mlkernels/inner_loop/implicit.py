@@ -54,32 +54,21 @@ class ImplicitLoop(InnerLoop):
 
 
 def solved(loss: Callable, start, inner: ImplicitLoop, descend: Callable):
-    """The minimum of `loss(w)` plus the proximal term, by `descend(loss, start)`; differentiated as such."""
-    fit, others = jax.closure_convert(loss, start)  # what else the loss depends on, and is differentiated by
+    """The minimum of `loss(w)` plus the proximal term, by `descend(loss, start)`; differentiated as a root."""
 
-    @jax.custom_vjp
-    def minimum(start, others):
-        def proximal(w):
-            squares = (jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(w), jax.tree.leaves(start), strict=True))
-            return fit(w, *others) + inner.strength / 2 * sum(squares)
+    def proximal(w):
+        squares = (jnp.sum((a - b) ** 2) for a, b in zip(jax.tree.leaves(w), jax.tree.leaves(start), strict=True))
+        return loss(w) + inner.strength / 2 * sum(squares)
 
-        return descend(proximal, start)
+    def at_rest(w):
+        return jax.tree.map(lambda g: g / inner.strength, jax.grad(proximal)(w))
 
-    def forward(start, others):
-        w = minimum(start, others)
-        return w, (w, others)
+    def conjugate_gradients(product, v):  # alone it has no reverse mode here: the zeros it starts from depend on v
+        return cg(product, v, maxiter=inner.solver_steps, tol=0.0, atol=1e-30)[0]
 
-    def backward(kept, v):
-        w, others = kept
-        gradient = jax.grad(fit)
-
-        def product(u):
-            curved = jax.jvp(lambda w: gradient(w, *others), (w,), (u,))[1]
-            return jax.tree.map(lambda a, b: a + b / inner.strength, u, curved)
-
-        z, _ = cg(product, v, maxiter=inner.solver_steps, tol=0.0, atol=1e-30)
-        by_others = jax.vjp(lambda others: gradient(w, *others), others)[1](z)[0]
-        return z, jax.tree.map(lambda leaf: -leaf / inner.strength, by_others)
-
-    minimum.defvjp(forward, backward)
-    return minimum(start, others)
+    return jax.lax.custom_root(
+        at_rest,
+        start,
+        lambda _, start: descend(proximal, start),
+        lambda product, v: jax.lax.custom_linear_solve(product, v, conjugate_gradients, symmetric=True),
+    )

@@ -20,7 +20,7 @@ from mlkernels.inner_loop.minimum import check_strongly_convex, minimum
 from mlkernels.inner_loop.parts import split, spread
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.learners.meta_gradient import value
-from mlkernels.learners.problem import problem_of
+from mlkernels.learners.problem import check_inner_loop, problem_of
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
@@ -146,6 +146,7 @@ def inner_constants(
 
     Source: Ji et al. 2020, the constants of its assumptions; notebooks/03_anil_inner_loop_geometry.
     """
+    check_inner_loop(inner)
     problem_of(apply, params, tasks, inner, None, "half_sum_squares")
     return _constants(*extremes(apply, params, tasks, inner, None, along))
 

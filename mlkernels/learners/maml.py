@@ -20,7 +20,8 @@ from mlkernels.inner_loop.settings import InnerLoop, per_layer
 from mlkernels.learners.meta_gradient import outputs, value, value_and_direction, value_and_gradient, value_of_task
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError
 from mlkernels.learners.outer_loop.fit import FitResult, fit
-from mlkernels.learners.problem import Problem, form_and_rates, problem_of
+from mlkernels.learners.problem import Problem, check_inner_loop, form_and_rates, problem_of, query_loss
+from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
@@ -83,7 +84,7 @@ def task_loss(
     check_loss(outer_loss, "outer_loss")
     static, rates = form_and_rates(params, inner, rates)
     check_labels(task.support_y, inner.loss, "support_y")
-    check_labels(task.query_y, outer_loss, "query_y")
+    check_labels(task.query_y, query_loss(inner, outer_loss), "query_y")
     return _task_value(Problem(apply, static, outer_loss), params, rates, task)
 
 
@@ -153,6 +154,9 @@ def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *,
 
     Source: Wang et al. 2022, whose MetaNTK is the kernel of these outputs; notebooks/02_maml_linear_rate.
     """
+    if isinstance(inner, Regularised):
+        do = "give the inner loop of test time, with no steps for the network as it is"
+        raise bad_input("inner", "an InnerLoop or rkhs.ClosedForm", type(inner).__name__, do)
     problem, rates = problem_of(apply, params, tasks, inner, rates, "half_sum_squares")
     return _outputs(problem, params, rates, tasks)
 
@@ -229,6 +233,7 @@ def reptile_direction(
 
     Source: Nichol et al. 2018.
     """
+    check_inner_loop(inner, implicit=True)
     loss = "half_sum_squares"  # of the queries, which nobody sees here
     problem, rates = problem_of(apply, params, tasks, inner, rates, loss, sequential=sequential)
     return _value_and_direction(problem, params, rates, tasks)[1]

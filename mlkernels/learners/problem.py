@@ -64,7 +64,7 @@ def problem_of(
     check_loss(outer_loss, "outer_loss")
     static, rates = form_and_rates(params, inner, rates, learn_rates)
     check_labels(tasks.support_y, inner.loss, "support_y")
-    check_labels(tasks.query_y, outer_loss, "query_y")
+    check_labels(tasks.query_y, query_loss(inner, outer_loss), "query_y")
     one_of("reduce", reduce, ("sum", "mean"), do="it says how the tasks' losses are put together")
     sequential = in_sequence(params) if sequential is None else bool(sequential)
     return Problem(apply, static, outer_loss, reduce, sequential, bool(learn_rates)), rates
@@ -85,9 +85,14 @@ def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]
     return inner.form, inner.numbers
 
 
-def check_inner_loop(inner) -> None:
-    """Refuse what is no loop in parameter space."""
-    if not isinstance(inner, InnerLoop):
+def query_loss(inner, outer_loss: Loss) -> Loss:
+    """The loss that a task's queries are under."""
+    return inner.loss if isinstance(inner, Regularised) else outer_loss
+
+
+def check_inner_loop(inner, implicit: bool = False) -> None:
+    """Refuse what is no loop in parameter space; and one that is differentiated implicitly, unless `implicit`."""
+    if not (isinstance(inner, InnerLoop) and (implicit or type(inner) is InnerLoop)):
         raise bad_input("inner", "an InnerLoop", type(inner).__name__, "make one, as maml.InnerLoop(0.1, 5)")
 
 

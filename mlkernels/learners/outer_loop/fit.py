@@ -253,7 +253,7 @@ def fit(
     problem, rates = problem_of(apply, params, first, inner, rates, outer_loss, reduce, sequential, learn_rates)
     if not _finite(first):
         raise bad_input("tasks", "finite numbers", "infinities or NaN", "look at the data and how it is normalised")
-    if not _finite((params, rates if isinstance(inner, InnerLoop) else None)):  # a time may be infinite
+    if not _finite((params, rates if isinstance(inner, InnerLoop) else ())):  # a time may be infinite
         raise bad_input("params", "finite numbers", "infinities or NaN", "start from freshly drawn parameters")
 
     gradient = value_and_direction if method == "reptile" else value_and_gradient

@@ -100,9 +100,17 @@ def _linearised(inner: ClosedForm, k: int, axes: int) -> bool:
     return inner.how == "linearised"
 
 
-def _directions(outputs: str, k: int) -> Array:
+def _directions(outputs: str, k: int, dtype) -> Array:
     """Of the outputs, whose kernels are averaged: their sum, or each by itself."""
-    return jnp.ones((1, k)) if outputs == "sum" else jnp.eye(k)
+    return jnp.ones((1, k), dtype) if outputs == "sum" else jnp.eye(k, dtype=dtype)
+
+
+def _residual(outputs: Array, labels: Array) -> Array:
+    if labels.shape != outputs.shape:
+        expected = f"the shape of the network's outputs {list(outputs.shape)}"
+        do = "give the network as many outputs as the labels have, and labels two axes"
+        raise bad_input("support_y", expected, list(labels.shape), do)
+    return labels.astype(outputs.dtype) - outputs
 
 
 def adapted(apply: Callable, params, numbers, support_x, support_y, inner: ClosedForm) -> Adapted:
@@ -111,7 +119,7 @@ def adapted(apply: Callable, params, numbers, support_x, support_y, inner: Close
 
     def weights_of(kernel, outputs):
         ridge = numbers["ridge"].astype(kernel.dtype) * jnp.eye(len(kernel), dtype=kernel.dtype)
-        residual = (support_y - outputs).astype(outputs.dtype).reshape(len(kernel), -1)
+        residual = _residual(outputs, support_y).reshape(len(kernel), -1)
         return (flow_operator(kernel + ridge, numbers["time"]) @ residual).reshape(m, k)
 
     if not _linearised(inner, k, support_x.ndim):
@@ -121,7 +129,7 @@ def adapted(apply: Callable, params, numbers, support_x, support_y, inner: Close
         outputs, pull = jax.vjp(lambda theta: apply(theta, support_x), params)
         weights = weights_of(empirical_ntk(apply, params, support_x, outputs=inner.outputs), outputs)
         return Adapted(params, support_x, weights, pull(weights)[0])
-    directions = _directions(inner.outputs, k)
+    directions = _directions(inner.outputs, k, jax.tree.leaves(params)[0].dtype)
     outputs, rows = gradient_rows(apply, params, support_x, directions)
     kernel = sum(jnp.einsum("dnp,dmp->nm", leaf, leaf, precision="highest") for leaf in rows) / len(directions)
     weights = weights_of(kernel, outputs)
@@ -138,7 +146,7 @@ def predict(apply: Callable, task: Adapted, x: Array, inner: ClosedForm) -> Arra
         return outputs + (kernel @ task.weights.reshape(kernel.shape[1], -1)).reshape(outputs.shape)
     if inner.outputs == "full" or k == 1:
         return sum(jax.jvp(lambda theta: apply(theta, x), (task.params,), (task.directions,)))
-    outputs, rows = gradient_rows(apply, task.params, x, _directions(inner.outputs, k))
+    outputs, rows = gradient_rows(apply, task.params, x, _directions(inner.outputs, k, task.weights.dtype))
     pairs = zip(rows, task.directions, strict=True)
     return outputs + sum(jnp.einsum("dnp,dpk->nk", leaf, v, precision="highest") for leaf, v in pairs)
 
@@ -181,10 +189,6 @@ def adapt(
     if not isinstance(inner, ClosedForm):
         raise bad_input("inner", "a rkhs.ClosedForm", type(inner).__name__, "use maml.adapt for an inner loop")
     support_x, support_y = jnp.asarray(support_x), jnp.asarray(support_y)
-    shape = jax.eval_shape(apply, params, support_x).shape
-    if support_y.shape != shape:
-        do = "give the network as many outputs as the labels have, and labels two axes"
-        raise bad_input("support_y", f"the shape of the network's outputs {list(shape)}", list(support_y.shape), do)
     return _adapted(apply, params, inner.numbers, support_x, support_y, inner.form)
 
 

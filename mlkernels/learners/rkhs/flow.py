@@ -12,7 +12,7 @@ from mlkernels.errors import bad_input
 from mlkernels.support.arguments import number
 from mlkernels.support.typed import typed
 
-_NULL = 64  # times n eps times the largest eigenvalue: below that an eigenvalue is rounding
+_NULL = 64  # times n eps times the largest eigenvalue: below that an eigenvalue is rounding, and is not inverted
 _SERIES = 0.05  # below this t lambda the divided differences are summed as a series
 _TERMS = 8
 
@@ -51,15 +51,15 @@ def flow_operator(kernel: Float[ArrayLike, "*B m m"], time) -> Float[Array, "*B 
         do = "pass the kernel of the support set with itself"
         raise bad_input("kernel", "a square matrix [m, m]", list(kernel.shape), do)
     if not isinstance(time, jax.core.Tracer):
-        time = number("time", time.item() if hasattr(time, "item") else time, infinite=True)
-    wide = jnp.promote_types(kernel.dtype, jnp.zeros(()).dtype)
+        time = number("time", time.item() if getattr(time, "ndim", None) == 0 else time, infinite=True)
+    wide = jnp.result_type(float)
     null = jnp.asarray(_NULL * kernel.shape[-1] * jnp.finfo(kernel.dtype).eps, wide)
     return _flow(kernel.astype(wide), jnp.asarray(time, wide), null).astype(kernel.dtype)
 
 
 @jax.custom_jvp
 def _flow(kernel: Array, time: Array, null: Array) -> Array:
-    values, vectors = _eigh(kernel, null)
+    values, vectors = _eigh(kernel, time, null)
     return _with_eigenvalues(vectors, _gains(values, time))
 
 
@@ -67,7 +67,7 @@ def _flow(kernel: Array, time: Array, null: Array) -> Array:
 def _flow_derivative(primals, tangents):
     kernel, time, null = primals
     by_kernel, by_time, _ = tangents
-    values, vectors = _eigh(kernel, null)
+    values, vectors = _eigh(kernel, time, null)
     inside = jnp.swapaxes(vectors, -1, -2) @ ((by_kernel + jnp.swapaxes(by_kernel, -1, -2)) / 2) @ vectors
     moved = vectors @ (_quotients(values, time) * inside) @ jnp.swapaxes(vectors, -1, -2)
     ends = jnp.where(jnp.isinf(time), 0.0, _decay(values, time))
@@ -75,10 +75,14 @@ def _flow_derivative(primals, tangents):
     return _with_eigenvalues(vectors, _gains(values, time)), moved
 
 
-def _eigh(kernel: Array, null: Array) -> tuple[Array, Array]:
-    """Eigenvalues, those that are rounding set to 0, and vectors."""
+def _eigh(kernel: Array, time: Array, null: Array) -> tuple[Array, Array]:
+    """Eigenvalues and vectors; set to 0 are those below 0 and, where they would be inverted, those that are rounding.
+
+    At a finite time a small eigenvalue needs no such care, and one that is no rounding would gain t, not 1 / lambda.
+    """
     values, vectors = jnp.linalg.eigh((kernel + jnp.swapaxes(kernel, -1, -2)) / 2)
-    return jnp.where(values > null * values[..., -1:], values, 0.0), vectors
+    least = jnp.where(jnp.isinf(time), null * values[..., -1:], 0.0)
+    return jnp.where(values > least, values, 0.0), vectors
 
 
 def _with_eigenvalues(vectors: Array, values: Array) -> Array:
