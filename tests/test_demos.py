@@ -15,18 +15,28 @@ from PIL import Image
 
 from mlkernels.course.demos import (
     _maml_training,
+    _rkhs_training,
     anil_geometry,
     cell_editor,
     derive_metantk,
     maml_linear_rate,
+    meta_rkhs,
     poster,
     search_replay,
     start_here,
 )
 from mlkernels.course.demos.demo import RunItem
-from mlkernels.learners import maml
+from mlkernels.learners import maml, rkhs
+from mlkernels.networks import MLP
 
-DEMOS = [start_here.DEMO, derive_metantk.DEMO, maml_linear_rate.DEMO, cell_editor.DEMO, search_replay.DEMO]
+DEMOS = [
+    start_here.DEMO,
+    derive_metantk.DEMO,
+    maml_linear_rate.DEMO,
+    cell_editor.DEMO,
+    search_replay.DEMO,
+    meta_rkhs.DEMO,
+]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(ends_of(demo))]
 
 
@@ -50,7 +60,7 @@ def test_same_settings_same_picture_on_a_new_and_on_a_used_stage(demo):
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-@pytest.mark.parametrize("demo", [*DEMOS[:4], anil_geometry.DEMO], ids=lambda demo: demo.name)
+@pytest.mark.parametrize("demo", [*DEMOS[:4], anil_geometry.DEMO, meta_rkhs.DEMO], ids=lambda demo: demo.name)
 def test_a_poster_is_the_picture_of_today(demo):
     """After a change of a demo: `python -m tools.posters NAME`. Other machines round and draw edges otherwise."""
     old, new = poster.kept(demo), demo.frame(demo.build())
@@ -154,3 +164,59 @@ def test_a_run_over_the_prediction_goes_without_a_trace():
 
 def test_infinite_width_says_what_stands_for_it():
     assert "width 1024 stands for" in next(LINEAR.run(**LINEAR.settings(width=math.inf))).text
+
+
+def _small(network, width):
+    """A network of the demo of notebook 05 without its dead units: the MLP and its parameters."""
+    params = jax.tree.map(lambda leaf: leaf[tuple(slice(1 if n == 1 else width) for n in leaf.shape)], network.params)
+    return MLP(width, b_std=1.0).apply, params
+
+
+@pytest.mark.parametrize("values", [{}, {"points": 5, "ridge": 0.1, "time": math.inf, "width": 20}])
+def test_the_curve_of_meta_rkhs_ii_is_its_predictor_and_that_of_maml_its_inner_loop(values):
+    settings = meta_rkhs.DEMO.settings(**values)
+    n, points, width = meta_rkhs.numbers(**settings), settings["points"], settings["width"]
+    x, y = (part[:points] for part in _rkhs_training.support())
+    network = _rkhs_training.trained("Meta-RKHS-II", width)
+    apply, params = _small(network, width)
+    np.testing.assert_allclose(network(x), apply(params, x), rtol=1e-10)
+    say = rkhs.predictor(apply, params, x, y, rkhs.ClosedForm(settings["time"], settings["ridge"]))
+    np.testing.assert_allclose(n.after[2], say(_rkhs_training.GRID)[:, 0], rtol=1e-6, atol=1e-6)
+    for row, method in enumerate(("MAML", "Meta-RKHS-I")):
+        alpha = settings["alpha"] if row else 0.0
+        apply, params = _small(_rkhs_training.trained(method, width, alpha), width)
+        rate, count = _rkhs_training.TUNED[method]
+        theta = maml.adapt(apply, params, x, y, maml.InnerLoop(rate, count, loss="mean_squares"))
+        np.testing.assert_allclose(n.after[row], apply(theta, _rkhs_training.GRID)[:, 0], rtol=1e-9, atol=1e-9)
+        np.testing.assert_allclose(n.before[row], apply(params, _rkhs_training.GRID)[:, 0], rtol=1e-9, atol=1e-9)
+
+
+@pytest.mark.parametrize("time", [0.1, 10.0, math.inf])
+@pytest.mark.parametrize("ridge", [0.0, 0.1])
+def test_the_learned_shares_are_those_of_the_flow_operator(time, ridge):
+    _, ntk = _rkhs_training.kernel(40)
+    H = ntk[meta_rkhs.GRID :][:10, :10]
+    learned = np.linalg.eigvals(H @ rkhs.flow_operator(H + ridge * np.eye(10), time))
+    n = meta_rkhs.numbers(**meta_rkhs.DEMO.settings(time=time, ridge=ridge))
+    np.testing.assert_allclose(np.sort(learned.real), np.sort(n.learned), atol=1e-8)
+
+
+def test_networks_of_all_widths_train_as_parts_of_the_widest():
+    """The dead units stay dead, and the living ones do as in the small network."""
+    network = _rkhs_training.trained("MAML", 20)
+    alive = sum(leaf.size for leaf in jax.tree.leaves(_small(network, 20)[1]))
+    assert sum((np.asarray(leaf) != 0).sum() for leaf in jax.tree.leaves(network.params)) == alive
+    begun, batch = _rkhs_training.start(20), _rkhs_training.problem().batch
+    inner = _rkhs_training.TRAINED["MAML"]
+    apply, params = _small(begun, 20)
+    expected = maml.meta_gradient(apply, params, batch, inner)[1]
+    found = maml.meta_gradient(jax.tree_util.Partial(begun.apply), begun.params, batch, inner)[1]
+    for a, b in zip(
+        jax.tree.leaves(expected), jax.tree.leaves(_small(begun._replace(params=found), 20)[1]), strict=True
+    ):
+        np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-8)
+
+
+def test_every_method_learns_from_ten_points():
+    errors = meta_rkhs.numbers(**meta_rkhs.DEMO.settings()).errors
+    assert (errors[:, 1] < [0.1 * errors[0, 0], 0.7 * errors[1, 0], 0.1 * errors[2, 0]]).all()
