@@ -16,7 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from mlkernels.errors import bad_input
 from mlkernels.kernels import empirical_ntk
 from mlkernels.kernels.empirical import OUTPUTS, gradient_rows
-from mlkernels.learners.rkhs.flow import flow_operator
+from mlkernels.learners.rkhs.flow import flow_weights
 from mlkernels.support.arguments import number, one_of
 from mlkernels.support.typed import typed
 
@@ -120,7 +120,7 @@ def adapted(apply: Callable, params, numbers, support_x, support_y, inner: Close
     def weights_of(kernel, outputs):
         ridge = numbers["ridge"].astype(kernel.dtype) * jnp.eye(len(kernel), dtype=kernel.dtype)
         residual = _residual(outputs, support_y).reshape(len(kernel), -1)
-        return (flow_operator(kernel + ridge, numbers["time"]) @ residual).reshape(m, k)
+        return flow_weights(kernel + ridge, residual, numbers["time"]).reshape(m, k)
 
     if not _linearised(inner, k, support_x.ndim):
         kernel = empirical_ntk(apply, params, support_x, outputs=inner.outputs)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.errors import bad_input
@@ -50,44 +53,53 @@ def flow_operator(kernel: Float[ArrayLike, "*B m m"], time) -> Float[Array, "*B 
     if kernel.ndim < 2 or kernel.shape[-1] != kernel.shape[-2]:
         do = "pass the kernel of the support set with itself"
         raise bad_input("kernel", "a square matrix [m, m]", list(kernel.shape), do)
+    operator = flow_weights(kernel, jnp.broadcast_to(jnp.eye(kernel.shape[-1], dtype=kernel.dtype), kernel.shape), time)
+    return (operator + jnp.swapaxes(operator, -1, -2)) / 2
+
+
+def flow_weights(kernel: Float[Array, "*B m m"], residual: Float[Array, "*B m k"], time) -> Float[Array, "*B m k"]:
+    """`flow_operator(kernel, time) @ residual` without the operator, of the kernel's type; the kernel unchecked."""
     if not isinstance(time, jax.core.Tracer):
         time = number("time", time.item() if getattr(time, "ndim", None) == 0 else time, infinite=True)
     wide = jnp.result_type(float)
-    null = jnp.asarray(_NULL * kernel.shape[-1] * jnp.finfo(kernel.dtype).eps, wide)
-    return _flow(kernel.astype(wide), jnp.asarray(time, wide), null).astype(kernel.dtype)
+    null = _NULL * kernel.shape[-1] * float(jnp.finfo(kernel.dtype).eps)
+    symmetric = ((kernel + jnp.swapaxes(kernel, -1, -2)) / 2).astype(wide)
+    return _flow(null, symmetric, residual.astype(wide), jnp.asarray(time, wide)).astype(kernel.dtype)
 
 
-@jax.custom_jvp
-def _flow(kernel: Array, time: Array, null: Array) -> Array:
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _flow(null: float, kernel: Array, residual: Array, time: Array) -> Array:
     values, vectors = _eigh(kernel, time, null)
-    return _with_eigenvalues(vectors, _gains(values, time))
+    return vectors @ (_gains(values, time)[..., None] * (jnp.swapaxes(vectors, -1, -2) @ residual))
 
 
-@_flow.defjvp
-def _flow_derivative(primals, tangents):
-    kernel, time, null = primals
-    by_kernel, by_time, _ = tangents
+def _flow_derivative(null, primals, tangents):
+    kernel, residual, time = primals
+    by_kernel, by_residual, by_time = tangents
     values, vectors = _eigh(kernel, time, null)
-    inside = jnp.swapaxes(vectors, -1, -2) @ ((by_kernel + jnp.swapaxes(by_kernel, -1, -2)) / 2) @ vectors
-    moved = vectors @ (_quotients(values, time) * inside) @ jnp.swapaxes(vectors, -1, -2)
-    ends = jnp.where(jnp.isinf(time), 0.0, _decay(values, time))
-    moved += by_time * _with_eigenvalues(vectors, ends)
-    return _with_eigenvalues(vectors, _gains(values, time)), moved
+    back = jnp.swapaxes(vectors, -1, -2)
+    gains, modes = _gains(values, time)[..., None], back @ residual
+    moved = jnp.zeros_like(modes)
+    if not isinstance(by_kernel, SymbolicZero):
+        moved += (_quotients(values, time) * (back @ by_kernel @ vectors)) @ modes
+    if not isinstance(by_residual, SymbolicZero):
+        moved += gains * (back @ by_residual)
+    if not isinstance(by_time, SymbolicZero):
+        moved += by_time * jnp.where(jnp.isinf(time), 0.0, _decay(values, time))[..., None] * modes
+    return vectors @ (gains * modes), vectors @ moved
 
 
-def _eigh(kernel: Array, time: Array, null: Array) -> tuple[Array, Array]:
+_flow.defjvp(_flow_derivative, symbolic_zeros=True)
+
+
+def _eigh(kernel: Array, time: Array, null: float) -> tuple[Array, Array]:
     """Eigenvalues and vectors; set to 0 are those below 0 and, where they would be inverted, those that are rounding.
 
     At a finite time a small eigenvalue needs no such care, and one that is no rounding would gain t, not 1 / lambda.
     """
-    values, vectors = jnp.linalg.eigh((kernel + jnp.swapaxes(kernel, -1, -2)) / 2)
+    values, vectors = jnp.linalg.eigh(kernel, symmetrize_input=False)
     least = jnp.where(jnp.isinf(time), null * values[..., -1:], 0.0)
     return jnp.where(values > least, values, 0.0), vectors
-
-
-def _with_eigenvalues(vectors: Array, values: Array) -> Array:
-    made = (vectors * values[..., None, :]) @ jnp.swapaxes(vectors, -1, -2)
-    return (made + jnp.swapaxes(made, -1, -2)) / 2
 
 
 def _decay(values: Array, time: Array) -> Array:
@@ -114,11 +126,13 @@ def _quotients(values: Array, time: Array) -> Array:
 
     .. math:: \frac{g(a) - g(b)}{a - b} = \frac1a\Big(e^{-tb}\,\frac{1 - e^{-t(a - b)}}{a - b} - g(b)\Big)
     """
-    a = jnp.maximum(values[..., :, None], values[..., None, :])
-    b = jnp.minimum(values[..., :, None], values[..., None, :])
+    later = np.maximum.outer(*[np.arange(values.shape[-1])] * 2)  # the eigenvalues ascend
+    sooner = np.minimum.outer(*[np.arange(values.shape[-1])] * 2)
+    a, b = values[..., later], values[..., sooner]
     finite = jnp.where(jnp.isinf(time), 0.0, time)
     safe = jnp.where(a > 0, a, 1.0)
-    far = (_decay(b, finite) * finite * _shrunk(finite * (a - b)) - _gains(b, finite)) / safe
+    decay, gains = finite * _decay(values, finite), _gains(values, finite)
+    far = (decay[..., sooner] * _shrunk(finite * (a - b)) - gains[..., sooner]) / safe
     x, y = finite * a, finite * b
     near, symmetric = jnp.zeros_like(x), jnp.ones_like(x)  # the complete homogeneous symmetric polynomials of x and y
     power = jnp.ones_like(x)
