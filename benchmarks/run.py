@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from importlib import import_module
 
-NAMES = ("metantk", "sliders", "empirical_ntk", "before", "datasets", "maml", "nas")
+NAMES = ("metantk", "sliders", "empirical_ntk", "before", "datasets", "maml", "meta_rkhs", "nas")
 
 
 def main(arguments: list[str] | None = None) -> None:

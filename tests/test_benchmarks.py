@@ -9,12 +9,25 @@ import os
 import re
 import tomllib
 import types
+from dataclasses import replace
 
 import jax
 import numpy as np
 import pytest
 
-from benchmarks import _measure, _one_build, before, datasets, empirical_ntk, maml, metantk, nas, run, sliders
+from benchmarks import (
+    _measure,
+    _one_build,
+    before,
+    datasets,
+    empirical_ntk,
+    maml,
+    meta_rkhs,
+    metantk,
+    nas,
+    run,
+    sliders,
+)
 from mlkernels.errors import InputError
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import sinusoid
@@ -296,3 +309,15 @@ def test_a_whole_search_is_the_sum_of_its_rounds():
     none = {name: {"ours_s": 0.0, "pairs_s": 1.0} for name in nas.OPEN}
     assert nas.whole_search(flat, none, reference=False) == 5 + 3 * (6 + 486 + 1 + 14)
     assert nas.whole_search(flat, none, reference=True) == 5 + 2 * 3 * 2 * 500
+
+
+def test_meta_rkhs_stands_beside_maml():
+    """On a small network; that each side is what it is called."""
+    small = {"small": replace(next(iter(meta_rkhs.CASES.values())), network=MLP(8), tasks=2, runs=2)}
+    small["images"] = replace(meta_rkhs._conv(5, 5), network=Conv4(2, outputs=5), tasks=1, shape=(16, 16, 1), runs=1)
+    result = meta_rkhs.measure(cases=small)
+    for name, found in result["by_case"].items():
+        assert found["times"].keys() == found["temporary_bytes"].keys() == small[name].sides().keys()
+        assert found["goal"]["by"].startswith("Meta-RKHS-II")
+        assert min(time["min_s"] for time in found["times"].values()) > 0
+    assert "Meta-RKHS-II, sum" in meta_rkhs.report(result)
