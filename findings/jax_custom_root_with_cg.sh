@@ -1,5 +1,5 @@
 #!/bin/sh
-# jax 0.10.2: lax.custom_root with jax.scipy.sparse.linalg.cg as its tangent_solve has a forward mode and no reverse mode.
+# jax 0.10.2: lax.custom_root with cg of jax.scipy.sparse.linalg as tangent_solve has forward mode and no reverse mode.
 # Both are made to be differentiated, and cg tells JAX that its matrix is symmetric, so that a good engineer would guess
 # that they compose, as an implicit derivative by conjugate gradients asks for. jax.jvp is right; jax.grad raises a
 # NotImplementedError whose whole text asks to open an issue. A dense solve in the same place is transposed, and so is
