@@ -810,3 +810,25 @@ def test_what_does_not_fit_is_named():
     ):
         with pytest.raises(InputError, match=said):
             call()
+
+
+def test_a_small_ridge_is_not_rounded_away_in_single_precision():
+    """At infinite time the mean of the Gaussian process, as at a very long one."""
+    x = jnp.linspace(-5, 5, 10, dtype=jnp.float32)[:, None]
+    network = MLP(40, w_std=1.0, b_std=1.0)
+    params = network.init(jax.random.key(0), (1,), jnp.float32)
+    y = jnp.sin(x)
+    kernel = np.asarray(empirical_ntk(network.apply, params, x), np.float64)
+    residual = np.asarray(y - network.apply(params, x), np.float64)
+    wanted = np.asarray(network.apply(params, x)) + kernel @ np.linalg.solve(kernel + 1e-3 * np.eye(10), residual)
+    said = predictor(network.apply, params, x, y, ClosedForm(math.inf, ridge=1e-3))(x)
+    np.testing.assert_allclose(said, wanted, atol=2e-3)
+
+
+def test_points_of_another_shape_are_refused_by_the_predictor():
+    network = MLP(8)
+    params = network.init(jax.random.key(0), (1,))
+    say = predictor(network.apply, params, jnp.ones((2, 1)), jnp.ones((2, 1)), ClosedForm())
+    for x in (jnp.ones(5), jnp.ones((5, 2))):
+        with pytest.raises(InputError, match="x: expected points"):
+            say(x)

@@ -259,6 +259,7 @@ def meta_smoothness(
 
     Source: the smoothness of the meta-loss in Ji et al. 2020; notebooks/03_anil_inner_loop_geometry.
     """
+    check_inner_loop(inner, implicit=True)
     inner = replace(inner, first_order=False)  # it is the loss's curvature, whatever gradient one follows
     problem, rates = problem_of(apply, params, tasks, inner, rates, outer_loss, reduce)
     z = ravel_pytree(params)[0]

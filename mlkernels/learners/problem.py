@@ -9,6 +9,7 @@ from typing import Any
 import jax
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss, check_labels, check_loss
 from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
 from mlkernels.learners.rkhs.closed_form import ClosedForm
@@ -75,6 +76,9 @@ def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]
     if not isinstance(inner, Inner):
         got, do = type(inner).__name__, "make one, as maml.InnerLoop(0.1, 5)"
         raise bad_input("inner", "an InnerLoop, rkhs.ClosedForm or rkhs.Regularised", got, do)
+    if learn_rates and isinstance(inner, ImplicitLoop):
+        do = "leave them as they are: its solution does not depend on them"
+        raise bad_input("learn_rates", "False with an ImplicitLoop", True, do)
     if isinstance(inner, InnerLoop):
         return form(inner), per_layer(params, inner) if learn_rates and rates is None else rates_for(
             params, inner, rates

@@ -87,14 +87,14 @@ def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: fl
     """The likely cause; `start` and `last` are `(params, rates)` at the start and in the last finite state."""
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tasks)):
         return Divergence(step, loss, "tasks", "the tasks of this step hold numbers that are not finite", None, None)
-    if isinstance(problem.inner, Regularised):
+    if isinstance(problem.inner, Regularised) and start[1]["alpha"] > 0:
         cause = (
             f"alpha = {float(start[1]['alpha']):.4g} or the outer rate is likely too large: beyond 1 / (2 L), L the "
         )
         cause += "loss's curvature, the objective has no minimum"
         return Divergence(step, loss, "alpha", cause, None, None)
-    if isinstance(problem.inner, ClosedForm):
-        cause = "the outer rate is likely too large: an adaptation in closed form has no rate that could be"
+    if isinstance(problem.inner, ClosedForm | Regularised):
+        cause = "the outer rate is likely too large: there is no inner rate that could be"
         return Divergence(step, loss, "outer rate", cause, None, None)
     if problem.inner.steps == 0:
         cause = "there are no inner steps, so the outer rate is likely too large"

@@ -16,6 +16,7 @@ import optax
 from tqdm import tqdm
 
 from mlkernels.errors import bad_input
+from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
@@ -227,7 +228,10 @@ def fit(
         raise bad_input("identity", "a text, or several by name", identity, "say it in words, as str(...)")
     if method is not None:
         one_of("method", method, METHODS)
-    if method not in (None, "maml") and type(inner) is not InnerLoop:
+    if method not in (None, "maml", "reptile", "anil") and isinstance(inner, ImplicitLoop):
+        do = "leave it out: its gradient is first-order and exact"
+        raise bad_input("method", "None, maml, anil or reptile with ImplicitLoop", repr(method), do)
+    if method not in (None, "maml") and not isinstance(inner, InnerLoop):
         raise bad_input(
             "method", f"None with {type(inner).__name__}", repr(method), "leave it out, or use an InnerLoop"
         )

@@ -37,7 +37,8 @@ class ClosedForm:
         ridge: rho, at least 0. At infinite time the predictor is the mean of a Gaussian process of noise rho.
         outputs: how k outputs make a kernel, as in `kernels.empirical_ntk`. "full" is the linearised network exactly,
             `[m k, m k]`; "trace", the mean over the outputs, and "sum", of the sum of the outputs, are `[m, m]` and
-            treat each output alike. "sum" is k times as large at infinite width: its t is to be divided by k.
+            treat each output alike. "sum" is k times as large at infinite width: its t is to be divided by k, its
+            ridge times k.
         how: "gram" multiplies with H(x, X'); "linearised" takes f(x) + J(x) v with :math:`v = J(X')^\top a`, products
             with the Jacobian alone; "auto" takes what was quicker: "gram" for "sum" and "trace" of several outputs and
             no images.
@@ -118,9 +119,8 @@ def adapted(apply: Callable, params, numbers, support_x, support_y, inner: Close
     m, k = support_y.shape
 
     def weights_of(kernel, outputs):
-        ridge = numbers["ridge"].astype(kernel.dtype) * jnp.eye(len(kernel), dtype=kernel.dtype)
         residual = _residual(outputs, support_y).reshape(len(kernel), -1)
-        return flow_weights(kernel + ridge, residual, numbers["time"]).reshape(m, k)
+        return flow_weights(kernel, residual, numbers["time"], numbers["ridge"]).reshape(m, k)
 
     if not _linearised(inner, k, support_x.ndim):
         kernel = empirical_ntk(apply, params, support_x, outputs=inner.outputs)
@@ -206,7 +206,7 @@ def predictor(
         `x [n, ...] -> [n, k]`, compiled, differentiable by x; the support set is held fixed.
 
     Raises:
-        InputError: as `adapt`.
+        InputError: as `adapt`; the predictor itself for points of another shape than the support's.
 
     Example:
         >>> from mlkernels import networks
@@ -219,5 +219,14 @@ def predictor(
     Source: Zhou et al. 2021 (submission); notebooks/05_meta_learning_in_rkhs.
     """
     found = adapt(apply, params, support_x, support_y, inner)
-    form = inner.form
-    return lambda x: _predict(apply, found, jnp.asarray(x), form)
+    form, shape = inner.form, found.support_x.shape[1:]
+
+    def say(x):
+        x = jnp.asarray(x)
+        if x.shape[1:] != shape:
+            raise bad_input(
+                "x", f"points [n, {', '.join(map(str, shape))}]", list(x.shape), "give it the support's shape"
+            )
+        return _predict(apply, found, x, form)
+
+    return say

@@ -1,4 +1,4 @@
-"""Gradient flow in function space as a function of a matrix, with a derivative that no repeated eigenvalue disturbs."""
+"""Gradient flow in function space as a function of a matrix; repeated eigenvalues leave its first derivative alone."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def flow_operator(kernel: Float[ArrayLike, "*B m m"], time) -> Float[Array, "*B 
 
     By `eigh`; an eigenvalue 0 gives t. At `time = math.inf` it is the inverse, and of a singular kernel the
     pseudo-inverse, which is where the flow of the network goes: what excites no support point is left out. Its
-    derivative is that of Daleckii and Krein, in which every quotient of differences has a form without cancellation:
-    exact at repeated eigenvalues, where the derivative of `eigh` itself is infinite.
+    first derivative is that of Daleckii and Krein, in which every quotient of differences has a form without
+    cancellation: exact at repeated eigenvalues, where the derivative of `eigh` itself is infinite.
 
     Args:
         kernel: `[..., m, m]`, symmetric positive semidefinite; symmetrised. In 64 bits where JAX has them.
@@ -57,26 +57,32 @@ def flow_operator(kernel: Float[ArrayLike, "*B m m"], time) -> Float[Array, "*B 
     return (operator + jnp.swapaxes(operator, -1, -2)) / 2
 
 
-def flow_weights(kernel: Float[Array, "*B m m"], residual: Float[Array, "*B m k"], time) -> Float[Array, "*B m k"]:
-    """`flow_operator(kernel, time) @ residual` without the operator, of the kernel's type; the kernel unchecked."""
+def flow_weights(
+    kernel: Float[Array, "*B m m"], residual: Float[Array, "*B m k"], time, ridge=0.0
+) -> Float[Array, "*B m k"]:
+    """`flow_operator(kernel + ridge I, time) @ residual` without the operator, of the kernel's type; unchecked.
+
+    With a ridge nothing is left out at infinite time: it is added to the eigenvalues, not to a matrix that rounds it.
+    """
     if not isinstance(time, jax.core.Tracer):
         time = number("time", time.item() if getattr(time, "ndim", None) == 0 else time, infinite=True)
     wide = jnp.result_type(float)
     null = _NULL * kernel.shape[-1] * float(jnp.finfo(kernel.dtype).eps)
     symmetric = ((kernel + jnp.swapaxes(kernel, -1, -2)) / 2).astype(wide)
-    return _flow(null, symmetric, residual.astype(wide), jnp.asarray(time, wide)).astype(kernel.dtype)
+    numbers = (jnp.asarray(each, wide) for each in (time, ridge))
+    return _flow(null, symmetric, residual.astype(wide), *numbers).astype(kernel.dtype)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _flow(null: float, kernel: Array, residual: Array, time: Array) -> Array:
-    values, vectors = _eigh(kernel, time, null)
+def _flow(null: float, kernel: Array, residual: Array, time: Array, ridge: Array) -> Array:
+    values, vectors = _eigh(kernel, time, ridge, null)
     return vectors @ (_gains(values, time)[..., None] * (jnp.swapaxes(vectors, -1, -2) @ residual))
 
 
 def _flow_derivative(null, primals, tangents):
-    kernel, residual, time = primals
-    by_kernel, by_residual, by_time = tangents
-    values, vectors = _eigh(kernel, time, null)
+    kernel, residual, time, ridge = primals
+    by_kernel, by_residual, by_time, by_ridge = tangents
+    values, vectors = _eigh(kernel, time, ridge, null)
     back = jnp.swapaxes(vectors, -1, -2)
     gains, modes = _gains(values, time)[..., None], back @ residual
     moved = jnp.zeros_like(modes)
@@ -86,20 +92,23 @@ def _flow_derivative(null, primals, tangents):
         moved += gains * (back @ by_residual)
     if not isinstance(by_time, SymbolicZero):
         moved += by_time * jnp.where(jnp.isinf(time), 0.0, _decay(values, time))[..., None] * modes
+    if not isinstance(by_ridge, SymbolicZero):
+        moved += by_ridge * jnp.diagonal(_quotients(values, time), axis1=-2, axis2=-1)[..., None] * modes
     return vectors @ (gains * modes), vectors @ moved
 
 
 _flow.defjvp(_flow_derivative, symbolic_zeros=True)
 
 
-def _eigh(kernel: Array, time: Array, null: float) -> tuple[Array, Array]:
-    """Eigenvalues and vectors; set to 0 are those below 0 and, where they would be inverted, those that are rounding.
+def _eigh(kernel: Array, time: Array, ridge: Array, null: float) -> tuple[Array, Array]:
+    """Eigenvalues with the ridge, and vectors. Those below 0 count as 0, and so does what is rounding where it would be
+    inverted.
 
     At a finite time a small eigenvalue needs no such care, and one that is no rounding would gain t, not 1 / lambda.
     """
     values, vectors = jnp.linalg.eigh(kernel, symmetrize_input=False)
-    least = jnp.where(jnp.isinf(time), null * values[..., -1:], 0.0)
-    return jnp.where(values > least, values, 0.0), vectors
+    least = jnp.where(jnp.isinf(time) & (ridge == 0), null * values[..., -1:], 0.0)
+    return jnp.where(values > least, values, 0.0) + ridge, vectors
 
 
 def _decay(values: Array, time: Array) -> Array:
