@@ -337,5 +337,5 @@ def test_the_estimate_counts_what_will_be_done():
     each = round_flops(told)
     assert each == sorted(each, reverse=True)
     assert cost.flops == pytest.approx(sum(n * f for n, f in zip(told.evaluations, each, strict=True)))
-    assert 0 < cost.compile_seconds <= cost.seconds
+    assert 0 <= cost.compile_seconds <= cost.seconds  # 0 where the first call, which compiles, was not the slower one
     assert cost.bytes > 0
