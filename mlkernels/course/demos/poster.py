@@ -11,6 +11,7 @@ from PIL.PngImagePlugin import PngInfo
 
 from mlkernels.course.demos.demo import Demo, Frame
 from mlkernels.support.files import write_atomically
+from mlkernels.support.strict_json import dumps
 
 __all__ = ["keep", "kept", "place"]
 
@@ -52,7 +53,7 @@ def kept(demo: Demo, path: Path | None = None) -> Frame | None:
 
 
 def _text(demo: Demo, frame: Frame) -> dict[str, str]:
-    return {"settings": _settings(demo), "alt": frame.alt, "readout": frame.readout, "size": json.dumps(frame.size)}
+    return {"settings": _settings(demo), "alt": frame.alt, "readout": frame.readout, "size": dumps(frame.size)}
 
 
 def _settings(demo: Demo) -> str:
