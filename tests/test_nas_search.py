@@ -25,6 +25,7 @@ from mlkernels.nas.engine.weights import init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import metantk_score
 from mlkernels.nas.scores.regions import linear_regions, thin
+from mlkernels.nas.searching import estimate as estimating
 from mlkernels.nas.searching.estimate import estimate, round_flops
 from mlkernels.nas.searching.ranking import without
 from mlkernels.nas.searching.scorer import Item, Scorer
@@ -337,5 +338,21 @@ def test_the_estimate_counts_what_will_be_done():
     each = round_flops(told)
     assert each == sorted(each, reverse=True)
     assert cost.flops == pytest.approx(sum(n * f for n, f in zip(told.evaluations, each, strict=True)))
-    assert 0 <= cost.compile_seconds <= cost.seconds  # 0 where the first call, which compiles, was not the slower one
     assert cost.bytes > 0
+
+
+@pytest.mark.parametrize(("first", "compiling"), [(5.0, 3.0), (1.5, 0.0)])
+def test_the_estimate_puts_its_three_calls_together(monkeypatch, first, compiling):
+    """Whatever the machine's load: what the first call took beside the second is compiling, and never below 0."""
+    calls = iter([first, 2.0, 1.0])
+    monkeypatch.setattr(estimating, "_timed", lambda scorer, gates: next(calls))
+    told = settings()
+    cost = estimate(told, synthetic(), at_once=1)
+    each, passes = np.array(round_flops(told)), np.array(told.evaluations)
+    full = told.layout.space.open_gates()
+    ends = [
+        estimating.flops_of(told, gates) for gates in (full, full & (np.arange(full.shape[-1]) == full.shape[-1] - 1))
+    ]
+    by_call = 1.0 + (each - ends[1]) / (ends[0] - ends[1])
+    assert cost.compile_seconds == compiling
+    assert cost.seconds == pytest.approx(compiling + (passes * by_call).sum())

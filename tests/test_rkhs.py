@@ -17,7 +17,7 @@ from jax.flatten_util import ravel_pytree
 from mlkernels import metantk
 from mlkernels.errors import InputError
 from mlkernels.kernels import empirical_ntk
-from mlkernels.learners import anil, cost, maml
+from mlkernels.learners import anil, cost, curvature, maml
 from mlkernels.learners.maml import InnerLoop
 from mlkernels.learners.rkhs import ClosedForm, Regularised, adapt, flow_operator, predictor
 from mlkernels.networks import MLP, Conv4
@@ -742,6 +742,19 @@ def test_a_huge_alpha_is_named_where_it_diverges():
     assert result.diverged.culprit == "alpha"
     assert "alpha = 100" in result.diverged.cause
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
+
+
+def test_without_an_alpha_the_outer_rate_is_named():
+    given = (apply, PARAMS, BATCH, Regularised(0.0), optax.sgd(1e6))
+    result = maml.fit(*given, steps=200, on_divergence="return")
+    assert result.diverged.culprit == "outer rate"
+    assert "alpha" not in result.diverged.cause
+
+
+@pytest.mark.parametrize("inner", [ClosedForm(1.0), Regularised(0.1)], ids=lambda inner: type(inner).__name__)
+def test_the_curvature_of_the_meta_loss_is_that_of_an_inner_loop(inner):
+    with pytest.raises(InputError, match="inner: expected an InnerLoop"):
+        curvature.meta_smoothness(apply, PARAMS, BATCH, inner)
 
 
 def test_the_outer_rate_is_named_where_a_closed_form_diverges():

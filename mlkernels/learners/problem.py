@@ -80,9 +80,8 @@ def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]
         do = "leave them as they are: its solution does not depend on them"
         raise bad_input("learn_rates", "False with an ImplicitLoop", True, do)
     if isinstance(inner, InnerLoop):
-        return form(inner), per_layer(params, inner) if learn_rates and rates is None else rates_for(
-            params, inner, rates
-        )
+        rates = per_layer(params, inner) if learn_rates and rates is None else rates_for(params, inner, rates)
+        return form(inner), rates
     for name, given in (("rates", rates), ("learn_rates", learn_rates or None)):
         if given is not None:
             raise bad_input(name, f"nothing with {type(inner).__name__}", given, "leave it out: there is no inner loop")

@@ -11,14 +11,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mlkernels import metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _rkhs_training as training
 from mlkernels.course.demos.demo import Demo, Stage, steps
-from mlkernels.learners import rkhs
+from mlkernels.learners.rkhs.flow import flow_weights
 
 TIMES = (0.01, 0.1, 1.0, 10.0, 100.0, np.inf)
 RIDGES = (0.0, 0.001, 0.01, 0.1, 1.0)
@@ -30,7 +29,7 @@ GRID = len(training.GRID)
 @jax.jit
 def _closed_form(kernel, across, residual, time, ridge):
     """What the flow adds on the grid, `[101]`; time and ridge are traced."""
-    return across @ (rkhs.flow_operator(kernel + ridge * jnp.eye(len(kernel), dtype=kernel.dtype), time) @ residual)
+    return across @ flow_weights(kernel, residual[:, None], time, ridge)[:, 0]
 
 
 def shares(eigenvalues: np.ndarray, time: float, ridge: float) -> np.ndarray:
@@ -77,7 +76,9 @@ def numbers(time: float, ridge: float, alpha: float, width: int, points: int) ->
     before = np.stack([*(start for start, _ in tuned), outputs[:GRID]])
     after = np.stack([*(end[points] for _, end in tuned), outputs[:GRID] + added])
     values = np.linalg.eigvalsh(kernel)
-    values = np.where(values > 64 * points * np.finfo(values.dtype).eps * values[-1], values, 0.0)  # as flow_operator
+    values = np.where(
+        values > 64 * points * np.finfo(values.dtype).eps * values[-1], values, 0.0
+    )  # as at infinite time
     return Numbers(
         time=time,
         ridge=ridge,

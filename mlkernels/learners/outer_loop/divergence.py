@@ -88,10 +88,8 @@ def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: fl
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tasks)):
         return Divergence(step, loss, "tasks", "the tasks of this step hold numbers that are not finite", None, None)
     if isinstance(problem.inner, Regularised) and start[1]["alpha"] > 0:
-        cause = (
-            f"alpha = {float(start[1]['alpha']):.4g} or the outer rate is likely too large: beyond 1 / (2 L), L the "
-        )
-        cause += "loss's curvature, the objective has no minimum"
+        cause = f"alpha = {float(start[1]['alpha']):.4g} or the outer rate is likely too large: "
+        cause += "beyond 1 / (2 L), L the loss's curvature, the objective has no minimum"
         return Divergence(step, loss, "alpha", cause, None, None)
     if isinstance(problem.inner, ClosedForm | Regularised):
         cause = "the outer rate is likely too large: there is no inner rate that could be"

@@ -271,24 +271,21 @@ def fit(
         path = Path(checkpoint)
         apart = ["rate"] if isinstance(inner, InnerLoop) else [*inner.numbers]  # what stands under "rates"
         kind = {} if type(inner) is InnerLoop else {"inner": type(inner).__name__}
-        texts = (
-            kind
-            | {f"inner.{f.name}": getattr(inner, f.name) for f in fields(inner) if f.name not in apart}
-            | {
-                "rates": checkpoints.readable(rates),
-                "method": method,
-                "learn_rates": learn_rates,
-                "outer_loss": outer_loss,
-                "reduce": reduce,
-                "sequential": problem.sequential,
-                "apply": apply,
-                "optimizer": checkpoints.describe(optimizer),
-                "params": checkpoints.digest(params),
-                "opt_state": checkpoints.digest(opt_state),
-                "tasks": checkpoints.digest(tasks) if draw is None else draw,
-                "key": checkpoints.describe(key) if draw is not None else "none",
-            }
-        )
+        texts = kind | {f"inner.{f.name}": getattr(inner, f.name) for f in fields(inner) if f.name not in apart}
+        texts |= {
+            "rates": checkpoints.readable(rates),
+            "method": method,
+            "learn_rates": learn_rates,
+            "outer_loss": outer_loss,
+            "reduce": reduce,
+            "sequential": problem.sequential,
+            "apply": apply,
+            "optimizer": checkpoints.describe(optimizer),
+            "params": checkpoints.digest(params),
+            "opt_state": checkpoints.digest(opt_state),
+            "tasks": checkpoints.digest(tasks) if draw is None else draw,
+            "key": checkpoints.describe(key) if draw is not None else "none",
+        }
         texts |= {f"identity.{name}": text for name, text in identities.items()}
         settings = {name: checkpoints.describe(x) if callable(x) else str(x) for name, x in texts.items()}
         about = {"settings": settings, "seen": probe(apply, params, first, optimizer, opt_state, trained)}
