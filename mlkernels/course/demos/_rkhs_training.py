@@ -84,9 +84,15 @@ class Network(NamedTuple):
         return self.apply(self.params, x)
 
 
+@lru_cache
+def _widest() -> dict:
+    return once(partial(WIDEST.init, input_shape=(1,)))(jax.random.key(0))
+
+
+@lru_cache(maxsize=len(WIDTHS))
 def start(width: int) -> Network:
     """The network of this width before training: a part of the widest's start, the same for all methods."""
-    params = once(partial(WIDEST.init, input_shape=(1,)))(jax.random.key(0))
+    params = _widest()
 
     def cut(leaf):
         alive = np.zeros(leaf.shape, leaf.dtype)
