@@ -13,6 +13,8 @@ from jax import Array
 from mlkernels.inner_loop.descent import adapted
 from mlkernels.inner_loop.losses import loss_of
 from mlkernels.learners import wide_gradient
+from mlkernels.learners.function_space import closed_form as function_space
+from mlkernels.learners.function_space.closed_form import FunctionSpace
 from mlkernels.learners.problem import Problem
 from mlkernels.learners.rkhs import closed_form, regularised
 from mlkernels.learners.rkhs.closed_form import ClosedForm
@@ -26,6 +28,8 @@ _PIXELS = 4096  # of images that go through a network together
 def adapted_to(problem: Problem, params, rates, task: TaskBatch):
     """What the support set of one task makes of the parameters: `said` is a function of it."""
     given = params, rates, task.support_x, task.support_y, problem.inner
+    if isinstance(problem.inner, FunctionSpace):
+        return function_space.adapted(problem.apply, *given)
     return (closed_form.adapted if isinstance(problem.inner, ClosedForm) else adapted)(problem.apply, *given)
 
 
@@ -33,6 +37,8 @@ def said(problem: Problem, state, x: Array) -> Array:
     """The adapted outputs at some inputs."""
     if isinstance(problem.inner, ClosedForm):
         return closed_form.predict(problem.apply, state, x, problem.inner)
+    if isinstance(problem.inner, FunctionSpace):
+        return function_space.predict(problem.apply, state, x, problem.inner)
     return problem.apply(state, x)
 
 

@@ -12,12 +12,13 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss, check_labels, check_loss
 from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
+from mlkernels.learners.function_space.closed_form import FunctionSpace, numbers_for
 from mlkernels.learners.rkhs.closed_form import ClosedForm
 from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.arguments import one_of
 from mlkernels.tasks import TaskBatch
 
-Inner = InnerLoop | ClosedForm | Regularised
+Inner = InnerLoop | ClosedForm | Regularised | FunctionSpace
 _MANY = 10_000  # parameters (width 100, say) from which tasks in sequence were faster than vmap on two CPU cores
 
 
@@ -31,7 +32,7 @@ class Problem:
             beside it, so that others do not compile anew.
         outer_loss, reduce: as in `maml.meta_loss`.
         sequential: tasks one by one, in the memory of one, not all at once.
-        learn_rates: whether the inner rates are trained too.
+        learn_rates: whether the inner rates are trained too; of a `FunctionSpace`, its numbers.
     """
 
     apply: Callable
@@ -72,16 +73,22 @@ def problem_of(
 
 
 def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]:
-    """An inner loop without its rates, and these; of what stands in its place the same of all its numbers."""
+    """An inner loop without its rates, and these; of what stands in its place the same of all its numbers.
+
+    Rates can be given or learned in an inner loop, and numbers in a `FunctionSpace`.
+    """
     if not isinstance(inner, Inner):
         got, do = type(inner).__name__, "make one, as maml.InnerLoop(0.1, 5)"
-        raise bad_input("inner", "an InnerLoop, rkhs.ClosedForm or rkhs.Regularised", got, do)
+        expected = "an InnerLoop, rkhs.ClosedForm, rkhs.Regularised or function_space.FunctionSpace"
+        raise bad_input("inner", expected, got, do)
     if learn_rates and isinstance(inner, ImplicitLoop):
         do = "leave them as they are: its solution does not depend on them"
         raise bad_input("learn_rates", "False with an ImplicitLoop", True, do)
     if isinstance(inner, InnerLoop):
         rates = per_layer(params, inner) if learn_rates and rates is None else rates_for(params, inner, rates)
         return form(inner), rates
+    if isinstance(inner, FunctionSpace):
+        return inner.form, numbers_for(inner, rates)
     for name, given in (("rates", rates), ("learn_rates", learn_rates or None)):
         if given is not None:
             raise bad_input(name, f"nothing with {type(inner).__name__}", given, "leave it out: there is no inner loop")

@@ -19,6 +19,7 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss
 from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.learners.function_space.closed_form import FunctionSpace
 from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
 from mlkernels.learners.outer_loop import checkpoint as checkpoints
 from mlkernels.learners.outer_loop.checkpoint import probe
@@ -121,7 +122,8 @@ class FitResult:
     Args:
         params: the parameters after `steps_done` steps: always finite.
         rates: the inner rates, learned or as given: a scalar or a dictionary layer -> scalar. Without an inner loop,
-            its numbers by name: time and ridge, or alpha.
+            the numbers by name: time and ridge, or alpha; or of a `FunctionSpace`, learned or as given, logarithms,
+            which `FunctionSpace.at` shows as hyperparameters.
         opt_state: the optimiser's state, to go on from.
         losses: float `[recorded]`, the outer loss before the steps 0, record_every, 2 record_every, ...
         steps_done: outer steps in `params`.
@@ -180,7 +182,8 @@ def fit(
         steps: outer steps in all, at least 0; a checkpoint's are among them.
         method: "maml", "fomaml" or "anil" set what they need in `inner`; "reptile" takes Reptile's direction for the
             gradient. None and "maml" take `inner` as it is.
-        learn_rates: learn one inner rate for each adapted layer, by the same optimiser, from `inner` or `rates`.
+        learn_rates: learn one inner rate for each adapted layer, by the same optimiser, from `inner` or `rates`. With a
+            `function_space.FunctionSpace`: its gamma and its kernel's hyperparameters, as logarithms.
         key: for sampled tasks.
         sampler: "traced" compiles the sampler into the loop; "host" calls it before each step; "auto" finds out.
         opt_state: the optimiser's state to start from; None is a fresh one.
@@ -270,8 +273,9 @@ def fit(
     if checkpoint is not None:
         path = Path(checkpoint)
         apart = ["rate"] if isinstance(inner, InnerLoop) else [*inner.numbers]  # what stands under "rates"
+        apart = ["gamma"] if isinstance(inner, FunctionSpace) else apart
         kind = {} if type(inner) is InnerLoop else {"inner": type(inner).__name__}
-        texts = kind | {f"inner.{f.name}": getattr(inner, f.name) for f in fields(inner) if f.name not in apart}
+        texts = kind | {f"inner.{f.name}": getattr(problem.inner, f.name) for f in fields(inner) if f.name not in apart}
         texts |= {
             "rates": checkpoints.readable(rates),
             "method": method,
@@ -338,7 +342,8 @@ def fit(
     result = FitResult(*last, opt_state, losses[::record_every], done, None, stopped)
     if state.alive:
         return result
-    diverged = explain(problem, (params, rates), last, tasks_of(step), step, loss)
+    failed = problem.params_and_rates(state.trained, rates)
+    diverged = explain(problem, (params, rates), last, tasks_of(step), step, loss, failed)
     result = replace(result, diverged=diverged)
     if on_divergence == "return":
         return result
