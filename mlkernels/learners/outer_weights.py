@@ -6,6 +6,7 @@ nothing is differentiated through them.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import jax
@@ -77,12 +78,10 @@ class Rule:
         if gram.shape != (len(losses), len(losses)):
             expected = f"[{len(losses)}, {len(losses)}], as there are {len(losses)} losses"
             raise bad_input("gram", expected, list(gram.shape), "give the gradients' inner products")
-        for name, part in (("losses", losses), ("gram", gram)):
-            if not isinstance(part, jax.core.Tracer) and not jnp.isfinite(part).all():
-                raise bad_input(name, "finite numbers", "infinities or NaN", "look for a diverged loop")
+        _check_finite("losses", losses)
+        _check_finite("gram", gram)
         kept = losses.dtype if jnp.issubdtype(losses.dtype, jnp.floating) else jnp.result_type(float)
-        wide = (jax.lax.stop_gradient(part).astype(jnp.result_type(float)) for part in (losses, gram))
-        losses, gram = wide
+        losses, gram = (jax.lax.stop_gradient(part).astype(jnp.result_type(float)) for part in (losses, gram))
         gram = gram / 2 + gram.T / 2
         finite = jnp.isfinite(losses).all() & jnp.isfinite(gram).all()
         w = jnp.where(finite, self.of(losses, gram), jnp.nan)
@@ -247,7 +246,7 @@ def combine(rule: Rule, losses: Num[Array, " B"], gradients):
         `(w, d)`: `[B]`, and a pytree without the first axis, in the leaves' types.
 
     Raises:
-        InputError: no rule, no leaves, leaves of another first axis; what `weights` refuses.
+        InputError: no rule, no numbers in the leaves, leaves of another first axis; what `weights` refuses.
 
     Example:
         >>> w, d = combine(MinNorm(), jnp.ones(2), {"w": jnp.array([[1.0, 0.0], [0.0, 2.0]])})
@@ -260,10 +259,11 @@ def combine(rule: Rule, losses: Num[Array, " B"], gradients):
         raise bad_input("rule", "a rule of outer_weights", repr(rule), "make one, as outer_weights.MinNorm()")
     shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(gradients)]
     count = jnp.shape(losses)[:1]
-    if not shapes or any(shape[:1] != count or not shape for shape in shapes):
+    if not any(map(math.prod, shapes)) or any(shape[:1] != count or not shape for shape in shapes):
         expected = f"leaves [{', '.join(map(str, count))}, ...], a gradient for each of the losses"
-        got = [list(shape) for shape in shapes] or "no leaves"
+        got = [list(shape) for shape in shapes]
         raise bad_input("gradients", expected, got, "stack the tasks' gradients along a first axis")
+    _check_finite("gradients", gradients)
     w = rule.weights(losses, gram_of(gradients))
 
     def together(leaf):
@@ -280,6 +280,13 @@ def gram_of(gradients) -> Array:
     scale = _or_one(jnp.stack([jnp.abs(leaf).max().astype(wide) for leaf in leaves]).max())
     rows = (leaf.astype(wide) / scale for leaf in leaves)  # leaf by leaf: no copy of all of them side by side
     return sum(jnp.einsum("ip,jp->ij", part, part, precision="highest") for part in rows)
+
+
+def _check_finite(name: str, tree) -> None:
+    """Refuse infinities and NaN, but for traced arrays, of which nobody knows."""
+    for leaf in jax.tree.leaves(tree):
+        if not isinstance(leaf, jax.core.Tracer) and not jnp.isfinite(leaf).all():
+            raise bad_input(name, "finite numbers", "infinities or NaN", "look for a diverged loop")
 
 
 def _or_one(scale: Array) -> Array:
