@@ -23,6 +23,7 @@ from mlkernels.learners.function_space.closed_form import FunctionSpace, fault_o
 from mlkernels.learners.meta_gradient import outputs, value, value_and_direction, value_and_gradient, value_of_task
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError
 from mlkernels.learners.outer_loop.fit import FitResult, fit
+from mlkernels.learners.outer_weights import Rule
 from mlkernels.learners.problem import Problem, check_inner_loop, form_and_rates, problem_of, query_loss
 from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.typed import typed
@@ -186,7 +187,7 @@ def meta_gradient(
     *,
     rates=None,
     outer_loss: Loss = "half_sum_squares",
-    reduce: str = "sum",
+    reduce: str | Rule = "sum",
     sequential: bool | None = None,
     with_rates: bool = False,
 ):
@@ -198,7 +199,11 @@ def meta_gradient(
     With `inner.first_order` the Jacobian is replaced by the identity.
 
     Args:
-        apply, params, tasks, inner, rates, outer_loss, reduce, sequential: as in `meta_loss`.
+        apply, params, tasks, inner, rates, outer_loss, sequential: as in `meta_loss`.
+        reduce: as in `meta_loss`; or a rule of `learners.outer_weights`, which weighs the tasks' gradients. The loss is
+            then the mean of the tasks' losses, whatever their weights, so that runs can be compared; and all tasks'
+            gradients are in memory together. With `with_rates` one weight is for both gradients of a task, by the inner
+            products of both together.
         with_rates: by the rates too; if `rates` is None, by one rate for each adapted layer. With a `FunctionSpace`, by
             its numbers.
 
@@ -219,7 +224,9 @@ def meta_gradient(
 
     Source: Finn et al. 2017 (MAML, FOMAML), Raghu et al. 2020 (ANIL), Li et al. 2017 (learned rates).
     """
-    problem, rates = problem_of(apply, params, tasks, inner, rates, outer_loss, reduce, sequential, with_rates)
+    problem, rates = problem_of(
+        apply, params, tasks, inner, rates, outer_loss, reduce, sequential, with_rates, rules=True
+    )
     loss, gradient = _value_and_gradient(problem, problem.trained(params, rates), rates, tasks)
     _solved(problem, params, rates, tasks.support_x, loss)
     return loss, (gradient["params"], gradient["rates"]) if with_rates else gradient

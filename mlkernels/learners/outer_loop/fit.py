@@ -24,7 +24,8 @@ from mlkernels.learners.meta_gradient import value_and_direction, value_and_grad
 from mlkernels.learners.outer_loop import checkpoint as checkpoints
 from mlkernels.learners.outer_loop.checkpoint import probe
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError, explain
-from mlkernels.learners.problem import Problem, problem_of
+from mlkernels.learners.outer_weights import Rule
+from mlkernels.learners.problem import Problem, check_reduce, problem_of
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.tasks import TaskBatch
 
@@ -152,7 +153,7 @@ def fit(
     rates=None,
     learn_rates: bool = False,
     outer_loss: Loss = "half_sum_squares",
-    reduce: str = "sum",
+    reduce: str | Rule = "sum",
     sequential: bool | None = None,
     key: jax.Array | None = None,
     sampler: str = "auto",
@@ -175,7 +176,9 @@ def fit(
     `optax.inject_hyperparams` and pass an `opt_state` that holds the rate.
 
     Args:
-        apply, params, inner, rates, outer_loss, reduce, sequential: as in `maml.meta_loss`.
+        apply, params, inner, rates, outer_loss, sequential: as in `maml.meta_loss`.
+        reduce: "sum" or "mean" over tasks, or a rule of `learners.outer_weights`, as in `maml.meta_gradient`: `losses`
+            are then the means over tasks, whatever their weights.
         tasks: a batch, the same in each step; or a function `key -> TaskBatch`, called with
             `jax.random.fold_in(key, step)`.
         optimizer: any of optax. With `learn_rates` it gets the tree `{"params": ..., "rates": ...}`.
@@ -240,6 +243,7 @@ def fit(
         )
     if method == "reptile" and learn_rates:
         raise bad_input("learn_rates", "False with Reptile", True, "choose a method with a gradient by rates")
+    check_reduce(reduce, rules=method != "reptile")
     if method == "anil" and inner.adapt == "all":
         inner = replace(inner, adapt=("head",))
     if method == "fomaml":
@@ -257,7 +261,8 @@ def fit(
         return tasks if draw is None else draw(jax.random.fold_in(key, step))
 
     first = tasks_of(0)
-    problem, rates = problem_of(apply, params, first, inner, rates, outer_loss, reduce, sequential, learn_rates)
+    how = outer_loss, reduce, sequential, learn_rates
+    problem, rates = problem_of(apply, params, first, inner, rates, *how, rules=True)
     if not _finite(first):
         raise bad_input("tasks", "finite numbers", "infinities or NaN", "look at the data and how it is normalised")
     if not _finite((params, rates if isinstance(inner, InnerLoop) else ())):  # a time may be infinite
