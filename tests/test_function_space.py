@@ -110,7 +110,7 @@ def test_a_kernel_is_symmetric_and_positive_semidefinite(kernel):
     close(K, K.T, 1e-14)
     close(K, gram(kernel, a, a), 1e-12)
     assert np.linalg.eigvalsh((K + K.T) / 2)[0] > -1e-13 * np.trace(K)
-    np.testing.assert_allclose(K[-1], K[0], rtol=0, atol=1e-14 * np.abs(K).max())
+    np.testing.assert_allclose(K[-1], K[0], rtol=0, atol=1e-12 * np.abs(K).max())
 
 
 def test_kernels_add_up_and_multiply():
@@ -135,7 +135,7 @@ def test_numbers_are_logarithms_and_come_back(kernel):
     numbers = kernel.numbers
     back = kernel.at(numbers)
     assert back.form == kernel.form
-    np.testing.assert_allclose(*(jax.tree.leaves(each.numbers) for each in (back, kernel)), rtol=0, atol=1e-15)
+    np.testing.assert_allclose(*(jax.tree.leaves(each.numbers) for each in (back, kernel)), rtol=0, atol=1e-14)
     x = np.random.default_rng(3).normal(size=(4, 2))
     other = jax.tree.map(lambda leaf: leaf + 0.3, numbers)
     close(gram(kernel.form, x, numbers=other), gram(kernel.at(other), x), 1e-13)
@@ -308,15 +308,16 @@ def test_a_batch_is_its_tasks_one_by_one():
 
 def test_single_precision_stays():
     params, batch = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), (PARAMS, BATCH))
-    for kernel in (RBF(1.3), Linear() + Cosine(), NTK()):
-        for mean in ("network", "zero"):
-            inner = FunctionSpace(kernel, 0.3, mean=mean)
-            found = maml.meta_outputs(NETWORK.apply, params, batch, inner)
-            left = leave_one_out(NETWORK.apply, params, *task(batch)[:2], inner)
-            loss, (gradient, by_numbers) = maml.meta_gradient(NETWORK.apply, params, batch, inner, with_rates=True)
-            assert {leaf.dtype for leaf in (found, left, loss, *jax.tree.leaves(gradient))} == {np.dtype(np.float32)}
-            assert {leaf.dtype for leaf in jax.tree.leaves(by_numbers)} == {np.dtype(np.float64)}
-            close(found.astype(float), maml.meta_outputs(*GIVEN, inner), 1e-4)
+    for kernel, mean in ((RBF(1.3), "network"), (Linear() + Cosine() + NTK(), "zero")):
+        inner = FunctionSpace(kernel, 0.3, mean=mean)
+        found = maml.meta_outputs(NETWORK.apply, params, batch, inner)
+        left = leave_one_out(NETWORK.apply, params, *task(batch)[:2], inner)
+        loss, (gradient, by_numbers) = maml.meta_gradient(NETWORK.apply, params, batch, inner, with_rates=True)
+        assert {leaf.dtype for leaf in (found, left, loss, *jax.tree.leaves(gradient))} == {np.dtype(np.float32)}
+        assert {leaf.dtype for leaf in jax.tree.leaves(by_numbers)} == {np.dtype(np.float64)}
+        close(found.astype(float), maml.meta_outputs(*GIVEN, inner), 1e-4)
+    result = maml.fit(NETWORK.apply, params, batch, inner, ADAM, steps=3, learn_rates=True)
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.params)} == {np.dtype(np.float32)}
 
 
 def test_no_support_set_leaves_the_network():
@@ -541,9 +542,9 @@ def test_other_numbers_do_not_compile_anew():
 
 
 def test_the_outer_rate_is_named_where_it_diverges():
-    result = maml.fit(*GIVEN, FunctionSpace(), optax.sgd(1e8), steps=200, on_divergence="return", learn_rates=True)
+    result = maml.fit(*GIVEN, FunctionSpace(), optax.sgd(1e8), steps=200, on_divergence="return")
     assert result.diverged.culprit == "outer rate"
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves((result.params, result.rates)))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.params))
 
 
 # --- singular kernels -------------------------------------------------------------------------------------------------
@@ -596,8 +597,7 @@ def refused(params, batch, inner, said):
 
 def test_a_gamma_that_rounding_hides_is_refused():
     said = "gamma: expected a gamma that rounding in {} does not hide .* got 1e-{}; raise gamma"
-    refused(PARAMS, singular(), FunctionSpace(RBF(), 1e-18), said.format("float64", 18))
-    refused(PARAMS, singular(), FunctionSpace(Linear(), 1e-18), said.format("float64", 18))
+    refused(PARAMS, singular(), FunctionSpace(RBF() + Linear(), 1e-18), said.format("float64", 18))
     params, batch = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), PARAMS), singular(jnp.float32)
     assert maml.meta_loss(NETWORK.apply, params, batch, FunctionSpace(RBF(), 1e-9)) > 0  # the algebra has 64 bits
     told = said.format("float32", "09") + ", or draw the network's parameters in float64"
@@ -626,6 +626,7 @@ def test_a_gamma_that_is_learned_away_is_named():
         on_divergence="return",
     )  # fmt: skip
     assert result.diverged.culprit == "gamma"
+    assert "lower the outer rate" in result.diverged.cause
     shown = inner.at(result.rates)  # one step before
     assert 1e-18 < shown.gamma / shown.kernel.amplitude**2 < 1e-11
     assert np.isfinite(maml.meta_loss(network.apply, result.params, batch, inner, rates=result.rates))
