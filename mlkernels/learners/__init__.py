@@ -1,5 +1,5 @@
-"""Meta-learners as pure functions over `(init, apply)`: `maml` in parameter space, `rkhs` in function space; and what
-is known about them.
+"""Meta-learners as pure functions over `(init, apply)`: `maml` in parameter space, `rkhs` and `function_space` by
+kernels, of the NTK alone and of others; and what is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
 step takes, `similarity` how much features change, `attacks` moves inputs to where a learner errs; `fit_and_measure` is
@@ -7,6 +7,7 @@ step takes, `similarity` how much features change, `attacks` moves inputs to whe
 """
 
 from mlkernels.learners import anil, attacks, cost, curvature, maml, outer_weights, rkhs, similarity
+from mlkernels.learners import anil, attacks, cost, curvature, function_space, maml, rkhs, similarity
 from mlkernels.learners.outer_loop.history import History, fit_and_measure
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "fit_and_measure",
     "maml",
     "outer_weights",
+    "function_space",
+    "maml",
     "rkhs",
     "similarity",
 ]
