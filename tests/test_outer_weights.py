@@ -71,7 +71,7 @@ def by_all_sets(g):
     return best
 
 
-def check_shortest(g, w, tolerance=1e-12):
+def check_shortest(g, w, tolerance=1e-11):
     """On the simplex, and no vertex of it is a way down: the conditions of Karush, Kuhn and Tucker; numbers beside the
     lengths of the gradients they are of."""
     lengths = np.linalg.norm(g, axis=1)
