@@ -6,8 +6,7 @@ step takes, `similarity` how much features change, `attacks` moves inputs to whe
 `maml.fit` with measurements on the way. `outer_weights` says how much each task counts in an outer step.
 """
 
-from mlkernels.learners import anil, attacks, cost, curvature, maml, outer_weights, rkhs, similarity
-from mlkernels.learners import anil, attacks, cost, curvature, function_space, maml, rkhs, similarity
+from mlkernels.learners import anil, attacks, cost, curvature, function_space, maml, outer_weights, rkhs, similarity
 from mlkernels.learners.outer_loop.history import History, fit_and_measure
 
 __all__ = [
@@ -17,10 +16,9 @@ __all__ = [
     "cost",
     "curvature",
     "fit_and_measure",
-    "maml",
-    "outer_weights",
     "function_space",
     "maml",
+    "outer_weights",
     "rkhs",
     "similarity",
 ]
