@@ -39,7 +39,11 @@ class Claim:
     @property
     def judged(self) -> str:
         """The verdict with its sign and, where it does not hold, the reason."""
-        return f"{VERDICTS[self.verdict]} {self.verdict}" + (f" ({self.why})" if self.why and self.verdict != HOLDS else "")
+        return f"{VERDICTS[self.verdict]} {self.verdict}" + (f" ({self.why})" if self._excuse else "")
+
+    @property
+    def _excuse(self) -> bool:
+        return bool(self.why) and self.verdict != HOLDS
 
     def __str__(self) -> str:
         found = f"Measured {self.measured}; expected {self.expected}."
@@ -47,7 +51,7 @@ class Claim:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         e = {name: html.escape(str(value)) for name, value in asdict(self).items()}
-        why = f" ({e['why']})" if self.why and self.verdict != HOLDS else ""
+        why = f" ({e['why']})" if self._excuse else ""
         line = (
             '<p style="border-left:4px solid #888;padding-left:.6em">'
             f"<strong>{VERDICTS[self.verdict]} {self.verdict}</strong>{why}: {e['statement']} "
