@@ -14,11 +14,14 @@ from _demos import ends_of
 from PIL import Image
 
 from mlkernels.course.demos import (
+    _function_space_training,
     _maml_training,
     _rkhs_training,
     anil_geometry,
     cell_editor,
+    conflicting_tasks,
     derive_metantk,
+    function_space,
     maml_linear_rate,
     meta_rkhs,
     poster,
@@ -26,7 +29,8 @@ from mlkernels.course.demos import (
     start_here,
 )
 from mlkernels.course.demos.demo import RunItem
-from mlkernels.learners import maml, rkhs
+from mlkernels.learners import function_space as adaptation
+from mlkernels.learners import maml, outer_weights, rkhs
 from mlkernels.networks import MLP
 
 DEMOS = [
@@ -36,6 +40,8 @@ DEMOS = [
     cell_editor.DEMO,
     search_replay.DEMO,
     meta_rkhs.DEMO,
+    function_space.DEMO,
+    conflicting_tasks.DEMO,
 ]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(ends_of(demo))]
 
@@ -60,7 +66,7 @@ def test_same_settings_same_picture_on_a_new_and_on_a_used_stage(demo):
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
 
 
-@pytest.mark.parametrize("demo", [*DEMOS[:4], anil_geometry.DEMO, meta_rkhs.DEMO], ids=lambda demo: demo.name)
+@pytest.mark.parametrize("demo", [*DEMOS[:4], anil_geometry.DEMO, *DEMOS[5:]], ids=lambda demo: demo.name)
 def test_a_poster_is_the_picture_of_today(demo):
     """After a change of a demo: `python -m tools.posters NAME`. Other machines round and draw edges otherwise."""
     old, new = poster.kept(demo), demo.frame(demo.build())
@@ -220,3 +226,73 @@ def test_networks_of_all_widths_train_as_parts_of_the_widest():
 def test_every_method_learns_from_ten_points():
     errors = meta_rkhs.numbers(**meta_rkhs.DEMO.settings()).errors
     assert (errors[:, 1] < [0.1 * errors[0, 0], 0.7 * errors[1, 0], 0.1 * errors[2, 0]]).all()
+
+
+@pytest.mark.parametrize("kernel", function_space.KERNELS)
+@pytest.mark.parametrize("values", [{}, {"points": 2, "gamma": 1.0, "scale": 4.0}, {"points": 20, "gamma": 0.001}])
+def test_the_curve_and_the_bars_of_function_space_are_those_of_the_package(kernel, values):
+    settings = function_space.DEMO.settings(kernel=kernel, **values)
+    n, points = function_space.numbers(**settings), settings.pop("points")
+    apply, (params, _) = _function_space_training.NETWORK.apply, _function_space_training.trained()
+    x, y = (part[:points] for part in _function_space_training.support())
+    inner = function_space.settings(**settings)
+    say = adaptation.predictor(apply, params, x, y, inner)
+    np.testing.assert_allclose(n.after, say(_function_space_training.GRID)[:, 0], rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(n.before, apply(params, _function_space_training.GRID)[:, 0], rtol=1e-9, atol=1e-9)
+    missed = np.asarray(adaptation.leave_one_out(apply, params, x, y, inner))[:, 0]
+    np.testing.assert_allclose(y[:, 0] - n.held_out, missed, rtol=1e-6, atol=1e-6)
+    assert n.missed == pytest.approx(np.sqrt((missed**2).mean()), rel=1e-6)
+    truth = _function_space_training.truth()
+    assert n.errors == pytest.approx([np.sqrt(((f - truth) ** 2).mean()) for f in (n.before, n.after)])
+
+
+@pytest.mark.parametrize("kernel", function_space.KERNELS)
+def test_the_errors_against_gamma_are_those_of_their_gammas_and_all_kernels_are_of_one_size(kernel):
+    n = function_space.numbers(**function_space.DEMO.settings(kernel=kernel))
+    for at in (0, 50, -1):
+        there = function_space.numbers(kernel, 1.0, function_space.CURVE[at], 10)
+        assert n.by_gamma[:, at] == pytest.approx([there.missed, there.errors[1]], rel=1e-9)
+    inner = function_space.settings(kernel, 1.0, 1.0)
+    network, (params, learned) = _function_space_training.NETWORK, _function_space_training.trained()
+    x = jax.numpy.asarray(_function_space_training.GRID)
+    features = x if inner.features == "inputs" else network.features(params, x)[network.layers[-2]]
+    points = adaptation.kernel.Points(x, features)
+    gram = inner.kernel.gram(inner.kernel.numbers, network.apply, params, points)
+    assert np.diag(gram).mean() == pytest.approx(learned.kernel.amplitude**2, rel=1e-6)
+
+
+def test_the_leave_one_out_error_chooses_well_with_ten_points_and_not_with_two():
+    ten, two = (function_space.numbers(**function_space.DEMO.settings(points=points)) for points in (10, 2))
+    assert ten.errors[1] < 0.25 * ten.errors[0]
+    chosen = ten.by_gamma[1][ten.by_gamma[0].argmin()]
+    assert chosen < 1.3 * ten.by_gamma[1].min()
+    assert two.best[0] == function_space.CURVE[-1]
+    assert "least at the largest γ" in function_space.DEMO.readout(two)
+
+
+@pytest.mark.parametrize("values", [{}, {"angle": 0, "smaller": 1}, {"angle": 135, "temperature": 0.01, "ratio": 4.0}])
+def test_the_weights_of_conflicting_tasks_are_those_of_the_rules(values):
+    settings = conflicting_tasks.DEMO.settings(**values)
+    n = conflicting_tasks.numbers(**settings)
+    soft = outer_weights.SoftmaxCosine(settings["temperature"])
+    rules = (outer_weights.Uniform(), soft, outer_weights.InverseLoss(), outer_weights.MinNorm())
+    losses = (n.gradients**2).sum(1) / 2
+    for i, rule in enumerate(rules):
+        assert type(rule).__name__ == conflicting_tasks.RULES[i]
+        w, d = outer_weights.combine(rule, *map(jax.numpy.asarray, (losses, n.gradients)))
+        np.testing.assert_allclose(n.weights[i], w, rtol=1e-8, atol=1e-10)
+        np.testing.assert_allclose(n.directions[i], d, rtol=1e-8, atol=1e-10)
+        step = 1e-6 * n.directions[i]  # after it, a task's gradient is g - step and its loss half the square of that
+        falls = (((n.gradients - step) ** 2).sum(1) / 2 < losses).all()
+        assert n.fates[i] == ("all losses fall" if falls else "a loss rises")
+
+
+def test_min_norm_raises_no_loss_at_any_stop_and_the_mean_does_where_groups_oppose():
+    for angle in conflicting_tasks.ANGLES:
+        n = conflicting_tasks.numbers(**conflicting_tasks.DEMO.settings(angle=angle))
+        assert n.fates[3] == ("d = 0" if n.still[3] else "all losses fall")
+        assert n.fates[0] == ("a loss rises" if angle >= 105 else "all losses fall")
+    opposed = conflicting_tasks.numbers(**conflicting_tasks.DEMO.settings(angle=180))
+    assert opposed.still.tolist() == [False, False, False, True]
+    lower, higher = (conflicting_tasks.numbers(120, T, 2, 1.0).minority[1] for T in (0.1, 10.0))
+    assert lower < 0.01 < 0.2 < higher

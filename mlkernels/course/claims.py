@@ -38,8 +38,12 @@ class Claim:
 
     @property
     def judged(self) -> str:
-        """The verdict with its sign and reason."""
-        return f"{VERDICTS[self.verdict]} {self.verdict}" + (f" ({self.why})" if self.why else "")
+        """The verdict with its sign and, where it does not hold, the reason."""
+        return f"{VERDICTS[self.verdict]} {self.verdict}" + (f" ({self.why})" if self._excuse else "")
+
+    @property
+    def _excuse(self) -> bool:
+        return bool(self.why) and self.verdict != HOLDS
 
     def __str__(self) -> str:
         found = f"Measured {self.measured}; expected {self.expected}."
@@ -47,7 +51,7 @@ class Claim:
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, Any]:
         e = {name: html.escape(str(value)) for name, value in asdict(self).items()}
-        why = f" ({e['why']})" if self.why else ""
+        why = f" ({e['why']})" if self._excuse else ""
         line = (
             '<p style="border-left:4px solid #888;padding-left:.6em">'
             f"<strong>{VERDICTS[self.verdict]} {self.verdict}</strong>{why}: {e['statement']} "
@@ -81,7 +85,7 @@ def claim(
         holds: a boolean (Python's, numpy's or JAX's); None where this run cannot test it.
         test: the test that would make the claim fail, for example "tests/test_metantk.py::test_width_rate".
         values: name -> number or array behind `measured`; recorded as JSON.
-        why: the reason for "not tested here" (required then), or a remark on the verdict.
+        why: the reason for "not tested here" (required then), or why it does not hold; not shown where it does.
         expected_to_hold: False for a claim that the notebook shows to fail; such a failure does not fail the run.
 
     Returns:

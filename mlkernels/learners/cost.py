@@ -218,6 +218,38 @@ class Measured(NamedTuple):
     memory: int
 
 
+def in_turns(calls: Mapping[str, Callable], *, repeats: int = 7) -> dict[str, list[float]]:
+    """Wall time of some calls, measured in turns, after one of each that does not count: it compiles.
+
+    In turns, so that whatever else slows the machine down slows all of them: compare within one call, not across.
+
+    Args:
+        calls: name -> a function without arguments, whose result is waited for.
+        repeats: runs of each, at least 1.
+
+    Returns:
+        name -> seconds of each run.
+
+    Raises:
+        InputError: no whole number of at least 1.
+
+    Example:
+        >>> took = in_turns({"one": lambda: jax.numpy.ones(3), "two": lambda: jax.numpy.ones(9)}, repeats=5)
+        >>> {name: len(seconds) for name, seconds in took.items()}
+        {'one': 5, 'two': 5}
+
+    Source: notebooks/06_function_space_adaptation.
+    """
+    repeats = whole("repeats", repeats, 1)
+    seconds = {name: [] for name in calls}
+    for _ in range(repeats + 1):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            jax.block_until_ready(call())
+            seconds[name].append(time.perf_counter() - start)
+    return {name: each[1:] for name, each in seconds.items()}
+
+
 def side_by_side(
     apply: Callable,
     params,
@@ -228,9 +260,7 @@ def side_by_side(
     sequential: bool | None = None,
     repeats: int = 7,
 ) -> dict[str, Measured]:
-    """Wall time and peak memory of one outer step under several inner loops, measured in turns.
-
-    In turns, so that whatever else slows the machine down slows all of them: compare within one call, not across.
+    """Wall time and peak memory of one outer step under several inner loops, measured by `in_turns`.
 
     Args:
         apply, params, tasks, outer_loss, sequential: as in `maml.meta_loss`.
@@ -261,13 +291,8 @@ def side_by_side(
         name: jax.jit(partial(meta_gradient, apply, inner=inner, **how)).lower(params, tasks).compile()
         for name, inner in inners.items()
     }
-    seconds = {name: [] for name in steps}
-    for _ in range(repeats + 1):
-        for name, step in steps.items():
-            start = time.perf_counter()
-            jax.block_until_ready(step(params, tasks))
-            seconds[name].append(time.perf_counter() - start)
+    seconds = in_turns({name: partial(step, params, tasks) for name, step in steps.items()}, repeats=repeats)
     return {
-        name: Measured(statistics.median(seconds[name][1:]), int(step.memory_analysis().temp_size_in_bytes))
+        name: Measured(statistics.median(seconds[name]), int(step.memory_analysis().temp_size_in_bytes))
         for name, step in steps.items()
     }

@@ -2,7 +2,8 @@
 
 One `InnerLoop` says which: MAML as it stands, FOMAML with `first_order=True`, ANIL with `adapt=("head",)`; iMAML is an
 `ImplicitLoop`. Reptile has a direction of its own. Meta-RKHS-I and II are an `rkhs.Regularised` and an
-`rkhs.ClosedForm` in the place of an inner loop. `fit` runs the outer loop with any optimiser of optax.
+`rkhs.ClosedForm` in the place of an inner loop, adaptation in function space a `function_space.FunctionSpace`, whose
+numbers are given and learned as `rates`. `fit` runs the outer loop with any optimiser of optax.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from mlkernels.errors import bad_input
@@ -17,9 +19,11 @@ from mlkernels.inner_loop.descent import adapt
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import LOSSES, Loss, check_labels, check_loss
 from mlkernels.inner_loop.settings import InnerLoop, per_layer
+from mlkernels.learners.function_space.closed_form import FunctionSpace, fault_of_tasks
 from mlkernels.learners.meta_gradient import outputs, value, value_and_direction, value_and_gradient, value_of_task
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError
 from mlkernels.learners.outer_loop.fit import FitResult, fit
+from mlkernels.learners.outer_weights import Rule
 from mlkernels.learners.problem import Problem, check_inner_loop, form_and_rates, problem_of, query_loss
 from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.typed import typed
@@ -48,6 +52,17 @@ _outputs, _task_value, _value, _value_and_gradient, _value_and_direction = (
 )
 
 
+def _solved(problem: Problem, params, rates, support_sets, found: Array) -> Array:
+    """What was found; an `InputError` where it is NaN because a task could not be solved for in function space."""
+    if not isinstance(problem.inner, FunctionSpace) or isinstance(found, jax.core.Tracer):
+        return found
+    if not jnp.isfinite(found).all():
+        error = fault_of_tasks(problem.apply, params, rates, support_sets, problem.inner)
+        if error is not None:
+            raise error
+    return found
+
+
 @typed
 def task_loss(
     apply: Callable, params, task: TaskBatch, inner: InnerLoop, *, rates=None, outer_loss: Loss = "half_sum_squares"
@@ -57,7 +72,8 @@ def task_loss(
     .. math:: \mathcal{L}(\theta) = \ell\big(f(X; \theta'(\theta)), Y\big)
 
     Args:
-        apply, params, inner, rates: as in `adapt`.
+        apply, params, inner, rates: as in `adapt`; or what takes the place of an inner loop. Of a `FunctionSpace` the
+            rates are its numbers, in the form of `inner.numbers`.
         task: one task without the first axis (`vmap` hands it out so), or a batch of one.
         outer_loss: "half_sum_squares", "mean_squares" or "cross_entropy"; or a function `loss(outputs, labels)` that
             gives a scalar: hashable, and compiled once for each.
@@ -66,7 +82,7 @@ def task_loss(
         A scalar.
 
     Raises:
-        InputError: as `adapt`; or an unknown loss.
+        InputError: as `adapt`; an unknown loss; a `FunctionSpace` whose gamma rounding hides.
 
     Example:
         >>> from mlkernels import networks, tasks
@@ -85,7 +101,8 @@ def task_loss(
     static, rates = form_and_rates(params, inner, rates)
     check_labels(task.support_y, inner.loss, "support_y")
     check_labels(task.query_y, query_loss(inner, outer_loss), "query_y")
-    return _task_value(Problem(apply, static, outer_loss), params, rates, task)
+    problem = Problem(apply, static, outer_loss)
+    return _solved(problem, params, rates, [task.support_x], _task_value(problem, params, rates, task))
 
 
 @typed
@@ -105,7 +122,7 @@ def meta_loss(
     .. math:: \mathcal{L}(\theta) = \sum_{i=1}^{B} \ell\big(f(X_i; \theta_i'(\theta)), Y_i\big)
 
     Args:
-        apply, params, inner, rates: as in `adapt`.
+        apply, params, inner, rates: as in `task_loss`.
         tasks: B tasks.
         outer_loss: as in `task_loss`.
         reduce: "sum" (the theory's) or "mean" over tasks.
@@ -127,7 +144,7 @@ def meta_loss(
     Source: Finn et al. 2017; Wang et al. 2022 for the sum of halved squares; notebooks/02_maml_linear_rate.
     """
     problem, rates = problem_of(apply, params, tasks, inner, rates, outer_loss, reduce, sequential)
-    return _value(problem, params, rates, tasks)
+    return _solved(problem, params, rates, tasks.support_x, _value(problem, params, rates, tasks))
 
 
 @typed
@@ -137,7 +154,7 @@ def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *,
     .. math:: F(\theta)_i = f\big(X_i; \theta_i'(\theta)\big)
 
     Args:
-        apply, params, inner, rates: as in `adapt`.
+        apply, params, inner, rates: as in `task_loss`.
         tasks: B tasks.
 
     Returns:
@@ -156,9 +173,10 @@ def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *,
     """
     if isinstance(inner, Regularised):
         do = "give the inner loop of test time, with no steps for the network as it is"
-        raise bad_input("inner", "an InnerLoop or rkhs.ClosedForm", type(inner).__name__, do)
+        expected = "an InnerLoop, rkhs.ClosedForm or function_space.FunctionSpace"
+        raise bad_input("inner", expected, type(inner).__name__, do)
     problem, rates = problem_of(apply, params, tasks, inner, rates, "half_sum_squares")
-    return _outputs(problem, params, rates, tasks)
+    return _solved(problem, params, rates, tasks.support_x, _outputs(problem, params, rates, tasks))
 
 
 def meta_gradient(
@@ -169,7 +187,7 @@ def meta_gradient(
     *,
     rates=None,
     outer_loss: Loss = "half_sum_squares",
-    reduce: str = "sum",
+    reduce: str | Rule = "sum",
     sequential: bool | None = None,
     with_rates: bool = False,
 ):
@@ -181,8 +199,13 @@ def meta_gradient(
     With `inner.first_order` the Jacobian is replaced by the identity.
 
     Args:
-        apply, params, tasks, inner, rates, outer_loss, reduce, sequential: as in `meta_loss`.
-        with_rates: by the rates too; if `rates` is None, by one rate for each adapted layer.
+        apply, params, tasks, inner, rates, outer_loss, sequential: as in `meta_loss`.
+        reduce: as in `meta_loss`; or a rule of `learners.outer_weights`, which weighs the tasks' gradients. The loss is
+            then the mean of the tasks' losses, whatever their weights, so that runs can be compared; and all tasks'
+            gradients are in memory together. With `with_rates` one weight is for both gradients of a task, by the inner
+            products of both together.
+        with_rates: by the rates too; if `rates` is None, by one rate for each adapted layer. With a `FunctionSpace`, by
+            its numbers.
 
     Returns:
         `(loss, gradient)`, the gradient like `params`; with `with_rates` a pair, like `(params, rates)`.
@@ -201,8 +224,11 @@ def meta_gradient(
 
     Source: Finn et al. 2017 (MAML, FOMAML), Raghu et al. 2020 (ANIL), Li et al. 2017 (learned rates).
     """
-    problem, rates = problem_of(apply, params, tasks, inner, rates, outer_loss, reduce, sequential, with_rates)
+    problem, rates = problem_of(
+        apply, params, tasks, inner, rates, outer_loss, reduce, sequential, with_rates, rules=True
+    )
     loss, gradient = _value_and_gradient(problem, problem.trained(params, rates), rates, tasks)
+    _solved(problem, params, rates, tasks.support_x, loss)
     return loss, (gradient["params"], gradient["rates"]) if with_rates else gradient
 
 

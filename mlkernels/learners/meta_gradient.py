@@ -13,6 +13,9 @@ from jax import Array
 from mlkernels.inner_loop.descent import adapted
 from mlkernels.inner_loop.losses import loss_of
 from mlkernels.learners import wide_gradient
+from mlkernels.learners.function_space import closed_form as function_space
+from mlkernels.learners.function_space.closed_form import FunctionSpace
+from mlkernels.learners.outer_weights import Rule, combine
 from mlkernels.learners.problem import Problem
 from mlkernels.learners.rkhs import closed_form, regularised
 from mlkernels.learners.rkhs.closed_form import ClosedForm
@@ -26,6 +29,8 @@ _PIXELS = 4096  # of images that go through a network together
 def adapted_to(problem: Problem, params, rates, task: TaskBatch):
     """What the support set of one task makes of the parameters: `said` is a function of it."""
     given = params, rates, task.support_x, task.support_y, problem.inner
+    if isinstance(problem.inner, FunctionSpace):
+        return function_space.adapted(problem.apply, *given)
     return (closed_form.adapted if isinstance(problem.inner, ClosedForm) else adapted)(problem.apply, *given)
 
 
@@ -33,6 +38,8 @@ def said(problem: Problem, state, x: Array) -> Array:
     """The adapted outputs at some inputs."""
     if isinstance(problem.inner, ClosedForm):
         return closed_form.predict(problem.apply, state, x, problem.inner)
+    if isinstance(problem.inner, FunctionSpace):
+        return function_space.predict(problem.apply, state, x, problem.inner)
     return problem.apply(state, x)
 
 
@@ -61,7 +68,13 @@ def value(problem: Problem, params, rates, tasks: TaskBatch) -> Array:
 
 
 def value_and_gradient(problem: Problem, trained, rates, tasks: TaskBatch):
-    """The outer loss and its gradient by what is trained, as `problem.trained` puts it together."""
+    """The outer loss and its gradient by what is trained, as `problem.trained` puts it together.
+
+    With a rule for `problem.reduce`: the mean of the tasks' losses, whatever their weights, and the weighted gradient.
+    """
+    if isinstance(problem.reduce, Rule):
+        losses, gradients = values_and_gradients(problem, trained, rates, tasks)
+        return losses.mean(), combine(problem.reduce, losses, gradients)[1]
     if wide_gradient.fits(problem, trained, rates, tasks):
         return mean_or_sum(problem, wide_gradient.value_and_gradient(problem, trained, rates, tasks), tasks)
     if isinstance(problem.inner, Regularised):
@@ -77,14 +90,28 @@ def value_and_gradient(problem: Problem, trained, rates, tasks: TaskBatch):
 
         return jax.value_and_grad(total)(trained)
 
-    def one(task):
-        state, pull = jax.vjp(
-            lambda trained: adapted_to(problem, *problem.params_and_rates(trained, rates), task), trained
-        )
-        loss, gradient = _of_queries(problem, state, task)
-        return loss, pull(gradient)[0]
-
+    one = partial(_in_two_parts, problem, trained, rates)
     return mean_or_sum(problem, add_up(one, tasks, True), tasks)
+
+
+def values_and_gradients(problem: Problem, trained, rates, tasks: TaskBatch):
+    """Those of each task apart, `[B]` and leaves `[B, ...]`: all gradients are in memory together."""
+    if isinstance(problem.inner, Regularised):
+
+        def one(task):
+            return regularised.value_and_gradient_of_task(problem.apply, trained, rates, task, problem.inner)
+
+    elif problem.sequential:
+        one = partial(_in_two_parts, problem, trained, rates)
+    else:
+
+        def one(task):
+            def of_task(trained):
+                return value_of_task(problem, *problem.params_and_rates(trained, rates), task)
+
+            return jax.value_and_grad(of_task)(trained)
+
+    return jax.lax.map(one, tasks) if problem.sequential else jax.vmap(one)(tasks)
 
 
 def value_and_direction(problem: Problem, params, rates, tasks: TaskBatch):
@@ -113,6 +140,13 @@ def add_up(one: Callable, tasks, sequential: bool):
 def mean_or_sum(problem: Problem, total, tasks: TaskBatch):
     """A tree of sums over tasks as `problem.reduce` says."""
     return jax.tree.map(lambda leaf: leaf / tasks.tasks, total) if problem.reduce == "mean" else total
+
+
+def _in_two_parts(problem: Problem, trained, rates, task: TaskBatch):
+    """One task's loss and gradient: forward through its adaptation, its queries few by few, and back."""
+    state, pull = jax.vjp(lambda trained: adapted_to(problem, *problem.params_and_rates(trained, rates), task), trained)
+    loss, gradient = _of_queries(problem, state, task)
+    return loss, pull(gradient)[0]
 
 
 def _of_queries(problem: Problem, state, task: TaskBatch):

@@ -12,12 +12,14 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss, check_labels, check_loss
 from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
+from mlkernels.learners.function_space.closed_form import FunctionSpace, numbers_for
+from mlkernels.learners.outer_weights import Rule
 from mlkernels.learners.rkhs.closed_form import ClosedForm
 from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.arguments import one_of
 from mlkernels.tasks import TaskBatch
 
-Inner = InnerLoop | ClosedForm | Regularised
+Inner = InnerLoop | ClosedForm | Regularised | FunctionSpace
 _MANY = 10_000  # parameters (width 100, say) from which tasks in sequence were faster than vmap on two CPU cores
 
 
@@ -29,15 +31,15 @@ class Problem:
         apply: `apply(params, x) -> [N, k]`.
         inner: the inner loop without its rates, or what stands in its place without its numbers; these are passed
             beside it, so that others do not compile anew.
-        outer_loss, reduce: as in `maml.meta_loss`.
+        outer_loss, reduce: as in `maml.meta_gradient`.
         sequential: tasks one by one, in the memory of one, not all at once.
-        learn_rates: whether the inner rates are trained too.
+        learn_rates: whether the inner rates are trained too; of a `FunctionSpace`, its numbers.
     """
 
     apply: Callable
     inner: Inner
     outer_loss: Loss
-    reduce: str = "sum"
+    reduce: str | Rule = "sum"
     sequential: bool = False
     learn_rates: bool = False
 
@@ -51,9 +53,21 @@ class Problem:
 
 
 def problem_of(
-    apply: Callable, params, tasks, inner, rates, outer_loss, reduce="sum", sequential=None, learn_rates=False
+    apply: Callable,
+    params,
+    tasks,
+    inner,
+    rates,
+    outer_loss,
+    reduce="sum",
+    sequential=None,
+    learn_rates=False,
+    *,
+    rules=False,
 ) -> tuple[Problem, Any]:
     """The problem and the inner rates in effect, from the arguments of `maml.meta_gradient`, which it checks.
+
+    With `rules`, `reduce` may be a rule of `outer_weights`.
 
     Raises:
         InputError: no tasks that the losses can work with, rates or layers that do not fit.
@@ -66,22 +80,28 @@ def problem_of(
     static, rates = form_and_rates(params, inner, rates, learn_rates)
     check_labels(tasks.support_y, inner.loss, "support_y")
     check_labels(tasks.query_y, query_loss(inner, outer_loss), "query_y")
-    one_of("reduce", reduce, ("sum", "mean"), do="it says how the tasks' losses are put together")
+    check_reduce(reduce, rules)
     sequential = in_sequence(params) if sequential is None else bool(sequential)
     return Problem(apply, static, outer_loss, reduce, sequential, bool(learn_rates)), rates
 
 
 def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]:
-    """An inner loop without its rates, and these; of what stands in its place the same of all its numbers."""
+    """An inner loop without its rates, and these; of what stands in its place the same of all its numbers.
+
+    Rates can be given or learned in an inner loop, and numbers in a `FunctionSpace`.
+    """
     if not isinstance(inner, Inner):
         got, do = type(inner).__name__, "make one, as maml.InnerLoop(0.1, 5)"
-        raise bad_input("inner", "an InnerLoop, rkhs.ClosedForm or rkhs.Regularised", got, do)
+        expected = "an InnerLoop, rkhs.ClosedForm, rkhs.Regularised or function_space.FunctionSpace"
+        raise bad_input("inner", expected, got, do)
     if learn_rates and isinstance(inner, ImplicitLoop):
         do = "leave them as they are: its solution does not depend on them"
         raise bad_input("learn_rates", "False with an ImplicitLoop", True, do)
     if isinstance(inner, InnerLoop):
         rates = per_layer(params, inner) if learn_rates and rates is None else rates_for(params, inner, rates)
         return form(inner), rates
+    if isinstance(inner, FunctionSpace):
+        return inner.form, numbers_for(inner, rates)
     for name, given in (("rates", rates), ("learn_rates", learn_rates or None)):
         if given is not None:
             raise bad_input(name, f"nothing with {type(inner).__name__}", given, "leave it out: there is no inner loop")
@@ -91,6 +111,15 @@ def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]
 def query_loss(inner, outer_loss: Loss) -> Loss:
     """The loss that a task's queries are under."""
     return inner.loss if isinstance(inner, Regularised) else outer_loss
+
+
+def check_reduce(reduce, rules: bool = False) -> None:
+    """Refuse what is no way of putting tasks together; and a rule for their gradients, unless `rules`."""
+    if not isinstance(reduce, Rule):
+        one_of("reduce", reduce, ("sum", "mean"), do="it says how the tasks' losses are put together")
+    elif not rules:
+        do = "name one of them: a rule weighs gradients, in maml.meta_gradient and maml.fit"
+        raise bad_input("reduce", "sum or mean", reduce, do)
 
 
 def check_inner_loop(inner, implicit: bool = False) -> None:

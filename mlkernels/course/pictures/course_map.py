@@ -15,7 +15,7 @@ NOTEBOOKS = {
     "03": (2, 1, "ANIL's inner loop", "convex and nonconvex", True),
     "04": (3, 0, "MetaNTK-NAS", "search without training", True),
     "05": (2, 2, "Meta-learning in RKHS", "no inner loop in training", True),
-    "06": (3, 2, "Function space", "adapt by one solve", False),
+    "06": (3, 2, "Function space", "adapt by one solve", True),
 }
 ARROWS = (("00", "01"), ("01", "02"), ("01", "03"), ("02", "04"), ("01", "05"), ("05", "06"))
 ALT = "Map of the course. " + " ".join(

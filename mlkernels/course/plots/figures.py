@@ -39,6 +39,7 @@ LOOKS: dict[str, tuple[str, str, Any]] = {
     "iMAML": ("#9C24FC", ">", (0, (1, 2.5))),
     "Meta-RKHS-I": ("#084434", "X", "-"),
     "Meta-RKHS-II": ("#F3207B", "*", (0, (7, 1.5, 2, 1.5))),
+    "function space": ("#2418A8", "p", "-"),
     "nearest centroid": ("#878787", "h", (0, (2, 2))),
     "theory": ("#000000", "", "--"),
     "measured": ("#02A550", "o", "-"),

@@ -14,6 +14,7 @@ from mlkernels.inner_loop.losses import curvature
 from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.kernels import empirical_ntk
+from mlkernels.learners.function_space.closed_form import FunctionSpace, fault_of_tasks
 from mlkernels.learners.problem import Problem
 from mlkernels.learners.rkhs.closed_form import ClosedForm
 from mlkernels.learners.rkhs.regularised import Regularised
@@ -27,7 +28,8 @@ class Divergence:
     Args:
         step: the outer step, counted from 0.
         loss: its loss.
-        culprit: "inner rate", "outer rate", "alpha", "tasks" (they hold numbers that are not finite) or "unknown".
+        culprit: "inner rate", "outer rate", "alpha", "gamma" (of a `FunctionSpace`: hidden by rounding), "tasks" (they
+            hold numbers that are not finite) or "unknown".
         cause: the same in a sentence, with the numbers.
         inner_limit: 2 / lambda_max as a share of the inner rate in effect, at the last finite parameters: below 1 the
             inner loop diverges on the linearised network. None if it could not be computed, or without inner steps.
@@ -83,15 +85,23 @@ class _Scaled:
         return self.apply(joined(w, whole["phi"]), x)
 
 
-def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: float) -> Divergence:
-    """The likely cause; `start` and `last` are `(params, rates)` at the start and in the last finite state."""
+def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: float, failed=None) -> Divergence:
+    """The likely cause; `start` and `last` are `(params, rates)` at the start and in the last finite state.
+
+    `failed` are those at which the loss was not finite, if that is known.
+    """
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tasks)):
         return Divergence(step, loss, "tasks", "the tasks of this step hold numbers that are not finite", None, None)
     if isinstance(problem.inner, Regularised) and start[1]["alpha"] > 0:
         cause = f"alpha = {float(start[1]['alpha']):.4g} or the outer rate is likely too large: "
         cause += "beyond 1 / (2 L), L the loss's curvature, the objective has no minimum"
         return Divergence(step, loss, "alpha", cause, None, None)
-    if isinstance(problem.inner, ClosedForm | Regularised):
+    if isinstance(problem.inner, FunctionSpace):
+        error = fault_of_tasks(problem.apply, *(failed or last), tasks.support_x, problem.inner)
+        if error is not None and str(error).startswith("gamma"):
+            cause = f"{error}, or lower the outer rate, at which it is learned" if problem.learn_rates else str(error)
+            return Divergence(step, loss, "gamma", cause, None, None)
+    if isinstance(problem.inner, ClosedForm | Regularised | FunctionSpace):
         cause = "the outer rate is likely too large: there is no inner rate that could be"
         return Divergence(step, loss, "outer rate", cause, None, None)
     if problem.inner.steps == 0:

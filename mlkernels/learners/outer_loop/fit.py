@@ -19,11 +19,13 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss
 from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.learners.function_space.closed_form import FunctionSpace
 from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
 from mlkernels.learners.outer_loop import checkpoint as checkpoints
 from mlkernels.learners.outer_loop.checkpoint import probe
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError, explain
-from mlkernels.learners.problem import Problem, problem_of
+from mlkernels.learners.outer_weights import Rule
+from mlkernels.learners.problem import Problem, check_reduce, problem_of
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.tasks import TaskBatch
 
@@ -121,7 +123,8 @@ class FitResult:
     Args:
         params: the parameters after `steps_done` steps: always finite.
         rates: the inner rates, learned or as given: a scalar or a dictionary layer -> scalar. Without an inner loop,
-            its numbers by name: time and ridge, or alpha.
+            the numbers by name: time and ridge, or alpha; or of a `FunctionSpace`, learned or as given, logarithms,
+            which `FunctionSpace.at` shows as hyperparameters.
         opt_state: the optimiser's state, to go on from.
         losses: float `[recorded]`, the outer loss before the steps 0, record_every, 2 record_every, ...
         steps_done: outer steps in `params`.
@@ -150,7 +153,7 @@ def fit(
     rates=None,
     learn_rates: bool = False,
     outer_loss: Loss = "half_sum_squares",
-    reduce: str = "sum",
+    reduce: str | Rule = "sum",
     sequential: bool | None = None,
     key: jax.Array | None = None,
     sampler: str = "auto",
@@ -173,14 +176,17 @@ def fit(
     `optax.inject_hyperparams` and pass an `opt_state` that holds the rate.
 
     Args:
-        apply, params, inner, rates, outer_loss, reduce, sequential: as in `maml.meta_loss`.
+        apply, params, inner, rates, outer_loss, sequential: as in `maml.meta_loss`.
+        reduce: "sum" or "mean" over tasks, or a rule of `learners.outer_weights`, as in `maml.meta_gradient`: `losses`
+            are then the means over tasks, whatever their weights.
         tasks: a batch, the same in each step; or a function `key -> TaskBatch`, called with
             `jax.random.fold_in(key, step)`.
         optimizer: any of optax. With `learn_rates` it gets the tree `{"params": ..., "rates": ...}`.
         steps: outer steps in all, at least 0; a checkpoint's are among them.
         method: "maml", "fomaml" or "anil" set what they need in `inner`; "reptile" takes Reptile's direction for the
             gradient. None and "maml" take `inner` as it is.
-        learn_rates: learn one inner rate for each adapted layer, by the same optimiser, from `inner` or `rates`.
+        learn_rates: learn one inner rate for each adapted layer, by the same optimiser, from `inner` or `rates`. With a
+            `function_space.FunctionSpace`: its gamma and its kernel's hyperparameters, as logarithms.
         key: for sampled tasks.
         sampler: "traced" compiles the sampler into the loop; "host" calls it before each step; "auto" finds out.
         opt_state: the optimiser's state to start from; None is a fresh one.
@@ -237,6 +243,7 @@ def fit(
         )
     if method == "reptile" and learn_rates:
         raise bad_input("learn_rates", "False with Reptile", True, "choose a method with a gradient by rates")
+    check_reduce(reduce, rules=method != "reptile")
     if method == "anil" and inner.adapt == "all":
         inner = replace(inner, adapt=("head",))
     if method == "fomaml":
@@ -254,7 +261,8 @@ def fit(
         return tasks if draw is None else draw(jax.random.fold_in(key, step))
 
     first = tasks_of(0)
-    problem, rates = problem_of(apply, params, first, inner, rates, outer_loss, reduce, sequential, learn_rates)
+    how = outer_loss, reduce, sequential, learn_rates
+    problem, rates = problem_of(apply, params, first, inner, rates, *how, rules=True)
     if not _finite(first):
         raise bad_input("tasks", "finite numbers", "infinities or NaN", "look at the data and how it is normalised")
     if not _finite((params, rates if isinstance(inner, InnerLoop) else ())):  # a time may be infinite
@@ -270,8 +278,9 @@ def fit(
     if checkpoint is not None:
         path = Path(checkpoint)
         apart = ["rate"] if isinstance(inner, InnerLoop) else [*inner.numbers]  # what stands under "rates"
+        apart = ["gamma"] if isinstance(inner, FunctionSpace) else apart
         kind = {} if type(inner) is InnerLoop else {"inner": type(inner).__name__}
-        texts = kind | {f"inner.{f.name}": getattr(inner, f.name) for f in fields(inner) if f.name not in apart}
+        texts = kind | {f"inner.{f.name}": getattr(problem.inner, f.name) for f in fields(inner) if f.name not in apart}
         texts |= {
             "rates": checkpoints.readable(rates),
             "method": method,
@@ -338,7 +347,8 @@ def fit(
     result = FitResult(*last, opt_state, losses[::record_every], done, None, stopped)
     if state.alive:
         return result
-    diverged = explain(problem, (params, rates), last, tasks_of(step), step, loss)
+    failed = problem.params_and_rates(state.trained, rates)
+    diverged = explain(problem, (params, rates), last, tasks_of(step), step, loss, failed)
     result = replace(result, diverged=diverged)
     if on_divergence == "return":
         return result

@@ -1,0 +1,299 @@
+"""Kernels of features of points and of the network: they add up, multiply and carry their numbers as logarithms."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from mlkernels.errors import bad_input
+from mlkernels.kernels import empirical_ntk
+from mlkernels.support.arguments import number
+
+
+class Points(NamedTuple):
+    """What a kernel may look at. A pytree.
+
+    Args:
+        x: inputs `[n, ...]`: what the NTK sees.
+        features: `[n, p]`, what the other kernels see; None where there is no other.
+    """
+
+    x: Array
+    features: Array | None = None
+
+
+def positive(name: str, value) -> float:
+    """A finite number above 0, as Python's float.
+
+    Example:
+        >>> positive("gamma", 0)
+        Traceback (most recent call last):
+        mlkernels.errors.InputError: gamma: expected a positive number, got 0.0; it is learned as its logarithm
+    """
+    found = number(name, value, do="use a positive number")
+    if not found:
+        raise bad_input(name, "a positive number", found, "it is learned as its logarithm")
+    return found
+
+
+def wide(array: Array) -> Array:
+    """In 64 bits where JAX has them: what is nearly singular has no digits to lose."""
+    return array.astype(jnp.result_type(float))
+
+
+class Kernel:
+    """What all kernels share; those of one's own beside these are not known to `fit`'s checkpoints."""
+
+    of_features = True  # whether it looks at features,
+    of_network = False  # and whether at the network, whose type then rounds it
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            object.__setattr__(self, field.name, positive(field.name, getattr(self, field.name)))
+
+    def __add__(self, other: Kernel) -> Sum:
+        return Sum((self, other))
+
+    def __mul__(self, other: Kernel) -> Product:
+        return Product((self, other))
+
+    @property
+    def numbers(self) -> Any:
+        """The logarithms of the hyperparameters, passed beside the form, so that others do not compile anew."""
+        return {f"log_{field.name}": np.asarray(math.log(getattr(self, field.name))) for field in fields(self)}
+
+    @property
+    def form(self) -> Kernel:
+        """The kernel with all hyperparameters 1."""
+        return type(self)()
+
+    def at(self, numbers) -> Kernel:
+        """The kernel of this form with the hyperparameters that such numbers stand for."""
+        return type(self)(**{name.removeprefix("log_"): float(np.exp(value)) for name, value in numbers.items()})
+
+    def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
+        """`[n, m]` for n and m points, of numbers in the place of the kernel's own; None is a itself. Unchecked."""
+        raise NotImplementedError
+
+
+def _scale(numbers) -> Array:
+    """The squared amplitude."""
+    return jnp.exp(2 * wide(jnp.asarray(numbers["log_amplitude"])))
+
+
+def _pair(a: Points, b: Points | None) -> tuple[Array, Array]:
+    return wide(a.features), wide((a if b is None else b).features)
+
+
+@dataclass(frozen=True)
+class RBF(Kernel):
+    r"""The Gaussian kernel of features: points that look alike have alike labels.
+
+    .. math:: k(x, x') = A^2 \exp\Big(-\frac{\|\varphi(x) - \varphi(x')\|^2}{2\ell^2}\Big)
+
+    Distances are those of differences, feature by feature: 0 at equal points, with a derivative of 0.
+
+    Args:
+        length_scale: l, positive.
+        amplitude: A, positive.
+
+    Raises:
+        InputError: a number that is not positive.
+
+    Example:
+        >>> RBF(2.0) * (Linear() + Cosine())
+        Product(parts=(RBF(length_scale=2.0, amplitude=1.0), Sum(parts=(Linear(amplitude=1.0), Cosine(amplitude=1.0)))))
+
+    Source: Rasmussen and Williams 2006, section 4.2; notebooks/06_function_space_adaptation.
+    """
+
+    length_scale: float = 1.0
+    amplitude: float = 1.0
+
+    def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
+        one, two = _pair(a, b)
+        squares = ((one[:, None] - two[None]) ** 2).sum(-1)
+        return _scale(numbers) * jnp.exp(-squares / 2 * jnp.exp(-2 * wide(jnp.asarray(numbers["log_length_scale"]))))
+
+
+@dataclass(frozen=True)
+class Linear(Kernel):
+    r"""Inner products of features: a linear head on them, fitted with a ridge.
+
+    .. math:: k(x, x') = A^2\, \varphi(x) \cdot \varphi(x')
+
+    Args:
+        amplitude: A, positive.
+
+    Raises:
+        InputError: a number that is not positive.
+
+    Example:
+        >>> Linear(0.5)
+        Linear(amplitude=0.5)
+
+    Source: Bertinetto et al. 2019 (R2-D2's head); notebooks/06_function_space_adaptation.
+    """
+
+    amplitude: float = 1.0
+
+    def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
+        one, two = _pair(a, b)
+        return _scale(numbers) * jnp.matmul(one, two.T, precision="highest")
+
+
+@dataclass(frozen=True)
+class Cosine(Kernel):
+    r"""The cosine of the angle between features, whatever their length.
+
+    .. math:: k(x, x') = A^2\, \frac{\varphi(x) \cdot \varphi(x')}{\|\varphi(x)\|\,\|\varphi(x')\|}
+
+    Where features are all 0 there is no angle; the kernel and its derivative are 0 there.
+
+    Args:
+        amplitude: A, positive.
+
+    Raises:
+        InputError: a number that is not positive.
+
+    Example:
+        >>> Cosine().numbers
+        {'log_amplitude': array(0.)}
+
+    Source: Patacchiola et al. 2020 (deep kernel transfer, whose best kernels are of this kind);
+    notebooks/06_function_space_adaptation.
+    """
+
+    amplitude: float = 1.0
+
+    def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
+        one, two = map(_unit, _pair(a, b))
+        return _scale(numbers) * jnp.matmul(one, two.T, precision="highest")
+
+
+def _unit(features: Array) -> Array:
+    """Rows of length 1; zero rows stay, with a derivative of 0."""
+    largest = jax.lax.stop_gradient(jnp.abs(features).max(-1, keepdims=True, initial=0.0))
+    there = largest > 0
+    scaled = features / jnp.where(there, largest, 1.0)  # so that no square is lost; the direction does not change
+    squares = (scaled**2).sum(-1, keepdims=True)
+    return jnp.where(there, scaled / jnp.sqrt(jnp.where(there, squares, 1.0)), 0.0)
+
+
+@dataclass(frozen=True)
+class NTK(Kernel):
+    r"""The empirical NTK of the network itself, at the parameters: the functions that it reaches at first order.
+
+    .. math:: k(x, x') = \frac{A^2}{k} \sum_{c=1}^{k} \partial_\theta f_c(x) \cdot \partial_\theta f_c(x')
+
+    Args:
+        amplitude: A, positive.
+
+    Raises:
+        InputError: a number that is not positive.
+
+    Example:
+        >>> (NTK() + RBF()).of_features, NTK().of_features
+        (True, False)
+
+    Source: Jacot et al. 2018; `kernels.empirical_ntk` of outputs "trace"; notebooks/06_function_space_adaptation.
+    """
+
+    amplitude: float = 1.0
+    of_features = False
+    of_network = True
+
+    def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
+        kernel = empirical_ntk(apply, params, a.x, None if b is None else b.x, outputs="trace")
+        return _scale(numbers) * wide(kernel)
+
+
+@dataclass(frozen=True)
+class _Several(Kernel):
+    parts: tuple[Kernel, ...]
+
+    def __post_init__(self) -> None:
+        parts = self.parts if isinstance(self.parts, tuple | list) else (self.parts,)
+        for part in parts:
+            if not isinstance(part, Kernel):
+                do = "put together RBF, Linear, Cosine and NTK; a factor is an amplitude squared"
+                raise bad_input("kernel", "kernels as parts", repr(part), do)
+        if not parts:
+            raise bad_input("kernel", "kernels as parts", "none", "put together RBF, Linear, Cosine and NTK")
+        flattened = (part.parts if type(part) is type(self) else (part,) for part in parts)
+        object.__setattr__(self, "parts", sum(flattened, ()))
+
+    @property
+    def of_features(self) -> bool:
+        return any(part.of_features for part in self.parts)
+
+    @property
+    def of_network(self) -> bool:
+        return any(part.of_network for part in self.parts)
+
+    @property
+    def numbers(self) -> tuple:
+        return tuple(part.numbers for part in self.parts)
+
+    @property
+    def form(self) -> Kernel:
+        return type(self)(tuple(part.form for part in self.parts))
+
+    def at(self, numbers) -> Kernel:
+        return type(self)(tuple(part.at(each) for part, each in zip(self.parts, numbers, strict=True)))
+
+    def grams(self, numbers, *given):
+        return (part.gram(each, *given) for part, each in zip(self.parts, numbers, strict=True))
+
+
+@dataclass(frozen=True)
+class Sum(_Several):
+    r"""The sum of kernels, as `+` makes it: its functions are sums of theirs.
+
+    .. math:: k = k_1 + k_2 + \dots
+
+    Args:
+        parts: kernels; sums among them are taken apart.
+
+    Raises:
+        InputError: no parts, or one that is no kernel.
+
+    Example:
+        >>> len((RBF() + Linear() + Cosine()).parts)
+        3
+
+    Source: Rasmussen and Williams 2006, section 4.2.4; notebooks/06_function_space_adaptation.
+    """
+
+    def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
+        return sum(self.grams(numbers, apply, params, a, b))
+
+
+@dataclass(frozen=True)
+class Product(_Several):
+    r"""The product of kernels, as `*` makes it: alike only where all of them say so.
+
+    .. math:: k = k_1\, k_2 \cdots
+
+    Args:
+        parts: kernels; products among them are taken apart.
+
+    Raises:
+        InputError: no parts, or one that is no kernel.
+
+    Example:
+        >>> (RBF(2.0) * NTK()).form
+        Product(parts=(RBF(length_scale=1.0, amplitude=1.0), NTK(amplitude=1.0)))
+
+    Source: Rasmussen and Williams 2006, section 4.2.4; notebooks/06_function_space_adaptation.
+    """
+
+    def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
+        return math.prod(self.grams(numbers, apply, params, a, b))
