@@ -137,7 +137,9 @@ def _seen(apply: Callable, params, x: Array, inner: FunctionSpace) -> tuple[Poin
         else:
             if not isinstance(apply, Apply):
                 do = 'pass the apply of an MLP or a Conv4, or give features="inputs" or a function'
-                raise bad_input("apply", "a network of mlkernels.networks for hidden features", apply, do)
+                raise bad_input(
+                    "apply", "a network of mlkernels.networks, for hidden features", type(apply).__name__, do
+                )
             layers = apply.network.features(params, x)
             features, outputs = layers[apply.network.layers[-2]], layers["head"]
             features = flat(features)
@@ -217,7 +219,7 @@ _predict = partial(jax.jit, static_argnums=(0, 3))(predict)
 def _diagnosed(apply: Callable, params, numbers, support_x, inner: FunctionSpace) -> tuple[Array, Array]:
     """Whether K + gamma I can be solved, and the largest entry of K, infinite where one is not finite."""
     factor, largest = _factor(apply, params, numbers, _seen(apply, params, support_x, inner)[0], inner)
-    return jnp.isfinite(factor).all(), largest
+    return ~jnp.isnan(factor).any(), largest
 
 
 def fault(apply: Callable, params, numbers, support_x, inner: FunctionSpace) -> InputError | None:
@@ -280,7 +282,8 @@ def adapt(
         rates: numbers in the place of the settings', in the form of `inner.numbers`: those that `maml.fit` learned.
 
     Returns:
-        `Adapted`, for `predictor`.
+        `Adapted`, for `predictor`. Within `jax.jit`, where nothing can be raised for a gamma that rounding hides, its
+        weights are NaN then.
 
     Raises:
         InputError: labels that do not fit the outputs; hidden features of a network that is not of

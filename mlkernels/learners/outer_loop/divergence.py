@@ -99,7 +99,8 @@ def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: fl
     if isinstance(problem.inner, FunctionSpace):
         error = fault_of_tasks(problem.apply, *(failed or last), tasks.support_x, problem.inner)
         if error is not None and str(error).startswith("gamma"):
-            return Divergence(step, loss, "gamma", str(error), None, None)
+            cause = f"{error}, or lower the outer rate, at which it is learned" if problem.learn_rates else str(error)
+            return Divergence(step, loss, "gamma", cause, None, None)
     if isinstance(problem.inner, ClosedForm | Regularised | FunctionSpace):
         cause = "the outer rate is likely too large: there is no inner rate that could be"
         return Divergence(step, loss, "outer rate", cause, None, None)
