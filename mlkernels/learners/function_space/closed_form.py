@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
 from jaxtyping import Array, ArrayLike, Float, Num
 
@@ -181,7 +180,7 @@ def _factor(apply: Callable, params, numbers, support: Points, inner: FunctionSp
     m, gamma = len(kernel), jnp.exp(wide(jnp.asarray(numbers["log_gamma"])))
     factor = cho_factor((kernel + kernel.T) / 2 + gamma * jnp.eye(m, dtype=kernel.dtype), lower=True)[0]
     least, largest = (jnp.diagonal(factor) ** 2).min(initial=jnp.inf), jnp.diagonal(kernel).max(initial=0.0)
-    sound = least > m * _rounding(params, inner) * lax.stop_gradient(largest)
+    sound = least > m * _rounding(params, inner) * largest
     return jnp.where(sound, factor, jnp.nan), jnp.where(jnp.isfinite(kernel).all(), largest, jnp.inf)
 
 
