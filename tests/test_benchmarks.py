@@ -21,14 +21,17 @@ from benchmarks import (
     before,
     datasets,
     empirical_ntk,
+    function_space,
     maml,
     meta_rkhs,
     metantk,
+    methods,
     nas,
     run,
     sliders,
 )
 from mlkernels.errors import InputError
+from mlkernels.metantk import predict as metantk_predict
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import sinusoid
 
@@ -321,3 +324,102 @@ def test_meta_rkhs_stands_beside_maml():
         assert found["goal"]["by"].startswith("Meta-RKHS-II")
         assert min(time["min_s"] for time in found["times"].values()) > 0
     assert "Meta-RKHS-II, sum" in meta_rkhs.report(result)
+
+
+def test_function_space_stands_beside_maml():
+    """On small networks; that each side is what it is called, and that both parts of the goal are looked at."""
+    sine, *_, images = function_space.CASES.values()
+    few = {"tasks": 2, "runs": 1}
+    small = {
+        "sines": replace(sine, network=MLP(8, b_std=1.0), seeds=1, steps=2, held_out=3, **few),
+        "images": replace(images, network=Conv4(2, outputs=5), shape=(16, 16, 1), **few),
+    }
+    result = function_space.measure(cases=small)
+    for name, found in result["by_case"].items():
+        sides = small[name].sides().keys()
+        for what in (function_space.ALONE, function_space.WITH_ANSWERS):
+            assert found["times"][what].keys() == found["temporary_bytes"][what].keys() == sides
+            for peer in function_space.PEERS:
+                assert found["times_faster"][what][peer].keys() == sides - set(function_space.PEERS)
+        assert set(found["goal"]) == set(found["most"]) == set(function_space.PEERS)
+        assert min(time["min_s"] for time in found["pieces"].values()) > 0
+    assert result["by_case"]["sines"]["test_error"].keys() == small["sines"].sides().keys()
+    assert not result["by_case"]["images"]["test_error"]
+    report = function_space.report(result)
+    assert "ridge-regression head" in report
+    assert "nothing but the forward pass" in report
+
+
+@pytest.mark.parametrize(
+    ("ratio", "error", "met"), [(10.0, 1.0, True), (9.9, 1.0, False), (11.0, 1.1, False), (11.0, None, True)]
+)
+def test_the_goal_of_function_space_is_of_time_and_loss(ratio, error, met):
+    errors = {} if error is None else {"peer": [1.0], "side": [error]}
+    assert function_space.met({"peer": {"side": {"median": ratio}}}, errors)["peer"]["side"]["met"] == met
+
+
+def test_adapted_states_are_counted_without_what_all_tasks_share(key):
+    """What `own` keeps, for one task of two outputs."""
+    x, y, network = np.ones((1, 3, 1), np.float32), np.zeros((1, 3, 2), np.float32), MLP(8, outputs=2)
+    params = network.init(key, (1,), np.float32)
+    sides = replace(next(iter(function_space.CASES.values())), network=network).sides()
+    sizes = {}
+    for side, inner in sides.items():
+        form, rates = function_space.form_and_rates(params, inner, None)
+        problem = function_space.Problem(network.apply, form, "mean_squares")
+        state = function_space._adapted(problem, params, rates, function_space.TaskBatch(x, y, x, y))
+        sizes[side] = sum(leaf.size for leaf in jax.tree.leaves(state))
+    everything = sum(leaf.size for leaf in jax.tree.leaves(params))
+    assert sizes["MAML, 5 steps"] == sizes["MAML, 10 steps"] == everything
+    assert sizes["function space, Cosine"] == sizes["ridge-regression head"] == 3 * 8 + 3 * 2
+    assert sizes["function space, NTK"] == 3 * 2
+
+
+def test_the_methods_of_the_course_stand_in_one_table():
+    tiny = methods.Sizes(2, 2, 2, held_out=3, runs=1, adapted=2, network=MLP(8, b_std=1.0))
+    result = methods.measure(presets=("quick",), sizes={"quick": tiny})
+    found = result["by_preset"]["quick"]
+    assert found["settings"]["outer_steps"] == 2
+    assert found["rows"].keys() == methods.METHODS.keys() | {methods.METANTK}
+    for name, row in found["rows"].items():
+        assert len(row["test_error"]) == 2
+        assert row["interval"]["low"] <= np.mean(row["test_error"]) <= row["interval"]["high"]
+        assert row["adapt"]["min_s"] > 0
+        assert (row["step"] is None) == (row["training"] is not None) == (name == methods.METANTK)
+    numbers = {name: row["numbers"] for name, row in found["rows"].items()}
+    assert numbers["MAML"] == numbers["Reptile"] == 2 * 8 + 8 * 8 + 8 + 8 + 1
+    assert numbers["ANIL"] == 8 + 1
+    assert numbers["ridge-regression head"] == 10 * 8 + 10
+    json.dumps(result, allow_nan=False)
+    report = methods.report(result)
+    assert all(name in report for name in found["rows"])
+
+
+def test_the_regression_with_the_metantk_is_the_packages(key):
+    train, new = (sinusoid(tasks=3, support=4, queries=5, key=key) for key in jax.random.split(key))
+    network = MLP(8, b_std=1.0)
+    outer = {"outer_steps": np.inf, "outer_ridge": methods.OUTER["ridge"]}
+    theirs = metantk_predict(train, new, lambda *x: methods._ntk(network, *x), **methods.LOOP, **outer)
+    ours = methods.predicted(network, train, methods.regression(network, train), new)
+    np.testing.assert_allclose(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_presets_are_asked_for_by_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(_measure, "ROOT", tmp_path)
+    asked = []
+
+    def measure(seed, presets=("quick",)):
+        asked.append(presets)
+        return {"by_preset": {}}
+
+    monkeypatch.setattr(methods, "measure", measure)
+    run.main(["methods"])
+    run.main(["methods", "--presets", "class", "full"])
+    assert asked == [("quick",), ("class", "full")]
+    written = json.loads((tmp_path / "build" / "bench" / "bench_methods.json").read_text())
+    assert written["command"] == "python -m benchmarks.run methods --presets class full"
+    with pytest.raises(SystemExit):
+        run.main(["methods", "--presets", "huge"])
+    with pytest.raises(SystemExit):
+        run.main(["maml", "--presets", "quick"])
+    assert "no presets" in capsys.readouterr().err

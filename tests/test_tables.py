@@ -44,3 +44,39 @@ def test_a_table_has_the_means_over_trainings_and_runs():
             cell = text[38 + 9 * number :][:9].strip()
             values = [row["accuracy"].get(column) for row in same]
             assert cell == ("" if None in values else f"{100 * np.mean(values):.1f}")
+
+
+def row(mean, **others):
+    time = {"min_s": 0.00125, "median_s": 0.002, "runs": 3}
+    found = {"interval": {"mean": mean, "low": mean - 0.5, "high": mean + 0.5}, "adapt": time, "step": time}
+    return found | {"numbers": 1761, "step_temporary_bytes": 3 * 2**19} | others
+
+
+MEASURED = {
+    "settings": {"seeds": 3, "outer_steps": 300, "held_out": 100, "adapted": 64},
+    "rows": {"MAML": row(1.5), "MetaNTK regression": row(12.25, step=None, step_temporary_bytes=None)},
+}
+
+
+def test_methods_stand_under_their_heads():
+    device = {"kind": "cpu", "cores": 2}
+    text = tables.methods_table("class", {"by_preset": {"class": MEASURED}, "device": device})
+    head, _, columns, maml, regression, *notes = text.splitlines()
+    assert head == "sinusoids, preset class: 3 seeds, 300 outer steps, 100 new tasks, cpu, 2 cores"
+    assert maml.split() == ["MAML", "1.500", "1.000", "to", "2.000", "1.25", "1.25", "1.50", "1761"]
+    assert regression.split()[2:] == ["12.250", "11.750", "to", "12.750", "1.25", "-", "-", "1761"]
+    assert len(columns) == len(maml) == len(regression)
+    assert max(map(len, text.splitlines())) <= 100
+    assert len(notes) == 2
+
+
+def test_a_preset_that_was_not_measured_is_said(monkeypatch, tmp_path):
+    said = tables.methods_table("full", {"by_preset": {"class": MEASURED, "quick": MEASURED}})
+    command = "python -m benchmarks.run methods --write --presets"
+    assert said == f"not measured for preset full: {command} quick class full"  # those that are there as well
+    monkeypatch.setattr(tables, "RESULTS", tmp_path)
+    assert tables.methods_table("quick") == f"not measured for preset quick: {command} quick"
+    (tmp_path / "bench_methods.json").write_text(json.dumps({"by_preset": {"quick": MEASURED}}))
+    assert tables.methods_table("quick").startswith("sinusoids, preset quick")
+    with pytest.raises(InputError, match="preset"):
+        tables.methods_table("tiny")

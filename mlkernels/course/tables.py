@@ -1,4 +1,4 @@
-"""Accuracies of architectures as a table of text: of one run, and of the runs that come with the course."""
+"""Tables of text: accuracies of architectures, of one run and of those that come with the course; and of methods."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 import mlkernels
+from mlkernels.course.presets import PRESETS
 from mlkernels.errors import bad_input
 from mlkernels.nas import Evaluated
+from mlkernels.support.arguments import one_of
 
 RESULTS = Path(mlkernels.__file__).parents[1] / "data" / "results"  # in a checkout
 
@@ -97,4 +99,57 @@ def accuracy_table(title: str, runs: Sequence[dict]) -> str:
             for column in columns
         ]
         lines.append(f"  {name:25}{size:>11}" + "".join(f"{mean:>9}" for mean in means))
+    return "\n".join(lines)
+
+
+def methods_table(preset: str, recorded: dict | None = None) -> str:
+    """The methods of the whole course side by side on sinusoids, as they were measured for a preset.
+
+    Args:
+        preset: "quick", "class" or "full".
+        recorded: what `benchmarks/methods.py` measured; None is the file that comes with a checkout, if it does.
+
+    Returns:
+        A line with the settings, two of heads, one a method and two of notes, of at most 100 columns; or, where the
+        preset was not measured, a line that says so and how to do it.
+
+    Raises:
+        InputError: an unknown preset.
+
+    Example:
+        >>> print(methods_table("full", {"by_preset": {}}))
+        not measured for preset full: python -m benchmarks.run methods --write --presets full
+
+    Source: benchmarks/methods.py; notebooks/06_function_space_adaptation.
+    """
+    one_of("preset", preset, PRESETS)
+    if recorded is None:
+        path = RESULTS / "bench_methods.json"
+        recorded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"by_preset": {}}
+    measured = recorded["by_preset"]
+    if preset not in measured:
+        wanted = " ".join(each for each in PRESETS if each in measured or each == preset)
+        return f"not measured for preset {preset}: python -m benchmarks.run methods --write --presets {wanted}"
+    about, rows = measured[preset]["settings"], measured[preset]["rows"]
+    device = recorded.get("device", {})
+    where = f", {device['kind']}, {device['cores']} cores" if "cores" in device else ""
+    words = (" mean", "95 % interval", f"{about['adapted']} tasks", "step ms", "step MiB", "numbers")
+    lines = [
+        f"sinusoids, preset {preset}: {about['seeds']} seeds, {about['outer_steps']} outer steps, "
+        f"{about['held_out']} new tasks{where}",
+        f"  {'':23}{'error on new tasks':>25}{'adapt ms':>12}{'outer':>10}{'outer':>10}{'':>10}",
+        f"  {'':23}{words[0]:>7}{words[1]:>18}" + f"{words[2]:>12}" + "".join(f"{word:>10}" for word in words[3:]),
+    ]
+    for name, row in rows.items():
+        mean, low, high = (row["interval"][part] for part in ("mean", "low", "high"))
+        adapt, step, memory = row["adapt"], row["step"], row["step_temporary_bytes"]
+        said = f"{low:.3f} to {high:.3f}", f"{1e3 * adapt['min_s']:.2f}"
+        outer = f"{1e3 * step['min_s']:.2f}" if step else "-", "-" if memory is None else f"{memory / 2**20:.2f}"
+        widths = zip((18, 12, 10, 10), said + outer, strict=True)
+        cells = "".join(cell.rjust(width) for width, cell in widths)
+        lines.append(f"  {name:23}{mean:7.3f}{cells}{row['numbers']:10}")
+    lines += [
+        "adapt: to the tasks, and answer their queries; outer: a step of 10 tasks; shortest times, in turns",
+        "numbers: parameters that adaptation moves, or what a closed form stores for a task",
+    ]
     return "\n".join(lines)

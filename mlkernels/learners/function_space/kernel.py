@@ -92,13 +92,28 @@ def _pair(a: Points, b: Points | None) -> tuple[Array, Array]:
     return wide(a.features), wide((a if b is None else b).features)
 
 
+def _narrow(points: Points) -> bool:
+    """Whether products of features are exact in the wide type, and no square leaves its range: float32 in float64."""
+    return points.features.dtype.itemsize < jnp.result_type(float).itemsize
+
+
+def _products(one: Array, two: Array, same: bool) -> tuple[Array, Array, Array]:
+    """Inner products `[n, m]`, and the squared lengths of both: on its diagonal where both are the same."""
+    products = jnp.matmul(one, two.T, precision="highest")
+    if same:
+        return products, jnp.diagonal(products), jnp.diagonal(products)
+    return products, (one**2).sum(-1), (two**2).sum(-1)
+
+
 @dataclass(frozen=True)
 class RBF(Kernel):
     r"""The Gaussian kernel of features: points that look alike have alike labels.
 
     .. math:: k(x, x') = A^2 \exp\Big(-\frac{\|\varphi(x) - \varphi(x')\|^2}{2\ell^2}\Big)
 
-    Distances are those of differences, feature by feature: 0 at equal points, with a derivative of 0.
+    Distances are those of differences, feature by feature: 0 at equal points, with a derivative of 0. Of float32
+    features they are made of products in float64, which is quicker: seen from the first point of the other side, and
+    rounded by about 1e-16 of the square of the largest distance, less than what float32 has rounded already.
 
     Args:
         length_scale: l, positive.
@@ -119,7 +134,12 @@ class RBF(Kernel):
 
     def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
         one, two = _pair(a, b)
-        squares = ((one[:, None] - two[None]) ** 2).sum(-1)
+        if _narrow(a):
+            origin = jax.lax.stop_gradient(two[:1].sum(0))  # no distance depends on it
+            products, lengths, others = _products(one - origin[None], two - origin[None], b is None)
+            squares = jnp.maximum(lengths[:, None] + others[None] - 2 * products, 0)
+        else:
+            squares = ((one[:, None] - two[None]) ** 2).sum(-1)
         return _scale(numbers) * jnp.exp(-squares / 2 * jnp.exp(-2 * wide(jnp.asarray(numbers["log_length_scale"]))))
 
 
@@ -174,8 +194,18 @@ class Cosine(Kernel):
     amplitude: float = 1.0
 
     def gram(self, numbers, apply: Callable, params, a: Points, b: Points | None = None) -> Array:
-        one, two = map(_unit, _pair(a, b))
-        return _scale(numbers) * jnp.matmul(one, two.T, precision="highest")
+        one, two = _pair(a, b)
+        if _narrow(a):  # no length is lost: the few products are divided, not the many features
+            products, *squares = _products(one, two, b is None)
+            over, under = map(_over_root, squares)
+            return _scale(numbers) * products * over[:, None] * under[None]
+        return _scale(numbers) * jnp.matmul(_unit(one), _unit(two).T, precision="highest")
+
+
+def _over_root(squares: Array) -> Array:
+    """One over the root; 0 at 0, with a derivative of 0."""
+    there = squares > 0
+    return jnp.where(there, 1 / jnp.sqrt(jnp.where(there, squares, 1.0)), 0.0)
 
 
 def _unit(features: Array) -> Array:
