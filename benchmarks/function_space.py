@@ -86,7 +86,8 @@ def own(state):
     return state._replace(**shared)
 
 
-def _adapted(problem: Problem, params, rates, tasks: TaskBatch):
+def adapted(problem: Problem, params, rates, tasks: TaskBatch):
+    """What each task's adaptation makes, of all tasks at once."""
     return jax.vmap(lambda task: own(adapted_to(problem, params, rates, task)))(tasks)
 
 
@@ -116,15 +117,15 @@ def pieces(case: Case, params, tasks: TaskBatch) -> dict[str, Any]:
     found = {"forward on the support": partial(run, params, tasks.support_x)}
     for name in ("RBF", "Cosine"):
         inner = sides[f"function space, {name}"]
-        gram = partial(inner.kernel.gram, inner.numbers["kernel"], None, None)
+        gram = partial(inner.kernel.gram, inner.numbers["kernel"], None, None)  # the numbers compiled in
         found[f"kernel of the features, {name}"] = call(lambda x, gram=gram: gram(Points(x, x)), features)
     kernels = found["kernel of the features, RBF"]() + inner.gamma * jnp.eye(case.support)[None]
     found["Cholesky"] = call(jnp.linalg.cholesky, kernels)
     factors = found["Cholesky"]()
     found["solve"] = call(lambda factor, y: cho_solve((factor, True), y), factors, wide(tasks.support_y))
     one, rates = form_and_rates(params, replace(sides[FIVE], steps=1), None)
-    given = params, rates, tasks
-    found["one step of MAML"] = partial(compiled(_adapted, Problem(network.apply, one, **MEAN), *given), *given)
+    given = params, jnp.asarray(rates), tasks
+    found["one step of MAML"] = partial(compiled(adapted, Problem(network.apply, one, **MEAN), *given), *given)
     return found
 
 
@@ -163,8 +164,9 @@ def measure(seed: int = 0, cases: dict[str, Case] = CASES) -> dict:
         programs, calls = {}, {}
         for side, inner in case.sides().items():
             form, rates = form_and_rates(params, inner, None)
+            rates = jax.tree.map(jnp.asarray, rates)  # as training leaves them: each of NumPy's takes 10 us to go in
             problem, given = Problem(case.network.apply, form, **MEAN), (params, rates, tasks)
-            for what, function in ((ALONE, _adapted), (WITH_ANSWERS, answers)):
+            for what, function in ((ALONE, adapted), (WITH_ANSWERS, answers)):
                 programs[what, side] = compiled(function, problem, *given)
                 calls[what, side] = partial(programs[what, side], *given)
         parts = pieces(case, params, tasks)

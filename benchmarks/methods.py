@@ -9,16 +9,18 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from benchmarks._measure import alternate, summary
-from benchmarks.function_space import MEAN, RATE, TIME, answers, compiled, own
+from benchmarks.function_space import MEAN, RATE, TIME, adapted, answers, compiled
 from mlkernels import kernels, metantk
 from mlkernels.course.tables import methods_table
 from mlkernels.inner_loop.parts import split
 from mlkernels.learners import maml, rkhs
 from mlkernels.learners.function_space import Cosine, FunctionSpace, Linear
-from mlkernels.learners.meta_gradient import adapted_to, value_and_direction, value_and_gradient
+from mlkernels.learners.function_space.kernel import wide
+from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
 from mlkernels.learners.outer_loop.fit import OuterLoop, State, outer_step
 from mlkernels.learners.problem import Problem, form_and_rates
 from mlkernels.networks import MLP
@@ -92,7 +94,7 @@ OUTER = {
 
 def regression(network, train):
     """What training is for the MetaNTK: the weights of the training tasks' queries, `[B*n, k]`."""
-    ntk = partial(_ntk, network)
+    ntk, train = partial(_ntk, network), jax.tree.map(wide, train)
     phi = metantk.analytic_metantk(train, ntk, **LOOP)
     residual = train.query_y - metantk.adapted_outputs(train, ntk, **LOOP)
     return metantk.adaptation_operator(phi, **OUTER) @ residual.reshape(len(phi), -1)
@@ -100,7 +102,7 @@ def regression(network, train):
 
 def predicted(network, train, weights, new):
     """The regression's answers on the queries of new tasks, `[B, n, k]`."""
-    ntk = partial(_ntk, network)
+    ntk, (train, new) = partial(_ntk, network), jax.tree.map(wide, (train, new))
     before = metantk.adapted_outputs(new, ntk, **LOOP)
     return before + (metantk.analytic_metantk(train, ntk, rows=new, **LOOP) @ weights).reshape(before.shape)
 
@@ -113,7 +115,7 @@ _regression, _predicted = (jax.jit(function, static_argnums=0) for function in (
 
 
 def _error(said, tasks) -> float:
-    return round(float(((said - tasks.query_y) ** 2).mean()), 5)
+    return round(float(((np.asarray(said) - np.asarray(tasks.query_y)) ** 2).mean()), 5)
 
 
 def _trained(name: str, sizes: Sizes, seed: int, data: dict, adam) -> list[float]:
@@ -137,10 +139,11 @@ def _programs(name: str, sizes: Sizes, params, data: dict, adam) -> tuple[Any, A
     """
     method, network, how = METHODS[name], sizes.network, dict(METHODS[name].how)
     form, rates = form_and_rates(params, method.test, None)
+    rates = jax.tree.map(jnp.asarray, rates)
     problem, many = Problem(network.apply, form, **MEAN), data["many"]
-    state = jax.eval_shape(lambda *given: own(adapted_to(problem, *given)), params, rates, many[0])
+    state = jax.eval_shape(partial(adapted, problem), params, rates, many)
     moved = split(state, form.layers)[0] if isinstance(form, maml.InnerLoop) else state
-    numbers = sum(leaf.size for leaf in jax.tree.leaves(moved))
+    numbers = sum(leaf.size for leaf in jax.tree.leaves(moved)) // many.tasks
     adapt = compiled(answers, problem, params, rates, many)
 
     form, inner_rates = form_and_rates(params, method.train, None, how.get("learn_rates", False))
@@ -176,8 +179,8 @@ def _of_preset(sizes: Sizes, seed: int) -> dict:
     calls[METANTK, "training"] = partial(_regression, sizes.network, trains[0])
     heavy = {key: max(1, sizes.runs // 10) if METANTK in key else sizes.runs for key in calls}
     times = summary(alternate(calls, heavy))
-    one = data["many"][0]
-    rows[METANTK] = {"numbers": sum(part.size for part in (one.support_x, one.support_y)), "step_temporary_bytes": None}
+    support = sum(part[0].size for part in (data["many"].support_x, data["many"].support_y))
+    rows[METANTK] = {"numbers": support, "step_temporary_bytes": None}
     errors = {name: _trained(name, sizes, seed, data, adam) for name in METHODS}
     given = zip(trains, weights, strict=True)
     errors[METANTK] = [_error(_predicted(sizes.network, *each, data["held_out"]), data["held_out"]) for each in given]

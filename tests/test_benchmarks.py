@@ -367,7 +367,7 @@ def test_adapted_states_are_counted_without_what_all_tasks_share(key):
     for side, inner in sides.items():
         form, rates = function_space.form_and_rates(params, inner, None)
         problem = function_space.Problem(network.apply, form, "mean_squares")
-        state = function_space._adapted(problem, params, rates, function_space.TaskBatch(x, y, x, y))
+        state = function_space.adapted(problem, params, rates, function_space.TaskBatch(x, y, x, y))
         sizes[side] = sum(leaf.size for leaf in jax.tree.leaves(state))
     everything = sum(leaf.size for leaf in jax.tree.leaves(params))
     assert sizes["MAML, 5 steps"] == sizes["MAML, 10 steps"] == everything
