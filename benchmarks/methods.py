@@ -93,7 +93,11 @@ OUTER = {
 
 
 def regression(network, train):
-    """What training is for the MetaNTK: the weights of the training tasks' queries, `[B*n, k]`."""
+    """What training is for the MetaNTK: the weights of the training tasks' queries, `[B*n, k]`.
+
+    Not for `jit`: the package's functions are compiled one by one. As a single program, regression on 50 tasks and
+    answers for 100 more never came to an end on two CPU cores (JAX 0.10.2).
+    """
     ntk, train = partial(_ntk, network), jax.tree.map(wide, train)
     phi = metantk.analytic_metantk(train, ntk, **LOOP)
     residual = train.query_y - metantk.adapted_outputs(train, ntk, **LOOP)
@@ -109,9 +113,6 @@ def predicted(network, train, weights, new):
 
 def _ntk(network, x1, x2):
     return kernels.infinite_kernels(network, x1, x2).ntk
-
-
-_regression, _predicted = (jax.jit(function, static_argnums=0) for function in (regression, predicted))
 
 
 def _error(said, tasks) -> float:
@@ -174,16 +175,16 @@ def _of_preset(sizes: Sizes, seed: int) -> dict:
         temporary = int(step.memory_analysis().temp_size_in_bytes)
         rows[name] = {"numbers": numbers, "step_temporary_bytes": temporary}
     trains = [draw(tasks=sizes.train_tasks, key=jax.random.fold_in(keys[4], i)) for i in range(sizes.seeds)]
-    weights = [_regression(sizes.network, train) for train in trains]
-    calls[METANTK, "adapt"] = partial(_predicted, sizes.network, trains[0], weights[0], data["many"])
-    calls[METANTK, "training"] = partial(_regression, sizes.network, trains[0])
+    weights = [regression(sizes.network, train) for train in trains]
+    calls[METANTK, "adapt"] = partial(predicted, sizes.network, trains[0], weights[0], data["many"])
+    calls[METANTK, "training"] = partial(regression, sizes.network, trains[0])
     heavy = {key: max(1, sizes.runs // 10) if METANTK in key else sizes.runs for key in calls}
     times = summary(alternate(calls, heavy))
     support = sum(part[0].size for part in (data["many"].support_x, data["many"].support_y))
     rows[METANTK] = {"numbers": support, "step_temporary_bytes": None}
     errors = {name: _trained(name, sizes, seed, data, adam) for name in METHODS}
     given = zip(trains, weights, strict=True)
-    errors[METANTK] = [_error(_predicted(sizes.network, *each, data["held_out"]), data["held_out"]) for each in given]
+    errors[METANTK] = [_error(predicted(sizes.network, *each, data["held_out"]), data["held_out"]) for each in given]
     for name, row in rows.items():
         found = interval(errors[name])
         row |= {

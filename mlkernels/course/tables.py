@@ -110,7 +110,7 @@ def methods_table(preset: str, recorded: dict | None = None) -> str:
         recorded: what `benchmarks/methods.py` measured; None is the file that comes with a checkout, if it does.
 
     Returns:
-        A line with the settings, two of heads, one a method and two of notes, of at most 100 columns; or, where the
+        Lines of at most 100 columns: the settings, two heads, one a method, and notes; or, where the
         preset was not measured, a line that says so and how to do it.
 
     Raises:
@@ -137,7 +137,7 @@ def methods_table(preset: str, recorded: dict | None = None) -> str:
     lines = [
         f"sinusoids, preset {preset}: {about['seeds']} seeds, {about['outer_steps']} outer steps, "
         f"{about['held_out']} new tasks{where}",
-        f"  {'':23}{'error on new tasks':>25}{'adapt ms':>12}{'outer':>10}{'outer':>10}{'':>10}",
+        f"  {'':23}{'error on new tasks':>25}{'adapt ms':>12}{'outer':>10}{'outer':>10}",
         f"  {'':23}{words[0]:>7}{words[1]:>18}" + f"{words[2]:>12}" + "".join(f"{word:>10}" for word in words[3:]),
     ]
     for name, row in rows.items():
@@ -152,4 +152,8 @@ def methods_table(preset: str, recorded: dict | None = None) -> str:
         "adapt: to the tasks, and answer their queries; outer: a step of 10 tasks; shortest times, in turns",
         "numbers: parameters that adaptation moves, or what a closed form stores for a task",
     ]
+    for name, row in rows.items():
+        if row.get("training"):
+            kept = f"on {about['train_tasks']} tasks, which it keeps as well"
+            lines.append(f"{name} has no outer steps: trained once, in {row['training']['min_s']:.2g} s, {kept}")
     return "\n".join(lines)
