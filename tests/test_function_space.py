@@ -169,6 +169,34 @@ def test_the_rbf_is_flat_where_points_are_equal_and_its_distances_are_exact():
     assert not np.any(gradient)
 
 
+@pytest.mark.parametrize("kernel", [RBF(0.7, 1.3), Cosine(1.3), Linear(1.3)], ids=lambda kernel: type(kernel).__name__)
+@pytest.mark.parametrize("same", [True, False])
+def test_kernels_of_float32_features_are_those_of_the_same_features_in_float64(kernel, same):
+    """By products, not by differences: also far from zero, at equal points and at zero; and so are their gradients."""
+    random = np.random.default_rng(5)
+    a, b = (random.normal(size=(5, 3)).astype(np.float32) for _ in range(2))
+    a[3], b[0], a[4] = a[0], a[0], 0
+    far = 0 if isinstance(kernel, Cosine) else 1e3
+    for shift in (0, far):
+        given = [(each + shift).astype(np.float32) for each in ((a,) if same else (a, b))]
+        weights = random.normal(size=(5, 5))
+
+        def value(*points, weights=weights):
+            return (gram(kernel, *points) * weights).sum()
+
+        twice = [each.astype(np.float64) for each in given]
+        found, exact = gram(kernel, *given), gram(kernel, *twice)
+        assert found.dtype == np.float64
+        close(found, exact, 1e-12)
+        for narrow, broad in zip(*(jax.grad(value, range(len(g)))(*map(jnp.asarray, g)) for g in (given, twice)),
+                                 strict=True):  # fmt: skip
+            assert narrow.dtype == np.float32
+            np.testing.assert_allclose(narrow, broad, rtol=1e-5, atol=1e-5 * float(np.abs(broad).max()))
+    if isinstance(kernel, RBF):
+        equal = found.diagonal() if same else found[0, :1]
+        np.testing.assert_allclose(equal, kernel.amplitude**2, rtol=1e-9)
+
+
 def test_the_cosine_of_a_zero_vector_is_zero_with_a_derivative_of_zero():
     a = np.array([[0.0, 0.0], [1.0, 2.0], [1e-200, 0.0]])  # the last has a direction, though no square
     K = gram(Cosine(), a)

@@ -69,7 +69,7 @@ def test_methods_stand_under_their_heads():
     assert regression.split()[2:] == ["12.250", "11.750", "to", "12.750", "1.25", "-", "-", "1761"]
     assert len(columns) == len(maml) == len(regression)
     assert max(map(len, text.splitlines())) <= 100
-    assert notes[-1].endswith("trained once, in 0.0013 s, on 50 tasks, which it keeps as well")
+    assert notes[-1].endswith("trained once in 0.001 s on 50 tasks, which it keeps")
 
 
 def test_a_preset_that_was_not_measured_is_said(monkeypatch, tmp_path):

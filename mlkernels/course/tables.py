@@ -154,6 +154,6 @@ def methods_table(preset: str, recorded: dict | None = None) -> str:
     ]
     for name, row in rows.items():
         if row.get("training"):
-            kept = f"on {about['train_tasks']} tasks, which it keeps as well"
-            lines.append(f"{name} has no outer steps: trained once, in {row['training']['min_s']:.2g} s, {kept}")
+            kept = f"on {about['train_tasks']} tasks, which it keeps"
+            lines.append(f"{name}: no outer steps, trained once in {row['training']['min_s']:.1g} s {kept}")
     return "\n".join(lines)
