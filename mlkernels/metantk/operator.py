@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.errors import bad_input
+from mlkernels.support.eigenvectors import eigh
 from mlkernels.support.typed import typed
 
 
@@ -103,7 +104,7 @@ def adaptation_operator(
 @partial(jax.jit, static_argnames="flow")
 def _operator(K: Array, rate, steps, ridge, flow: bool) -> tuple[Array, Array]:
     """T, and the largest eigenvalue of K."""
-    eigenvalues, vectors = jnp.linalg.eigh((K + jnp.swapaxes(K, -1, -2)) / 2)
+    eigenvalues, vectors = eigh((K + jnp.swapaxes(K, -1, -2)) / 2)
     gains = _gains(eigenvalues, rate, steps, flow, ridge)
     return jnp.einsum("...ij,...j,...kj->...ik", vectors, gains, vectors), eigenvalues.max()
 

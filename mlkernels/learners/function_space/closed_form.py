@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_factor, cho_solve, solve_triangular
+from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import InputError, bad_input
@@ -171,25 +171,34 @@ def _rounding(params, inner: FunctionSpace) -> float:
     return float(jnp.finfo(_type(params) if inner.kernel.of_network else jnp.result_type(float)).eps)
 
 
-def _factor(apply: Callable, params, numbers, support: Points, inner: FunctionSpace) -> tuple[Array, Array]:
-    """L of K + gamma I = L L', and the largest entry of K.
+def _system(apply: Callable, params, numbers, support: Points, inner: FunctionSpace) -> tuple[Array, Array, Array]:
+    """A = K + gamma I; L of A = L L', constant for a derivative, which goes through A; the largest entry of K.
 
     No pivot is below gamma but by rounding. Where one is lost in that, L is NaN: not a number of any size.
     """
     kernel = inner.kernel.gram(numbers["kernel"], apply, params, support)
     m, gamma = len(kernel), jnp.exp(wide(jnp.asarray(numbers["log_gamma"])))
-    factor = cho_factor((kernel + kernel.T) / 2 + gamma * jnp.eye(m, dtype=kernel.dtype), lower=True)[0]
+    matrix = (kernel + kernel.T) / 2 + gamma * jnp.eye(m, dtype=kernel.dtype)
+    factor = cho_factor(jax.lax.stop_gradient(matrix), lower=True)[0]
     least, largest = (jnp.diagonal(factor) ** 2).min(initial=jnp.inf), jnp.diagonal(kernel).max(initial=0.0)
     sound = least > m * _rounding(params, inner) * largest
-    return jnp.where(sound, factor, jnp.nan), jnp.where(jnp.isfinite(kernel).all(), largest, jnp.inf)
+    return matrix, jnp.where(sound, factor, jnp.nan), jnp.where(jnp.isfinite(kernel).all(), largest, jnp.inf)
+
+
+def _solved(matrix: Array, factor: Array, right: Array) -> Array:
+    """A^-1 right. The derivative is a solve with the same factor, and no step of LAPACK stands beside another: on a CPU
+    with two cores, JAX before 0.11 may wait for ever where two do (see `support.eigenvectors`).
+    """
+    product = partial(jnp.matmul, matrix, precision="highest")
+    return jax.lax.custom_linear_solve(product, right, lambda _, b: cho_solve((factor, True), b), symmetric=True)
 
 
 def adapted(apply: Callable, params, numbers, support_x, support_y, inner: FunctionSpace) -> Adapted:
     """`adapt` without checks; weights are NaN where rounding hides gamma."""
     support, outputs = _seen(apply, params, support_x, inner)
     residual = _residual(outputs, support_y)
-    factor = _factor(apply, params, numbers, support, inner)[0]
-    return Adapted(params, numbers, support, cho_solve((factor, True), residual))
+    matrix, factor, _ = _system(apply, params, numbers, support, inner)
+    return Adapted(params, numbers, support, _solved(matrix, factor, residual))
 
 
 def predict(apply: Callable, task: Adapted, x: Array, inner: FunctionSpace) -> Array:
@@ -204,9 +213,10 @@ def left_out(apply: Callable, params, numbers, support_x, support_y, inner: Func
     """`leave_one_out` without checks."""
     support, outputs = _seen(apply, params, support_x, inner)
     residual = _residual(outputs, support_y)
-    factor = _factor(apply, params, numbers, support, inner)[0]
-    back = solve_triangular(factor, jnp.eye(len(factor), dtype=factor.dtype), lower=True)  # L^-1
-    found = cho_solve((factor, True), residual) / (back**2).sum(0)[:, None]
+    matrix, factor, _ = _system(apply, params, numbers, support, inner)
+    m = len(matrix)
+    both = _solved(matrix, factor, jnp.concatenate([jnp.eye(m, dtype=matrix.dtype), residual], 1))
+    found = both[:, m:] / jnp.diagonal(both)[:, None]
     return found.astype(_type(params) if outputs is None else outputs.dtype)
 
 
@@ -217,7 +227,7 @@ _predict = partial(jax.jit, static_argnums=(0, 3))(predict)
 @partial(jax.jit, static_argnums=(0, 4))
 def _diagnosed(apply: Callable, params, numbers, support_x, inner: FunctionSpace) -> tuple[Array, Array]:
     """Whether K + gamma I can be solved, and the largest entry of K, infinite where one is not finite."""
-    factor, largest = _factor(apply, params, numbers, _seen(apply, params, support_x, inner)[0], inner)
+    _, factor, largest = _system(apply, params, numbers, _seen(apply, params, support_x, inner)[0], inner)
     return ~jnp.isnan(factor).any(), largest
 
 

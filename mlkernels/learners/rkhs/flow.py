@@ -13,6 +13,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import number
+from mlkernels.support.eigenvectors import eigh
 from mlkernels.support.typed import typed
 
 _NULL = 64  # times n eps times the largest eigenvalue: below that an eigenvalue is rounding, and is not inverted
@@ -106,7 +107,7 @@ def _eigh(kernel: Array, time: Array, ridge: Array, null: float) -> tuple[Array,
 
     At a finite time a small eigenvalue needs no such care, and one that is no rounding would gain t, not 1 / lambda.
     """
-    values, vectors = jnp.linalg.eigh(kernel, symmetrize_input=False)
+    values, vectors = eigh(kernel)
     least = jnp.where(jnp.isinf(time) & (ridge == 0), null * values[..., -1:], 0.0)
     return jnp.where(values > least, values, 0.0) + ridge, vectors
 
