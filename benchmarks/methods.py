@@ -93,11 +93,7 @@ OUTER = {
 
 
 def regression(network, train):
-    """What training is for the MetaNTK: the weights of the training tasks' queries, `[B*n, k]`.
-
-    Not for `jit`: the package's functions are compiled one by one. As a single program, regression on 50 tasks and
-    answers for 100 more never came to an end on two CPU cores (JAX 0.10.2).
-    """
+    """What training is for the MetaNTK: the weights of the training tasks' queries, `[B*n, k]`."""
     ntk, train = partial(_ntk, network), jax.tree.map(wide, train)
     phi = metantk.analytic_metantk(train, ntk, **LOOP)
     residual = train.query_y - metantk.adapted_outputs(train, ntk, **LOOP)
