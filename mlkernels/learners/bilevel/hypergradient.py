@@ -76,7 +76,7 @@ def bilevel(
 
     The ways differ in :math:`\partial y_N / \partial x`:
 
-    - "reverse": through all steps, back from the last; a step is held at a time and computed anew. Exact.
+    - "reverse": through all steps, back from the last; their points are kept, what lies within a step is not. Exact.
     - "forward": through all steps, beside them: J of size dim y times dim x is pushed along. Exact, without a memory of
       the steps; for few x.
     - "truncated": the last T steps alone, from a point that counts as a constant; for T of at least N it is "reverse".
@@ -139,21 +139,22 @@ def bilevel(
     if not tolerance:
         raise bad_input("tolerance", "a positive number", tolerance, "rounding never reaches 0: 1e-12 is small")
     check_solver(solver)
-    given = None
-    if not callable(rate):
-        given = jax.tree.map(lambda each: number("rate", each) if np.ndim(each) == 0 and _known(each) else each, rate)
+    given = None if callable(rate) else jax.tree.map(_rate, rate)
     form = _Form(outer, inner, start, way, steps, differentiated, rate if given is None else None, solver)
 
     def find(x, *data) -> Hypergradient:
         x = jax.tree.map(jnp.asarray, x)
-        _check_losses(form, x, data)
+        _check(form, x, given, data)
         return _trusted(form, _found(form, x, given, tolerance, data), tolerance)
 
     return find
 
 
-def _known(value) -> bool:
-    return not isinstance(value, jax.Array)
+def _rate(each):
+    """One rate, checked where it is a number that can be seen."""
+    if isinstance(each, jax.core.Tracer) or np.ndim(each):
+        return each
+    return number("rate", each.item() if hasattr(each, "item") else each)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -170,16 +171,15 @@ def _found(form: _Form, x, rate, tolerance, data) -> Hypergradient:
         value = form.outer(x, y, *data)
         return value, (value, y)
 
-    zero = jnp.zeros(())
     if form.way == "implicit":
         y = descended(x, form.start(x, *data), form.steps)
         value, gradient, residual = _of_minimum(form, x, y, tolerance, data)
     elif form.way == "forward":
         gradient, (value, y) = jax.jacfwd(total, has_aux=True)(x)
-        residual = zero
+        residual = jnp.zeros_like(value)
     else:
         gradient, (value, y) = jax.grad(total, has_aux=True)(x)
-        residual = zero
+        residual = jnp.zeros_like(value)
     rest = jnp.linalg.norm(ravel_pytree(jax.grad(form.inner, 1)(x, y, *data))[0])
     return Hypergradient(value, gradient, y, rest, residual)
 
@@ -202,7 +202,7 @@ def _of_minimum(form: _Form, x, y, tolerance, data):
     return value, jax.tree.map(jnp.subtract, dx, products(v)[0]), residual
 
 
-def _check_losses(form: _Form, x, data) -> None:
+def _check(form: _Form, x, rate, data) -> None:
     for leaf in jax.tree.leaves(x):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise bad_input("x", "a pytree of floats", leaf.dtype.name, "nothing else can be differentiated by")
@@ -210,6 +210,12 @@ def _check_losses(form: _Form, x, data) -> None:
     for leaf in jax.tree.leaves(y):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise bad_input("start", "a pytree of floats", leaf.dtype.name, "descent moves nothing else")
+    rates = rate if form.rate is None else jax.eval_shape(form.rate, x)
+    try:  # one rate for each part of y
+        jax.tree.map(lambda _, part: None, rates, y)
+    except ValueError as error:
+        got = f"{jax.tree.structure(rates)} for {jax.tree.structure(y)}"
+        raise bad_input("rate", "a number, or a tree that is a prefix of y", got, "give one to each part") from error
     for name, loss in (("outer", form.outer), ("inner", form.inner)):
         shape = getattr(jax.eval_shape(loss, x, y, *data), "shape", None)
         if shape != ():

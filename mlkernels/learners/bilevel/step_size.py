@@ -15,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import ArrayLike, Num
+from threadpoolctl import threadpool_limits
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import descend
@@ -318,7 +319,7 @@ def draw_regressions(*, tasks: int, samples: int, dimension: int, noise: float, 
     shapes = (tasks, dimension), (tasks, samples, dimension), (tasks, samples)
     keys = jax.random.split(key, 3)
     w, x, xi = (np.asarray(jax.random.normal(k, s), np.float64) for k, s in zip(keys, shapes, strict=True))
-    w /= np.linalg.norm(w, axis=-1, keepdims=True)
+    w = w / np.linalg.norm(w, axis=-1, keepdims=True)
     return LinearTasks(x, np.einsum("bnd,bd->bn", x, w) + noise * xi, w)
 
 
@@ -370,8 +371,7 @@ def _trained(x, y) -> Callable[[np.ndarray, int], np.ndarray]:
     l = np.where(l > len(l) * np.finfo(float).eps * l[-1], l, 0)
 
     def weights(rates, steps):
-        with np.errstate(over="ignore", invalid="ignore"):
-            return vectors @ (descent_filter(l, rates, steps) * along[:, None])
+        return vectors @ (descent_filter(l, rates, steps) * along[:, None])
 
     return weights
 
@@ -426,13 +426,16 @@ def choose_rate(tasks: LinearTasks, rates: Num[ArrayLike, " R"], steps, *, by: s
         train = n // 2 if train is None else whole("train", train, 1, n - 1)
     measured = slice(None) if by == "train" else slice(train, None)
     losses, ends = np.empty((len(tasks.x), len(steps), len(rates))), np.empty((len(tasks.x), len(steps), len(rates)))
-    for b, (x, y, truth) in enumerate(zip(tasks.x, tasks.y, tasks.w, strict=True)):
-        whole_task = _trained(x, y)
-        part = whole_task if train == n else _trained(x[:train], y[:train])
-        for s, t in enumerate(steps):
-            with np.errstate(over="ignore", invalid="ignore"):
-                losses[b, s] = ((x[measured] @ part(rates, t) - y[measured, None]) ** 2).mean(0) / 2
-                ends[b, s] = ((whole_task(rates, t) - truth[:, None]) ** 2).sum(0)
+    with (
+        threadpool_limits(1, "blas"),
+        np.errstate(over="ignore", invalid="ignore"),
+    ):  # with more threads 10 times slower
+        for b, (x, y, truth) in enumerate(zip(tasks.x, tasks.y, tasks.w, strict=True)):
+            of_all = _trained(x, y)
+            of_part = of_all if train == n else _trained(x[:train], y[:train])
+            for s, t in enumerate(steps):
+                losses[b, s] = ((x[measured] @ of_part(rates, t) - y[measured, None]) ** 2).mean(0) / 2
+                ends[b, s] = ((of_all(rates, t) - truth[:, None]) ** 2).sum(0)
     means = np.where(np.isfinite(losses), losses, np.inf).mean(0)
     if not np.isfinite(means).any(1).all():
         raise bad_input("rates", "one at which descent stays finite", rates.tolist(), "add lower ones")

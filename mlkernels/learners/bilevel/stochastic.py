@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Num
 
 from mlkernels.errors import bad_input
@@ -17,18 +18,23 @@ from mlkernels.support.array_arguments import one_key
 from mlkernels.support.typed import typed
 
 
-def langevin_step(inner: Callable, x, y, step, key):
+def _step(inner: Callable, x, y, step, key):
     r"""One step of stochastic gradient Langevin dynamics of `inner(x, y) -> scalar`; traced, unchecked.
 
     .. math:: y \leftarrow y - \tfrac{\epsilon^2}{2} \nabla_y f(x, y) + \epsilon\, \xi, \qquad \xi \sim N(0, I)
     """
-    moved = gradient_step(y, step**2 / 2, jax.grad(inner, 1)(x, y))
-    leaves, tree = jax.tree.flatten(moved)
-    keys = jax.random.split(key, len(leaves))
-    noise = [jax.random.normal(key, leaf.shape, leaf.dtype) for key, leaf in zip(keys, leaves, strict=True)]
-    return jax.tree.unflatten(
-        tree, [leaf + jnp.asarray(step, leaf.dtype) * xi for leaf, xi in zip(leaves, noise, strict=True)]
-    )
+    flat, unravel = ravel_pytree(y)
+    noise = unravel(step * jax.random.normal(key, flat.shape, flat.dtype))
+    return jax.tree.map(jnp.add, gradient_step(y, step**2 / 2, jax.grad(inner, 1)(x, y)), noise)
+
+
+def _run(inner: Callable, x, y, step, key, first, steps: int):
+    """Some steps of one chain, counted from `first`: each has the key of its number."""
+
+    def one(y, i):
+        return _step(inner, x, y, step, jax.random.fold_in(key, i)), None
+
+    return jax.lax.scan(one, y, first + jnp.arange(steps))[0]
 
 
 def _chains(start) -> int:
@@ -105,17 +111,13 @@ def langevin(inner: Callable, x, start, *, step, steps: int, key, burn_in: int =
 @partial(jax.jit, static_argnums=(0, 1, 2, 3))
 def _langevin(inner, kept, every, burn_in, x, start, step, keys):
     def chain(y, key):
-        def one(carry, _):
-            y, key = carry
-            key, now = jax.random.split(key)
-            return (langevin_step(inner, x, y, step, now), key), None
+        y = _run(inner, x, y, step, key, 0, burn_in)
 
-        def several(carry, _):
-            carry = jax.lax.scan(one, carry, length=every)[0]
-            return carry, carry[0]
+        def keep(y, i):
+            y = _run(inner, x, y, step, key, burn_in + i * every, every)
+            return y, y
 
-        carry = jax.lax.scan(one, (y, key), length=burn_in)[0]
-        return jax.lax.scan(several, carry, length=kept)[1]
+        return jax.lax.scan(keep, y, jnp.arange(kept))[1]
 
     return jax.vmap(chain)(start, keys)
 
@@ -182,11 +184,16 @@ def _covariance(outer, inner, x, samples) -> Estimate:
         return (direct - apart.reshape(*apart.shape, *ones) * (score - score.mean((0, 1), keepdims=True))).mean(1)
 
     terms = jax.tree.map(part, direct, score)
-    chains = len(value)
-    error = jax.tree.map(lambda term: term.std(0) * (chains / max(chains - 1, 1) / chains) ** 0.5, terms)
-    if chains == 1:
-        error = jax.tree.map(lambda e: jnp.full_like(e, jnp.nan), error)
-    return Estimate(value.mean(), jax.tree.map(lambda term: term.mean(0), terms), error)
+    return Estimate(value.mean(), *_mean_and_error(terms))
+
+
+def _mean_and_error(terms):
+    """Of leaves `[chains, ...]`; the error of a single one is nothing that it knows."""
+
+    def error(term):
+        return term.std(0) / (len(term) - 1) ** 0.5 if len(term) > 1 else jnp.full_like(term[0], jnp.nan)
+
+    return jax.tree.map(lambda term: term.mean(0), terms), jax.tree.map(error, terms)
 
 
 def frozen_noise_gradient(outer: Callable, inner: Callable, x, start, *, step, steps: int, key) -> Estimate:
@@ -230,23 +237,13 @@ def frozen_noise_gradient(outer: Callable, inner: Callable, x, start, *, step, s
 def _frozen(outer, inner, steps, x, start, step, keys) -> Estimate:
     def one(y, key):
         def end(x):
-            def move(carry, _):
-                y, key = carry
-                key, now = jax.random.split(key)
-                return (langevin_step(inner, x, y, step, now), key), None
-
-            (last, _), _ = jax.lax.scan(move, (y, key), length=steps)
-            value = outer(x, last)
+            value = outer(x, _run(inner, x, y, step, key, 0, steps))
             return value, value
 
         return jax.jacfwd(end, has_aux=True)(x)
 
     gradients, values = jax.vmap(one)(start, keys)
-    chains = len(values)
-    error = jax.tree.map(lambda g: g.std(0) / max(chains - 1, 1) ** 0.5, gradients)
-    if chains == 1:
-        error = jax.tree.map(lambda e: jnp.full_like(e, jnp.nan), error)
-    return Estimate(values.mean(), jax.tree.map(lambda g: g.mean(0), gradients), error)
+    return Estimate(values.mean(), *_mean_and_error(gradients))
 
 
 @typed
