@@ -203,7 +203,8 @@ def frozen_noise_gradient(outer: Callable, inner: Callable, x, start, *, step, s
               \partial_x \nabla_y f, \qquad \frac{d}{dx} E[F] = E[\partial_x F + J^\top \nabla_y F]
 
     Exact for the chains as they are run; J takes dim y times dim x numbers a chain. Over a barrier between two minima
-    the Hessian is negative and J grows: few chains may carry the mean.
+    the Hessian is negative and J grows: rare chains carry the mean then, and where none was drawn the standard error
+    does not tell. `covariance_gradient` has no such trouble.
 
     Args:
         outer, inner, x: as in `covariance_gradient`.
