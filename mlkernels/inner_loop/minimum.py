@@ -17,11 +17,14 @@ from mlkernels.support.arguments import one_of
 SOLVERS = ("eigh", "cg")
 
 
-def solve(hessian: Callable, vector: Array, solver: str) -> Array:
-    """`H^-1 v` for a positive definite H, given as the function `u -> H u`: by `eigh`, or by conjugate gradients."""
+def solve(hessian: Callable, vector: Array, solver: str, tolerance=None) -> Array:
+    """`H^-1 v` for a positive definite H, given as the function `u -> H u`: by `eigh`, or by conjugate gradients.
+
+    These stop at `tolerance` times the norm of v, which may be traced; None is a few units of rounding.
+    """
     if solver == "cg":
-        eps = jnp.finfo(vector.dtype).eps
-        return jax.scipy.sparse.linalg.cg(hessian, vector, tol=10 * eps, maxiter=10 * len(vector))[0]
+        tolerance = 10 * jnp.finfo(vector.dtype).eps if tolerance is None else tolerance
+        return jax.scipy.sparse.linalg.cg(hessian, vector, tol=tolerance, maxiter=10 * len(vector))[0]
     dense = jax.vmap(hessian)(jnp.eye(len(vector), dtype=vector.dtype))
     values, vectors = jnp.linalg.eigh((dense + dense.T) / 2)
     return vectors @ ((vectors.T @ vector) / values)

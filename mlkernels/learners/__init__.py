@@ -3,16 +3,29 @@ kernels, of the NTK alone and of others; and what is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
 step takes, `similarity` how much features change, `attacks` moves inputs to where a learner errs; `fit_and_measure` is
-`maml.fit` with measurements on the way. `outer_weights` says how much each task counts in an outer step.
+`maml.fit` with measurements on the way. `outer_weights` says how much each task counts in an outer step. `bilevel` sees
+them all as one problem, with five ways to its gradient.
 """
 
-from mlkernels.learners import anil, attacks, cost, curvature, function_space, maml, outer_weights, rkhs, similarity
+from mlkernels.learners import (
+    anil,
+    attacks,
+    bilevel,
+    cost,
+    curvature,
+    function_space,
+    maml,
+    outer_weights,
+    rkhs,
+    similarity,
+)
 from mlkernels.learners.outer_loop.history import History, fit_and_measure
 
 __all__ = [
     "History",
     "anil",
     "attacks",
+    "bilevel",
     "cost",
     "curvature",
     "fit_and_measure",
