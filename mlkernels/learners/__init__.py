@@ -2,11 +2,23 @@
 kernels, of the NTK alone and of others; and what is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
-step takes, `similarity` how much features change, `attacks` moves inputs to where a learner errs; `fit_and_measure` is
-`maml.fit` with measurements on the way. `outer_weights` says how much each task counts in an outer step.
+step takes, `similarity` how much features change, `layer_masks` asks which layers are worth adapting, `attacks` moves
+inputs to where a learner errs; `fit_and_measure` is `maml.fit` with measurements on the way. `outer_weights` says how
+much each task counts in an outer step.
 """
 
-from mlkernels.learners import anil, attacks, cost, curvature, function_space, maml, outer_weights, rkhs, similarity
+from mlkernels.learners import (
+    anil,
+    attacks,
+    cost,
+    curvature,
+    function_space,
+    layer_masks,
+    maml,
+    outer_weights,
+    rkhs,
+    similarity,
+)
 from mlkernels.learners.outer_loop.history import History, fit_and_measure
 
 __all__ = [
@@ -17,6 +29,7 @@ __all__ = [
     "curvature",
     "fit_and_measure",
     "function_space",
+    "layer_masks",
     "maml",
     "outer_weights",
     "rkhs",
