@@ -207,11 +207,13 @@ def costs():
 
 def test_the_parts_add_up_to_what_xla_counts_for_each_mask(costs):
     network, inner = MLP(32), InnerLoop(0.1, 1, "mean_squares", l2=0.01)
-    params = shapes(network, 10)
-    once = costs.of(MASKS)
-    assert once[0] == 0
-    for mask, counted in zip(MASKS[1:], once[1:], strict=True):
-        np.testing.assert_allclose(counted, unrolled_flops(network, params, WIDE, inner, [mask]), rtol=1e-12)
+    quick = layer_masks.layer_costs(network, shapes(network, 10), WIDE, inner, compiled=False).of(MASKS)
+    found = costs.of(MASKS)
+    assert found[0] == quick[0] == 0
+    for i, mask in enumerate(MASKS[1:], start=1):
+        expected = unrolled_flops(network, shapes(network, 10), WIDE, inner, [mask])
+        np.testing.assert_allclose(found[i], expected, rtol=1e-4)
+        np.testing.assert_allclose(quick[i], expected, rtol=0.03)
 
 
 @pytest.mark.parametrize("bits", [(1, 1, 1), (6, 6), (7, 7), (1, 6, 2), (4, 1, 7), (3, 0, 1)])
@@ -229,11 +231,12 @@ def test_features_that_stay_are_computed_once(costs, bits):
 def test_it_agrees_for_conv4():
     network, inner = Conv4(4, depth=1, outputs=5), InnerLoop(0.1, 1, "cross_entropy")
     params = shapes(network, 8, 8, 3)
-    found = layer_masks.layer_costs(network, params, IMAGES, inner)
+    found, quick = (layer_masks.layer_costs(network, params, IMAGES, inner, compiled=how) for how in (True, False))
     for bits in (0b01, 0b10, 0b11):
         rows = layer_masks.all_masks(2)[[bits, bits]]
         counted = unrolled_flops(network, params, IMAGES, inner, rows)
         np.testing.assert_allclose(found.of(rows[None]), [counted], rtol=2e-3)
+        np.testing.assert_allclose(quick.of(rows[None]), [counted], rtol=2e-2)
 
 
 def test_they_are_the_formulas_products(costs):
