@@ -132,6 +132,16 @@ def test_dead_repeated_and_dependent_units_change_nothing():
     np.testing.assert_allclose(canonical_correlations(wide, other), canonical_correlations(one, other), rtol=1e-5)
 
 
+def test_rounding_is_no_feature():
+    """Fifteen units that are linear in one input, before and after: one function of it, but for rounding."""
+    x = np.random.default_rng(0).uniform(-1, 1, (100, 1)).astype(np.float32)
+    before, after = (x * draw(seed, 15).astype(np.float32) + np.float32(seed) for seed in (1, 2))
+    assert before.dtype == np.float32
+    np.testing.assert_allclose(canonical_correlations(before, after), [1.0], rtol=1e-9)
+    assert canonical_correlations(before.astype(float), after.astype(float)).shape == (15,)
+    assert cca_distance(before.astype(float), after.astype(float)) > 0.3
+
+
 def test_projection_weights_say_how_much_the_features_use_each_direction():
     a, b = related(0, 60, 3, 3)
     A, B = a - a.mean(0), b - b.mean(0)
