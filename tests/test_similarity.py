@@ -1,4 +1,4 @@
-"""Similarity of features: CKA against its definition and its invariances."""
+"""Similarity of features: CKA and CCA against their definitions and their invariances."""
 
 from __future__ import annotations
 
@@ -6,9 +6,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.linalg import eigh, subspace_angles
 
 from mlkernels.errors import InputError
-from mlkernels.learners.similarity import layer_features, linear_cka
+from mlkernels.learners.maml import InnerLoop, adapt
+from mlkernels.learners.similarity import (
+    canonical_correlations,
+    cca,
+    cca_distance,
+    layer_features,
+    layer_similarities,
+    linear_cka,
+)
 from mlkernels.networks import MLP, Conv4
 
 
@@ -54,6 +63,128 @@ def test_features_that_have_nothing_in_common_give_zero():
 def test_bad_features_are_named(a, b, said):
     with pytest.raises(InputError, match=said):
         linear_cka(a, b)
+
+
+# --- canonical correlations -------------------------------------------------------------------------------------------
+
+
+def related(seed, n, p, q):
+    """Features that share something."""
+    a = draw(seed, n, p)
+    return a + 3.0, np.tanh(a @ draw(seed + 1, p, q)) + draw(seed + 2, n, q)
+
+
+@pytest.mark.parametrize(("n", "p", "q"), [(60, 5, 5), (60, 7, 3), (40, 2, 9)])
+def test_they_are_those_of_the_generalised_eigenproblem(n, p, q):
+    """C_ab C_bb^-1 C_ba v = rho^2 C_aa v; and the cosines of the angles between the spans."""
+    a, b = related(0, n, p, q)
+    A, B = a - a.mean(0), b - b.mean(0)
+    squares = eigh(A.T @ B @ np.linalg.solve(B.T @ B, B.T @ A), A.T @ A, eigvals_only=True)[::-1]
+    found = canonical_correlations(a, b)
+    assert found.shape == (min(p, q),)
+    np.testing.assert_allclose(found, np.sqrt(squares[: min(p, q)]), rtol=1e-9)
+    np.testing.assert_allclose(found, np.sort(np.cos(subspace_angles(A, B)))[::-1], rtol=1e-9)
+    np.testing.assert_allclose(canonical_correlations(b, a), found, rtol=1e-9)
+    np.testing.assert_allclose(cca(a, b), found.mean(), rtol=1e-12)
+    np.testing.assert_allclose(cca_distance(a, b), 1 - found.mean(), rtol=1e-9)
+
+
+def test_the_first_is_the_largest_correlation_of_any_two_directions():
+    a, b = related(3, 50, 3, 2)
+    first = canonical_correlations(a, b)[0]
+    for seed in range(50):
+        assert abs(np.corrcoef(a @ draw(seed, 3), b @ draw(seed + 100, 2))[0, 1]) <= first + 1e-12
+    x = draw(0, 30, 1)
+    y = x + draw(1, 30, 1)
+    np.testing.assert_allclose(canonical_correlations(x, -y), [np.corrcoef(x[:, 0], y[:, 0])[0, 1]], rtol=1e-12)
+
+
+def test_they_do_not_see_any_invertible_linear_map():
+    a, b = related(0, 60, 5, 4)
+    map_a, map_b = draw(7, 5, 5), draw(8, 4, 4)
+    for weights in ("mean", "projection"):
+        np.testing.assert_allclose(cca(a, a @ map_a + 2.0, weights=weights), 1.0, rtol=1e-12)
+    expected = canonical_correlations(a, b)
+    np.testing.assert_allclose(canonical_correlations(a @ map_a - 1.0, 1e-3 * b @ map_b), expected, rtol=1e-9)
+    assert linear_cka(a @ map_a, a) < 0.9
+    assert cca(a, np.hstack([b, a])) == pytest.approx(1.0, rel=1e-12)  # the smaller span lies in the larger one
+
+
+def test_independent_features_of_many_points_have_next_to_none():
+    assert 0 < cca(draw(0, 20_000, 4), draw(1, 20_000, 4)) < 0.03
+    assert 0.9 < cca(draw(0, 12, 10), draw(1, 12, 10)) <= 1.0  # of few points any have
+    few = canonical_correlations(draw(0, 12, 8), draw(1, 12, 7))
+    np.testing.assert_allclose(few[: 8 + 7 - 11], 1.0, rtol=1e-12)
+    assert few[8 + 7 - 11] < 1 - 1e-6
+
+
+def test_dead_repeated_and_dependent_units_change_nothing():
+    a, b = related(0, 60, 5, 4)
+    more = np.hstack([a, np.full((60, 2), 0.7), a[:, :2], a @ draw(5, 5, 3)])
+    for one, other in ((more, b), (b, more)):
+        np.testing.assert_allclose(canonical_correlations(one, other), canonical_correlations(a, b), rtol=1e-9)
+    single = np.hstack([a[:, :1], 2 * a[:, :1]])
+    assert canonical_correlations(single, b).shape == (1,)
+    # what float32 leaves of a sum is no direction
+    one, other = a.astype(np.float32), b.astype(np.float32)
+    wide = jnp.hstack([jnp.asarray(one), jnp.asarray(one @ draw(5, 5, 3).astype(np.float32))])
+    assert canonical_correlations(wide, wide).shape == (5,)
+    np.testing.assert_allclose(canonical_correlations(wide, other), canonical_correlations(one, other), rtol=1e-5)
+
+
+def test_rounding_is_no_feature():
+    """Fifteen units that are linear in one input, before and after: one function of it, but for rounding."""
+    x = np.random.default_rng(0).uniform(-1, 1, (100, 1)).astype(np.float32)
+    before, after = (x * draw(seed, 15).astype(np.float32) + np.float32(seed) for seed in (1, 2))
+    assert before.dtype == np.float32
+    np.testing.assert_allclose(canonical_correlations(before, after), [1.0], rtol=1e-9)
+    assert canonical_correlations(before.astype(float), after.astype(float)).shape == (15,)
+    assert cca_distance(before.astype(float), after.astype(float)) > 0.3
+
+
+def test_projection_weights_say_how_much_the_features_use_each_direction():
+    a, b = related(0, 60, 3, 3)
+    A, B = a - a.mean(0), b - b.mean(0)
+    squares, v = eigh(A.T @ B @ np.linalg.solve(B.T @ B, B.T @ A), A.T @ A)
+    alpha = np.abs((A @ v).T @ A).sum(1)
+    expected = alpha @ np.sqrt(squares) / alpha.sum()
+    np.testing.assert_allclose(cca(a, b, weights="projection"), expected, rtol=1e-9)
+    # a large direction that is kept, and a small one that is lost
+    x, z, lost = np.linalg.qr(draw(4, 400, 4) - draw(4, 400, 4).mean(0))[0].T[:3]
+    kept = np.stack([x, 1e-3 * z], 1)
+    assert cca(kept, np.stack([x, lost], 1)) == pytest.approx(0.5, abs=1e-12)
+    assert cca(kept, np.stack([x, lost], 1), weights="projection") > 0.99
+    assert cca(a, b, weights="projection") != pytest.approx(cca(b, a, weights="projection"), rel=1e-6)
+
+
+@pytest.mark.parametrize("measure", [canonical_correlations, cca, cca_distance])
+def test_bad_features_for_cca_are_named(measure):
+    with pytest.raises(InputError, match=r"expected features \[n, ...\] of the same n >= 2 points"):
+        measure(draw(0, 5, 3), draw(1, 6, 3))
+    with pytest.raises(InputError, match="b: expected finite features"):
+        measure(draw(0, 5, 3), draw(1, 5, 3) * np.inf)
+    with pytest.raises(InputError, match="a: expected features that differ between points"):
+        measure(np.ones((5, 3)), draw(1, 5, 3))
+
+
+def test_unknown_weights_are_named():
+    with pytest.raises(InputError, match="weights: expected mean or projection, got 'svd'"):
+        cca(draw(0, 5, 3), draw(1, 5, 3), weights="svd")
+
+
+def test_anil_changes_the_head_alone(key):
+    network = MLP(6, activation="tanh")
+    params, x = network.init(key, (2,)), jax.random.normal(key, (40, 2))
+    adapted = adapt(network.apply, params, x, jnp.sin(3 * x[:, :1]), InnerLoop(0.5, 3, adapt=("head",)))
+    for measure, same in ((linear_cka, 1.0), (cca, 1.0), (cca_distance, 0.0)):
+        found = layer_similarities(network, params, adapted, x, measure)
+        assert list(found) == ["layer1", "layer2", "head"]
+        np.testing.assert_allclose([found["layer1"], found["layer2"]], same, atol=1e-12)
+        assert abs(found["head"] - same) > 1e-4
+    assert found["head"] == cca_distance(network.apply(params, x), network.apply(adapted, x))
+
+
+# --- layers -----------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(

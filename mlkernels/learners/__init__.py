@@ -2,9 +2,9 @@
 kernels, of the NTK alone and of others; and what is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
-step takes, `similarity` how much features change, `attacks` moves inputs to where a learner errs; `fit_and_measure` is
-`maml.fit` with measurements on the way. `outer_weights` says how much each task counts in an outer step. `bilevel` sees
-them all as one problem, with five ways to its gradient.
+step takes, `similarity` how much features change, `layer_masks` asks which layers are worth adapting, `attacks` moves
+inputs to where a learner errs; `fit_and_measure` is `maml.fit` with measurements on the way. `outer_weights` says how
+much each task counts in an outer step. `bilevel` sees them all as one problem, with five ways to its gradient.
 """
 
 from mlkernels.learners import (
@@ -14,6 +14,7 @@ from mlkernels.learners import (
     cost,
     curvature,
     function_space,
+    layer_masks,
     maml,
     outer_weights,
     rkhs,
@@ -30,6 +31,7 @@ __all__ = [
     "curvature",
     "fit_and_measure",
     "function_space",
+    "layer_masks",
     "maml",
     "outer_weights",
     "rkhs",

@@ -10,10 +10,18 @@ from mlkernels.tasks.synthetic import (
     sinusoid_with_parameters,
     teacher_student,
 )
+from mlkernels.tasks.teacher_networks import (
+    TeacherNetworkTasks,
+    batch_normalised,
+    teacher_networks,
+    teacher_networks_with_parameters,
+)
 
 __all__ = [
     "SinusoidTasks",
     "TaskBatch",
+    "TeacherNetworkTasks",
+    "batch_normalised",
     "centred",
     "concatenate",
     "episodes",
@@ -21,5 +29,7 @@ __all__ = [
     "sinusoid",
     "sinusoid_value",
     "sinusoid_with_parameters",
+    "teacher_networks",
+    "teacher_networks_with_parameters",
     "teacher_student",
 ]
