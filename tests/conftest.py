@@ -36,7 +36,7 @@ NUMERICS = (
     "test_kernels", "test_layers", "test_metantk", "test_maml", "test_wide", "test_anil", "test_cost", "test_curvature",
     "test_similarity", "test_history", "test_nas_search", "test_nas_scores", "test_nas_supernet", "test_nas_train",
     "test_nas_network", "test_nas_evaluate", "test_nas_compare", "test_tasks", "test_attacks", "test_rkhs",
-    "test_implicit", "test_function_space", "test_outer_weights",
+    "test_implicit", "test_function_space", "test_outer_weights", "test_few_iterations",
 )  # fmt: skip
 
 

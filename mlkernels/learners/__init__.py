@@ -1,12 +1,23 @@
 """Meta-learners as pure functions over `(init, apply)`: `maml` in parameter space, `rkhs` and `function_space` by
-kernels, of the NTK alone and of others; and what is known about them.
+kernels, of the NTK alone and of others, `few_iterations` by a head; and what is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
 step takes, `similarity` how much features change, `attacks` moves inputs to where a learner errs; `fit_and_measure` is
 `maml.fit` with measurements on the way. `outer_weights` says how much each task counts in an outer step.
 """
 
-from mlkernels.learners import anil, attacks, cost, curvature, function_space, maml, outer_weights, rkhs, similarity
+from mlkernels.learners import (
+    anil,
+    attacks,
+    cost,
+    curvature,
+    few_iterations,
+    function_space,
+    maml,
+    outer_weights,
+    rkhs,
+    similarity,
+)
 from mlkernels.learners.outer_loop.history import History, fit_and_measure
 
 __all__ = [
@@ -15,6 +26,7 @@ __all__ = [
     "attacks",
     "cost",
     "curvature",
+    "few_iterations",
     "fit_and_measure",
     "function_space",
     "maml",
