@@ -40,6 +40,7 @@ COURSE = {
     "04_metantk_nas",
     "05_meta_learning_in_rkhs",
     "06_function_space_adaptation",
+    "10_few_iterations",
 }
 
 
