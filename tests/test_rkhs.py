@@ -813,7 +813,7 @@ def test_what_does_not_fit_is_named():
     fewer = replace(BATCH, support_y=BATCH.support_y[..., :1], query_y=BATCH.query_y[..., :1])
     bad = replace(BATCH, query_y=2 * BATCH.query_y)
     for call, said in (
-        (lambda: maml.meta_outputs(*USUAL, Regularised(0.1)), "inner: expected an InnerLoop, rkhs.ClosedForm or fun"),
+        (lambda: maml.meta_outputs(*USUAL, Regularised(0.1)), "inner: expected an InnerLoop, rkhs.ClosedForm, fun"),
         (lambda: maml.meta_loss(*USUAL, "rkhs"), "inner: expected an InnerLoop, rkhs.ClosedForm, rkhs"),
         (lambda: adapt(apply, PARAMS, sx, sy, InnerLoop(0.1, 1)), "inner: expected a rkhs.ClosedForm, got InnerLoop"),
         (lambda: predictor(apply, PARAMS, sx, sy[:, :2], ClosedForm()), r"support_y: .* \[4, 3\], got \[4, 2\]"),

@@ -1,5 +1,5 @@
 """Meta-learners as pure functions over `(init, apply)`: `maml` in parameter space, `rkhs` and `function_space` by
-kernels, of the NTK alone and of others; and what is known about them.
+kernels, of the NTK alone and of others, `few_iterations` by a head; and what is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
 step takes, `similarity` how much features change, `layer_masks` asks which layers are worth adapting, `attacks` moves
@@ -13,6 +13,7 @@ from mlkernels.learners import (
     bilevel,
     cost,
     curvature,
+    few_iterations,
     function_space,
     layer_masks,
     maml,
@@ -29,6 +30,7 @@ __all__ = [
     "bilevel",
     "cost",
     "curvature",
+    "few_iterations",
     "fit_and_measure",
     "function_space",
     "layer_masks",

@@ -1,9 +1,9 @@
 """MAML, first-order MAML, ANIL, iMAML and Reptile, as pure functions over `(init, apply)`.
 
 One `InnerLoop` says which: MAML as it stands, FOMAML with `first_order=True`, ANIL with `adapt=("head",)`; iMAML is an
-`ImplicitLoop`. Reptile has a direction of its own. Meta-RKHS-I and II are an `rkhs.Regularised` and an
-`rkhs.ClosedForm` in the place of an inner loop, adaptation in function space a `function_space.FunctionSpace`, whose
-numbers are given and learned as `rates`. `fit` runs the outer loop with any optimiser of optax.
+`ImplicitLoop`. In the place of an inner loop, Meta-RKHS-I and II are an `rkhs.Regularised` and an `rkhs.ClosedForm`,
+adaptation in function space is a `function_space.FunctionSpace`, FIML a `few_iterations.FewIterations`; the numbers of
+these last two are given and learned as `rates`. `fit` runs the outer loop with any optimiser of optax.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from mlkernels.learners.meta_gradient import outputs, value, value_and_direction
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError
 from mlkernels.learners.outer_loop.fit import FitResult, fit
 from mlkernels.learners.outer_weights import Rule
-from mlkernels.learners.problem import Problem, check_inner_loop, form_and_rates, problem_of, query_loss
+from mlkernels.learners.problem import Problem, check_inner_loop, check_support, form_and_rates, problem_of, query_loss
 from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
@@ -72,8 +72,8 @@ def task_loss(
     .. math:: \mathcal{L}(\theta) = \ell\big(f(X; \theta'(\theta)), Y\big)
 
     Args:
-        apply, params, inner, rates: as in `adapt`; or what takes the place of an inner loop. Of a `FunctionSpace` the
-            rates are its numbers, in the form of `inner.numbers`.
+        apply, params, inner, rates: as in `adapt`; or what takes the place of an inner loop. Of a `FunctionSpace` or
+            of `FewIterations` the rates are their numbers, in the form of `inner.numbers`.
         task: one task without the first axis (`vmap` hands it out so), or a batch of one.
         outer_loss: "half_sum_squares", "mean_squares" or "cross_entropy"; or a function `loss(outputs, labels)` that
             gives a scalar: hashable, and compiled once for each.
@@ -99,7 +99,7 @@ def task_loss(
         raise bad_input("task", "one task", f"a batch of {len(task)}", "use meta_loss, or vmap over the batch")
     check_loss(outer_loss, "outer_loss")
     static, rates = form_and_rates(params, inner, rates)
-    check_labels(task.support_y, inner.loss, "support_y")
+    check_support(inner, task.support_y)
     check_labels(task.query_y, query_loss(inner, outer_loss), "query_y")
     problem = Problem(apply, static, outer_loss)
     return _solved(problem, params, rates, [task.support_x], _task_value(problem, params, rates, task))
@@ -173,7 +173,7 @@ def meta_outputs(apply: Callable, params, tasks: TaskBatch, inner: InnerLoop, *,
     """
     if isinstance(inner, Regularised):
         do = "give the inner loop of test time, with no steps for the network as it is"
-        expected = "an InnerLoop, rkhs.ClosedForm or function_space.FunctionSpace"
+        expected = "an InnerLoop, rkhs.ClosedForm, function_space.FunctionSpace or few_iterations.FewIterations"
         raise bad_input("inner", expected, type(inner).__name__, do)
     problem, rates = problem_of(apply, params, tasks, inner, rates, "half_sum_squares")
     return _solved(problem, params, rates, tasks.support_x, _outputs(problem, params, rates, tasks))
@@ -204,8 +204,8 @@ def meta_gradient(
             then the mean of the tasks' losses, whatever their weights, so that runs can be compared; and all tasks'
             gradients are in memory together. With `with_rates` one weight is for both gradients of a task, by the inner
             products of both together.
-        with_rates: by the rates too; if `rates` is None, by one rate for each adapted layer. With a `FunctionSpace`, by
-            its numbers.
+        with_rates: by the rates too; if `rates` is None, by one rate for each adapted layer. With a `FunctionSpace` or
+            `FewIterations`, by their numbers.
 
     Returns:
         `(loss, gradient)`, the gradient like `params`; with `with_rates` a pair, like `(params, rates)`.

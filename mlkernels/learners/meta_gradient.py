@@ -13,6 +13,8 @@ from jax import Array
 from mlkernels.inner_loop.descent import adapted
 from mlkernels.inner_loop.losses import loss_of
 from mlkernels.learners import wide_gradient
+from mlkernels.learners.few_iterations import learner as few_iterations
+from mlkernels.learners.few_iterations.settings import FewIterations
 from mlkernels.learners.function_space import closed_form as function_space
 from mlkernels.learners.function_space.closed_form import FunctionSpace
 from mlkernels.learners.outer_weights import Rule, combine
@@ -29,6 +31,8 @@ _PIXELS = 4096  # of images that go through a network together
 def adapted_to(problem: Problem, params, rates, task: TaskBatch):
     """What the support set of one task makes of the parameters: `said` is a function of it."""
     given = params, rates, task.support_x, task.support_y, problem.inner
+    if isinstance(problem.inner, FewIterations):  # which may look at the queries
+        return few_iterations.adapted(problem.apply, *given[:-1], task.query_x, problem.inner)
     if isinstance(problem.inner, FunctionSpace):
         return function_space.adapted(problem.apply, *given)
     return (closed_form.adapted if isinstance(problem.inner, ClosedForm) else adapted)(problem.apply, *given)
@@ -40,6 +44,8 @@ def said(problem: Problem, state, x: Array) -> Array:
         return closed_form.predict(problem.apply, state, x, problem.inner)
     if isinstance(problem.inner, FunctionSpace):
         return function_space.predict(problem.apply, state, x, problem.inner)
+    if isinstance(problem.inner, FewIterations):
+        return few_iterations.predict(problem.apply, state, x, problem.inner)
     return problem.apply(state, x)
 
 

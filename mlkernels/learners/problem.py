@@ -12,6 +12,8 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss, check_labels, check_loss
 from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
+from mlkernels.learners.few_iterations.descent import check_classes
+from mlkernels.learners.few_iterations.settings import FewIterations
 from mlkernels.learners.function_space.closed_form import FunctionSpace, numbers_for
 from mlkernels.learners.outer_weights import Rule
 from mlkernels.learners.rkhs.closed_form import ClosedForm
@@ -19,7 +21,7 @@ from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.arguments import one_of
 from mlkernels.tasks import TaskBatch
 
-Inner = InnerLoop | ClosedForm | Regularised | FunctionSpace
+Inner = InnerLoop | ClosedForm | Regularised | FunctionSpace | FewIterations
 _MANY = 10_000  # parameters (width 100, say) from which tasks in sequence were faster than vmap on two CPU cores
 
 
@@ -33,7 +35,7 @@ class Problem:
             beside it, so that others do not compile anew.
         outer_loss, reduce: as in `maml.meta_gradient`.
         sequential: tasks one by one, in the memory of one, not all at once.
-        learn_rates: whether the inner rates are trained too; of a `FunctionSpace`, its numbers.
+        learn_rates: whether the inner rates are trained too; of a `FunctionSpace` or `FewIterations`, their numbers.
     """
 
     apply: Callable
@@ -78,7 +80,7 @@ def problem_of(
         raise bad_input("tasks", "a batch of tasks", "one task without its first axis", "use task_loss, or tasks[i]")
     check_loss(outer_loss, "outer_loss")
     static, rates = form_and_rates(params, inner, rates, learn_rates)
-    check_labels(tasks.support_y, inner.loss, "support_y")
+    check_support(inner, tasks.support_y)
     check_labels(tasks.query_y, query_loss(inner, outer_loss), "query_y")
     check_reduce(reduce, rules)
     sequential = in_sequence(params) if sequential is None else bool(sequential)
@@ -88,11 +90,12 @@ def problem_of(
 def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]:
     """An inner loop without its rates, and these; of what stands in its place the same of all its numbers.
 
-    Rates can be given or learned in an inner loop, and numbers in a `FunctionSpace`.
+    Rates can be given or learned in an inner loop, and numbers in a `FunctionSpace` or in `FewIterations`.
     """
     if not isinstance(inner, Inner):
         got, do = type(inner).__name__, "make one, as maml.InnerLoop(0.1, 5)"
-        expected = "an InnerLoop, rkhs.ClosedForm, rkhs.Regularised or function_space.FunctionSpace"
+        expected = "an InnerLoop, rkhs.ClosedForm, rkhs.Regularised, function_space.FunctionSpace or "
+        expected += "few_iterations.FewIterations"
         raise bad_input("inner", expected, got, do)
     if learn_rates and isinstance(inner, ImplicitLoop):
         do = "leave them as they are: its solution does not depend on them"
@@ -100,12 +103,19 @@ def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]
     if isinstance(inner, InnerLoop):
         rates = per_layer(params, inner) if learn_rates and rates is None else rates_for(params, inner, rates)
         return form(inner), rates
-    if isinstance(inner, FunctionSpace):
+    if isinstance(inner, FunctionSpace | FewIterations):
         return inner.form, numbers_for(inner, rates)
     for name, given in (("rates", rates), ("learn_rates", learn_rates or None)):
         if given is not None:
             raise bad_input(name, f"nothing with {type(inner).__name__}", given, "leave it out: there is no inner loop")
     return inner.form, inner.numbers
+
+
+def check_support(inner, labels) -> None:
+    """Refuse labels of support sets that the inner problem cannot work with."""
+    check_labels(labels, inner.loss, "support_y")
+    if isinstance(inner, FewIterations):
+        check_classes(labels, "support_y")
 
 
 def query_loss(inner, outer_loss: Loss) -> Loss:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, NamedTuple
@@ -15,12 +15,10 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import InputError, bad_input
 from mlkernels.learners.function_space.kernel import RBF, Kernel, Points, positive, wide
-from mlkernels.networks import Apply
-from mlkernels.networks.layers import flat
+from mlkernels.learners.hidden import check_features, features_of, type_of
 from mlkernels.support.arguments import one_of
 from mlkernels.support.typed import typed
 
-FEATURES = ("hidden", "inputs")
 MEANS = ("network", "zero")
 _KERNEL = "RBF, Linear, Cosine, NTK, or sums and products of them"
 
@@ -63,11 +61,7 @@ class FunctionSpace:
         if not isinstance(self.kernel, Kernel):
             raise bad_input("kernel", _KERNEL, repr(self.kernel), "make one, as function_space.RBF(1.0)")
         object.__setattr__(self, "gamma", positive("gamma", self.gamma))
-        if not callable(self.features):
-            one_of("features", self.features, FEATURES, do="name one of them, or give a function of params and x")
-        elif not isinstance(self.features, Hashable):
-            do = "use a function, a partial of one or a method of a frozen dataclass: JAX compiles once for each"
-            raise bad_input("features", "a function that can be hashed", type(self.features).__name__, do)
+        check_features(self.features)
         one_of("mean", self.mean, MEANS)
 
     loss = "half_sum_squares"  # which the inner problem is made of; no field
@@ -103,7 +97,7 @@ def numbers_for(inner: FunctionSpace, numbers):
         raise bad_input("rates", f"numbers in the form of {inner.numbers}", numbers, do)
     for leaf in leaves:
         if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(np.asarray(leaf)):
-            raise bad_input("rates", "finite logarithms", leaf, "lower the rate at which they are learned")
+            raise bad_input("rates", "finite numbers", leaf, "lower the rate at which they are learned")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), numbers)
 
 
@@ -127,21 +121,7 @@ def _seen(apply: Callable, params, x: Array, inner: FunctionSpace) -> tuple[Poin
     """The points as the kernel sees them, and f there `[n, k]`, None for 0; the network is run once for both."""
     outputs = features = None
     if inner.kernel.of_features:
-        if callable(inner.features):
-            features = inner.features(params, x)
-            if features.ndim != 2 or len(features) != len(x):
-                raise bad_input("features", f"[{len(x)}, p]", list(features.shape), "flatten what it gives")
-        elif inner.features == "inputs":
-            features = flat(x)
-        else:
-            if not isinstance(apply, Apply):
-                do = 'pass the apply of an MLP or a Conv4, or give features="inputs" or a function'
-                raise bad_input(
-                    "apply", "a network of mlkernels.networks, for hidden features", type(apply).__name__, do
-                )
-            layers = apply.network.features(params, x)
-            features, outputs = layers[apply.network.layers[-2]], layers["head"]
-            features = flat(features)
+        features, outputs = features_of(apply, params, x, inner.features)
     if inner.mean == "zero":
         outputs = None
     elif outputs is None:
@@ -160,15 +140,9 @@ def _residual(outputs: Array | None, labels: Array) -> Array:
     return wide(labels) - wide(outputs)
 
 
-def _type(params) -> jnp.dtype:
-    """The type of the network's numbers."""
-    floats = (jnp.result_type(leaf) for leaf in jax.tree.leaves(params))
-    return next((dtype for dtype in floats if jnp.issubdtype(dtype, jnp.floating)), jnp.result_type(float))
-
-
 def _rounding(params, inner: FunctionSpace) -> float:
     """The share of its size by which an entry of the kernel is rounded."""
-    return float(jnp.finfo(_type(params) if inner.kernel.of_network else jnp.result_type(float)).eps)
+    return float(jnp.finfo(type_of(params) if inner.kernel.of_network else jnp.result_type(float)).eps)
 
 
 def _system(apply: Callable, params, numbers, support: Points, inner: FunctionSpace) -> tuple[Array, Array, Array]:
@@ -206,7 +180,7 @@ def predict(apply: Callable, task: Adapted, x: Array, inner: FunctionSpace) -> A
     points, outputs = _seen(apply, task.params, x, inner)
     kernel = inner.kernel.gram(task.numbers["kernel"], apply, task.params, points, task.support)
     moved = jnp.matmul(kernel, task.weights, precision="highest")
-    return moved.astype(_type(task.params)) if outputs is None else (wide(outputs) + moved).astype(outputs.dtype)
+    return moved.astype(type_of(task.params)) if outputs is None else (wide(outputs) + moved).astype(outputs.dtype)
 
 
 def left_out(apply: Callable, params, numbers, support_x, support_y, inner: FunctionSpace) -> Array:
@@ -217,7 +191,7 @@ def left_out(apply: Callable, params, numbers, support_x, support_y, inner: Func
     m = len(matrix)
     both = _solved(matrix, factor, jnp.concatenate([jnp.eye(m, dtype=matrix.dtype), residual], 1))
     found = both[:, m:] / jnp.diagonal(both)[:, None]
-    return found.astype(_type(params) if outputs is None else outputs.dtype)
+    return found.astype(type_of(params) if outputs is None else outputs.dtype)
 
 
 _adapted, _left_out = (jax.jit(function, static_argnums=(0, 5)) for function in (adapted, left_out))
@@ -239,7 +213,7 @@ def fault(apply: Callable, params, numbers, support_x, inner: FunctionSpace) -> 
     if not np.isfinite(largest):
         do = "look at the parameters, at the support set and at the kernel's hyperparameters"
         return bad_input("kernel", "finite entries", "infinities or NaN", do)
-    bits = _type(params) if inner.kernel.of_network else jnp.result_type(float)
+    bits = type_of(params) if inner.kernel.of_network else jnp.result_type(float)
     expected = f"a gamma that rounding in {bits} does not hide beside a kernel of entries up to {float(largest):.4g}"
     do = "raise gamma"
     if jnp.result_type(float) == jnp.float32:

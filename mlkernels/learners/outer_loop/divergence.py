@@ -14,6 +14,7 @@ from mlkernels.inner_loop.losses import curvature
 from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.kernels import empirical_ntk
+from mlkernels.learners.few_iterations.settings import FewIterations
 from mlkernels.learners.function_space.closed_form import FunctionSpace, fault_of_tasks
 from mlkernels.learners.problem import Problem
 from mlkernels.learners.rkhs.closed_form import ClosedForm
@@ -101,7 +102,7 @@ def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: fl
         if error is not None and str(error).startswith("gamma"):
             cause = f"{error}, or lower the outer rate, at which it is learned" if problem.learn_rates else str(error)
             return Divergence(step, loss, "gamma", cause, None, None)
-    if isinstance(problem.inner, ClosedForm | Regularised | FunctionSpace):
+    if isinstance(problem.inner, ClosedForm | Regularised | FunctionSpace | FewIterations):
         cause = "the outer rate is likely too large: there is no inner rate that could be"
         return Divergence(step, loss, "outer rate", cause, None, None)
     if problem.inner.steps == 0:

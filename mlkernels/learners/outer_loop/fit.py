@@ -124,7 +124,7 @@ class FitResult:
         params: the parameters after `steps_done` steps: always finite.
         rates: the inner rates, learned or as given: a scalar or a dictionary layer -> scalar. Without an inner loop,
             the numbers by name: time and ridge, or alpha; or of a `FunctionSpace`, learned or as given, logarithms,
-            which `FunctionSpace.at` shows as hyperparameters.
+            which `FunctionSpace.at` shows as hyperparameters; so of `FewIterations`.
         opt_state: the optimiser's state, to go on from.
         losses: float `[recorded]`, the outer loss before the steps 0, record_every, 2 record_every, ...
         steps_done: outer steps in `params`.
@@ -186,7 +186,8 @@ def fit(
         method: "maml", "fomaml" or "anil" set what they need in `inner`; "reptile" takes Reptile's direction for the
             gradient. None and "maml" take `inner` as it is.
         learn_rates: learn one inner rate for each adapted layer, by the same optimiser, from `inner` or `rates`. With a
-            `function_space.FunctionSpace`: its gamma and its kernel's hyperparameters, as logarithms.
+            `function_space.FunctionSpace`: its gamma and its kernel's hyperparameters, as logarithms. With
+            `few_iterations.FewIterations`: what its `numbers` are.
         key: for sampled tasks.
         sampler: "traced" compiles the sampler into the loop; "host" calls it before each step; "auto" finds out.
         opt_state: the optimiser's state to start from; None is a fresh one.
