@@ -10,13 +10,13 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import InputError, bad_input
 from mlkernels.learners.function_space.kernel import RBF, Kernel, Points, positive, wide
 from mlkernels.networks import Apply
 from mlkernels.networks.layers import flat
+from mlkernels.support import cholesky
 from mlkernels.support.arguments import one_of
 from mlkernels.support.typed import typed
 
@@ -179,18 +179,16 @@ def _system(apply: Callable, params, numbers, support: Points, inner: FunctionSp
     kernel = inner.kernel.gram(numbers["kernel"], apply, params, support)
     m, gamma = len(kernel), jnp.exp(wide(jnp.asarray(numbers["log_gamma"])))
     matrix = (kernel + kernel.T) / 2 + gamma * jnp.eye(m, dtype=kernel.dtype)
-    factor = cho_factor(jax.lax.stop_gradient(matrix), lower=True)[0]
+    factor = cholesky.factor(jax.lax.stop_gradient(matrix))
     least, largest = (jnp.diagonal(factor) ** 2).min(initial=jnp.inf), jnp.diagonal(kernel).max(initial=0.0)
     sound = least > m * _rounding(params, inner) * largest
     return matrix, jnp.where(sound, factor, jnp.nan), jnp.where(jnp.isfinite(kernel).all(), largest, jnp.inf)
 
 
 def _solved(matrix: Array, factor: Array, right: Array) -> Array:
-    """A^-1 right. The derivative is a solve with the same factor, and no step of LAPACK stands beside another: on a CPU
-    with two cores, JAX before 0.11 may wait for ever where two do (see `support.eigenvectors`).
-    """
+    """A^-1 right. The derivative is a solve with the same factor."""
     product = partial(jnp.matmul, matrix, precision="highest")
-    return jax.lax.custom_linear_solve(product, right, lambda _, b: cho_solve((factor, True), b), symmetric=True)
+    return jax.lax.custom_linear_solve(product, right, lambda _, b: cholesky.solve(factor, b), symmetric=True)
 
 
 def adapted(apply: Callable, params, numbers, support_x, support_y, inner: FunctionSpace) -> Adapted:
