@@ -102,6 +102,9 @@ def numbers_for(inner: FunctionSpace, numbers):
         do = "pass the rates of a fit with these settings, or inner.numbers with other numbers in it"
         raise bad_input("rates", f"numbers in the form of {inner.numbers}", numbers, do)
     for leaf in leaves:
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+            raise bad_input("rates", "real numbers, logarithms", repr(leaf), "pass inner.numbers with others in it")
         if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(np.asarray(leaf)):
             raise bad_input("rates", "finite logarithms", leaf, "lower the rate at which they are learned")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), numbers)
@@ -149,9 +152,12 @@ def _seen(apply: Callable, params, x: Array, inner: FunctionSpace) -> tuple[Poin
     return Points(x, features), outputs
 
 
-def _residual(outputs: Array | None, labels: Array) -> Array:
+def _residual(outputs: Array | None, labels: Array, points: int) -> Array:
     """Y' - f(X')."""
     if outputs is None:
+        if labels.ndim != 2 or len(labels) != points:
+            do = "give labels two axes, and one row a point"
+            raise bad_input("support_y", f"labels [{points}, k] of {points} points", list(labels.shape), do)
         return wide(labels)
     if labels.shape != outputs.shape:
         expected = f"the shape of the network's outputs {list(outputs.shape)}"
@@ -194,7 +200,7 @@ def _solved(matrix: Array, factor: Array, right: Array) -> Array:
 def adapted(apply: Callable, params, numbers, support_x, support_y, inner: FunctionSpace) -> Adapted:
     """`adapt` without checks; weights are NaN where rounding hides gamma."""
     support, outputs = _seen(apply, params, support_x, inner)
-    residual = _residual(outputs, support_y)
+    residual = _residual(outputs, support_y, len(support_x))
     matrix, factor, _ = _system(apply, params, numbers, support, inner)
     return Adapted(params, numbers, support, _solved(matrix, factor, residual))
 
@@ -210,7 +216,7 @@ def predict(apply: Callable, task: Adapted, x: Array, inner: FunctionSpace) -> A
 def left_out(apply: Callable, params, numbers, support_x, support_y, inner: FunctionSpace) -> Array:
     """`leave_one_out` without checks."""
     support, outputs = _seen(apply, params, support_x, inner)
-    residual = _residual(outputs, support_y)
+    residual = _residual(outputs, support_y, len(support_x))
     matrix, factor, _ = _system(apply, params, numbers, support, inner)
     m = len(matrix)
     both = _solved(matrix, factor, jnp.concatenate([jnp.eye(m, dtype=matrix.dtype), residual], 1))
@@ -231,6 +237,8 @@ def _diagnosed(apply: Callable, params, numbers, support_x, inner: FunctionSpace
 
 def fault(apply: Callable, params, numbers, support_x, inner: FunctionSpace) -> InputError | None:
     """Why one task has no weights; None if that is not the kernel's or gamma's fault. Takes settings or their form."""
+    if not jnp.isfinite(jnp.exp(wide(jnp.asarray(numbers["log_gamma"])))):
+        return bad_input("gamma", "a finite number", f"exp({float(numbers['log_gamma']):.4g})", "lower its logarithm")
     well, largest = map(np.asarray, _diagnosed(apply, params, numbers, support_x, inner.form))
     if well:
         return None
