@@ -295,8 +295,8 @@ def excess(seed):
 
 def test_one_optimal_step_is_worth_many_fixed_ones():
     """Means over seeds, held against known ones over ten others. Of their features no more is known than "25 points, 64
-    ReLU features, targets 5 and -5, a ridge of 0.1", and of about fifty readings that were tried this one was the nearest:
-    what is tested is that there is one, within 3 standard deviations of the means' difference.
+    ReLU features, targets 5 and -5, a ridge of 0.1", and of about fifty readings this one was the nearest: what is
+    tested is that there is one, within 3 standard deviations of the means' difference.
     """
     optimal, fixed = found = np.array([excess(seed) for seed in range(40)]).transpose(1, 0, 2)
     known = np.array([[0.601, 0.394, 0.205, 0.102, 0.039], [0.602, 0.573, 0.498, 0.406, 0.293]])

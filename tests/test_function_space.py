@@ -682,6 +682,8 @@ def test_a_gamma_that_is_learned_away_is_named():
         (lambda: NTK(True), "amplitude: expected a finite number"),
         (lambda: RBF() + 1.0, "kernel: expected kernels as parts, got 1.0"),
         (lambda: RBF() * 2.0, "kernel: expected kernels as parts, got 2.0"),
+        (lambda: 2.0 * RBF(), "kernel: expected kernels as parts, got 2.0"),
+        (lambda: sum([RBF(), Linear()]), "kernel: expected kernels as parts, got 0"),
         (lambda: Sum(()), "kernel: expected kernels as parts, got none"),
         (lambda: FunctionSpace().at({"log_gamma": 0.0}), "rates: expected numbers in the form"),
     ],
@@ -700,7 +702,7 @@ class Unhashable:
 
 def test_what_does_not_fit_is_named():
     sx, sy, x = task(BATCH)
-    inner, name = FunctionSpace(), "FunctionSpace"
+    inner, zero, name = FunctionSpace(), FunctionSpace(mean="zero"), "FunctionSpace"
     given, usual = (NETWORK.apply, PARAMS, sx, sy), (*GIVEN, inner)
     fewer = replace(BATCH, support_y=BATCH.support_y[..., :1], query_y=BATCH.query_y[..., :1])
     numbers = inner.numbers
@@ -727,6 +729,18 @@ def test_what_does_not_fit_is_named():
             r"features: expected \[4, p\], got \[2, 2\]",
         ),
         (lambda: adapt(*given, inner, rates=0.1), "rates: expected numbers in the form of"),
+        (lambda: adapt(*given, inner, rates={**numbers, "log_gamma": "a"}), "rates: expected real numbers, .* got 'a'"),
+        (lambda: adapt(*given, inner, rates={**numbers, "log_gamma": 1j}), "rates: expected real numbers"),
+        (
+            lambda: leave_one_out(*given, inner, rates={**numbers, "log_gamma": 800.0}),
+            r"gamma: expected .* got exp\(800\)",
+        ),
+        (
+            lambda: adapt(NETWORK.apply, PARAMS, sx, sy[:3], zero),
+            r"support_y: expected labels \[4, k\] .* got \[3, 3\]",
+        ),
+        (lambda: predictor(NETWORK.apply, PARAMS, sx, sy[:, 0], zero), r"support_y: expected labels .* got \[4\]"),
+        (lambda: leave_one_out(NETWORK.apply, PARAMS, sx, sy[:, 0], zero), r"support_y: expected labels .* got \[4\]"),
         (lambda: maml.meta_loss(*usual, rates={"head": 0.1}), "rates: expected numbers in the form of"),
         (lambda: maml.meta_loss(*usual, rates={**numbers, "log_gamma": np.zeros(2)}), "rates: expected numbers in the"),
         (lambda: maml.fit(*usual, ADAM, steps=1, rates=FunctionSpace(Linear()).numbers), "rates: expected numbers in"),

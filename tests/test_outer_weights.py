@@ -264,6 +264,13 @@ def test_a_tree_is_combined_as_its_rows(rule):
     close(d, {"a": expected[:6].reshape(2, 3), "b": [expected[6]]}, 1e-12)
 
 
+def test_whole_numbers_are_weighed_as_numbers():
+    rows = np.array([[6, 4], [6, -4]])
+    w, d = combine(Uniform(), [1.0, 1.0], rows)
+    np.testing.assert_array_equal(d, [6.0, 0.0])  # and not a weight of 0 for each
+    assert d.dtype == w.dtype == jnp.result_type(float)
+
+
 def test_inner_products_of_a_tree_are_those_of_its_rows():
     scale = np.abs(FLAT).max() ** 2
     np.testing.assert_allclose(scale * gram_of(TREE), FLAT @ FLAT.T, rtol=0, atol=1e-14 * scale)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import number
@@ -230,7 +230,7 @@ class MinNorm(Rule):
 
 
 @typed
-def combine(rule: Rule, losses: Num[Array, " B"], gradients):
+def combine(rule: Rule, losses: Num[ArrayLike, " B"], gradients):
     r"""A rule's weights for some tasks, and their gradients put together by them.
 
     .. math:: d = \sum_i w_i\, g_i, \qquad w = \mathrm{rule}(\ell, G), \quad G_{ij} = \langle g_i, g_j \rangle
@@ -243,7 +243,7 @@ def combine(rule: Rule, losses: Num[Array, " B"], gradients):
         gradients: a pytree whose leaves are `[B, ...]`.
 
     Returns:
-        `(w, d)`: `[B]`, and a pytree without the first axis, in the leaves' types.
+        `(w, d)`: `[B]`, and a pytree without the first axis, in the leaves' types; of whole numbers in floats.
 
     Raises:
         InputError: no rule, no numbers in the leaves, leaves of another first axis; what `weights` refuses.
@@ -257,8 +257,8 @@ def combine(rule: Rule, losses: Num[Array, " B"], gradients):
     """
     if not isinstance(rule, Rule):
         raise bad_input("rule", "a rule of outer_weights", repr(rule), "make one, as outer_weights.MinNorm()")
-    shapes = [jnp.shape(leaf) for leaf in jax.tree.leaves(gradients)]
-    count = jnp.shape(losses)[:1]
+    losses, shapes = jnp.asarray(losses), [jnp.shape(leaf) for leaf in jax.tree.leaves(gradients)]
+    count = losses.shape[:1]
     if not any(map(math.prod, shapes)) or any(shape[:1] != count or not shape for shape in shapes):
         expected = f"leaves [{', '.join(map(str, count))}, ...], a gradient for each of the losses"
         got = [list(shape) for shape in shapes]
@@ -267,7 +267,8 @@ def combine(rule: Rule, losses: Num[Array, " B"], gradients):
     w = rule.weights(losses, gram_of(gradients))
 
     def together(leaf):
-        return jnp.tensordot(w.astype(leaf.dtype), leaf, 1, precision="highest")
+        kept = leaf.dtype if jnp.issubdtype(leaf.dtype, jnp.floating) else jnp.result_type(float)
+        return jnp.tensordot(w.astype(kept), leaf.astype(kept), 1, precision="highest")
 
     return w, jax.tree.map(together, gradients)
 

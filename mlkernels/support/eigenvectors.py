@@ -1,22 +1,19 @@
-"""Eigenvectors of many symmetric matrices in one program, without batches that wait for each other."""
+"""Eigenvectors of many symmetric matrices in one program, without batches that wait for each other (see `batches`)."""
 
 from __future__ import annotations
 
 import jax
 import jax.numpy as jnp
 from jax import Array
-from jax.custom_batching import custom_vmap
 
-_INLINE = 40_000  # size cubed times batch: JAX 0.10 cuts larger batches into parts of so much
+from mlkernels.support.batches import apart
 
 
 def eigh(matrices: Array) -> tuple[Array, Array]:
     """`jnp.linalg.eigh` of `[..., m, m]`: eigenvalues `[..., m]`, ascending, and vectors `[..., m, m]`.
 
-    A matrix must be symmetric: the halves are not averaged. On a CPU, JAX before 0.11 cuts a large batch into parts for
-    the threads that run the program, on one of which it waits for them: where a program holds as many such batches as
-    there are threads, all may wait for ever. So a large batch goes matrix by matrix there, under `vmap` as well; on two
-    cores that took little longer.
+    A matrix must be symmetric: the halves are not averaged. On a CPU a large batch goes matrix by matrix, under `vmap`
+    as well.
 
     Example:
         >>> values, vectors = eigh(jnp.array([[[2.0, 0.0], [0.0, 1.0]]]))
@@ -35,13 +32,19 @@ def _decomposed(matrices: Array) -> tuple[Array, Array]:
     return values, vectors
 
 
-@custom_vmap
+_decompose = apart(_decomposed, lambda shape: 5 * shape[0] ** 3)
+
+
+@jax.custom_jvp
 def _one(matrix: Array) -> tuple[Array, Array]:
-    return _decomposed(matrix)
+    return _decompose(matrix)
 
 
-@_one.def_vmap
-def _batched(axis_size: int, in_batched: list[bool], matrices: Array):
-    inline = axis_size * matrices.shape[-1] ** 3 <= _INLINE
-    found = _decomposed(matrices) if inline or jax.default_backend() != "cpu" else jax.lax.map(_decomposed, matrices)
-    return found, (True, True)
+@_one.defjvp
+def _(primals, tangents):
+    """As JAX has it; through what `vmap` is told it cannot go itself."""
+    values, vectors = _one(*primals)
+    moved = vectors.T @ tangents[0] @ vectors
+    one = jnp.eye(len(values), dtype=values.dtype)
+    quotients = 1 / (one + values[None] - values[:, None]) - one
+    return (values, vectors), (jnp.diagonal(moved), vectors @ (quotients * moved))

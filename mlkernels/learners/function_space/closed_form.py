@@ -10,12 +10,12 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.scipy.linalg import cho_factor, cho_solve
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import InputError, bad_input
 from mlkernels.learners.function_space.kernel import RBF, Kernel, Points, positive, wide
 from mlkernels.learners.hidden import check_features, features_of, type_of
+from mlkernels.support import cholesky
 from mlkernels.support.arguments import one_of
 from mlkernels.support.typed import typed
 
@@ -96,6 +96,9 @@ def numbers_for(inner: FunctionSpace, numbers):
         do = "pass the rates of a fit with these settings, or inner.numbers with other numbers in it"
         raise bad_input("rates", f"numbers in the form of {inner.numbers}", numbers, do)
     for leaf in leaves:
+        dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
+        if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
+            raise bad_input("rates", "real numbers, logarithms", repr(leaf), "pass inner.numbers with others in it")
         if not isinstance(leaf, jax.core.Tracer) and not np.isfinite(np.asarray(leaf)):
             raise bad_input("rates", "finite numbers", leaf, "lower the rate at which they are learned")
     return jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.result_type(float)), numbers)
@@ -129,9 +132,12 @@ def _seen(apply: Callable, params, x: Array, inner: FunctionSpace) -> tuple[Poin
     return Points(x, features), outputs
 
 
-def _residual(outputs: Array | None, labels: Array) -> Array:
+def _residual(outputs: Array | None, labels: Array, points: int) -> Array:
     """Y' - f(X')."""
     if outputs is None:
+        if labels.ndim != 2 or len(labels) != points:
+            do = "give labels two axes, and one row a point"
+            raise bad_input("support_y", f"labels [{points}, k] of {points} points", list(labels.shape), do)
         return wide(labels)
     if labels.shape != outputs.shape:
         expected = f"the shape of the network's outputs {list(outputs.shape)}"
@@ -153,24 +159,22 @@ def _system(apply: Callable, params, numbers, support: Points, inner: FunctionSp
     kernel = inner.kernel.gram(numbers["kernel"], apply, params, support)
     m, gamma = len(kernel), jnp.exp(wide(jnp.asarray(numbers["log_gamma"])))
     matrix = (kernel + kernel.T) / 2 + gamma * jnp.eye(m, dtype=kernel.dtype)
-    factor = cho_factor(jax.lax.stop_gradient(matrix), lower=True)[0]
+    factor = cholesky.factor(jax.lax.stop_gradient(matrix))
     least, largest = (jnp.diagonal(factor) ** 2).min(initial=jnp.inf), jnp.diagonal(kernel).max(initial=0.0)
     sound = least > m * _rounding(params, inner) * largest
     return matrix, jnp.where(sound, factor, jnp.nan), jnp.where(jnp.isfinite(kernel).all(), largest, jnp.inf)
 
 
 def _solved(matrix: Array, factor: Array, right: Array) -> Array:
-    """A^-1 right. The derivative is a solve with the same factor, and no step of LAPACK stands beside another: on a CPU
-    with two cores, JAX before 0.11 may wait for ever where two do (see `support.eigenvectors`).
-    """
+    """A^-1 right. The derivative is a solve with the same factor."""
     product = partial(jnp.matmul, matrix, precision="highest")
-    return jax.lax.custom_linear_solve(product, right, lambda _, b: cho_solve((factor, True), b), symmetric=True)
+    return jax.lax.custom_linear_solve(product, right, lambda _, b: cholesky.solve(factor, b), symmetric=True)
 
 
 def adapted(apply: Callable, params, numbers, support_x, support_y, inner: FunctionSpace) -> Adapted:
     """`adapt` without checks; weights are NaN where rounding hides gamma."""
     support, outputs = _seen(apply, params, support_x, inner)
-    residual = _residual(outputs, support_y)
+    residual = _residual(outputs, support_y, len(support_x))
     matrix, factor, _ = _system(apply, params, numbers, support, inner)
     return Adapted(params, numbers, support, _solved(matrix, factor, residual))
 
@@ -186,7 +190,7 @@ def predict(apply: Callable, task: Adapted, x: Array, inner: FunctionSpace) -> A
 def left_out(apply: Callable, params, numbers, support_x, support_y, inner: FunctionSpace) -> Array:
     """`leave_one_out` without checks."""
     support, outputs = _seen(apply, params, support_x, inner)
-    residual = _residual(outputs, support_y)
+    residual = _residual(outputs, support_y, len(support_x))
     matrix, factor, _ = _system(apply, params, numbers, support, inner)
     m = len(matrix)
     both = _solved(matrix, factor, jnp.concatenate([jnp.eye(m, dtype=matrix.dtype), residual], 1))
@@ -207,6 +211,8 @@ def _diagnosed(apply: Callable, params, numbers, support_x, inner: FunctionSpace
 
 def fault(apply: Callable, params, numbers, support_x, inner: FunctionSpace) -> InputError | None:
     """Why one task has no weights; None if that is not the kernel's or gamma's fault. Takes settings or their form."""
+    if not jnp.isfinite(jnp.exp(wide(jnp.asarray(numbers["log_gamma"])))):
+        return bad_input("gamma", "a finite number", f"exp({float(numbers['log_gamma']):.4g})", "lower its logarithm")
     well, largest = map(np.asarray, _diagnosed(apply, params, numbers, support_x, inner.form))
     if well:
         return None

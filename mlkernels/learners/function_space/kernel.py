@@ -64,6 +64,12 @@ class Kernel:
     def __mul__(self, other: Kernel) -> Product:
         return Product((self, other))
 
+    def __radd__(self, other) -> Sum:  # of a number: refused in words
+        return Sum((other, self))
+
+    def __rmul__(self, other) -> Product:
+        return Product((other, self))
+
     @property
     def numbers(self) -> Any:
         """The logarithms of the hyperparameters, passed beside the form, so that others do not compile anew."""
