@@ -41,6 +41,7 @@ COURSE = {
     "05_meta_learning_in_rkhs",
     "06_function_space_adaptation",
     "07_which_weights_adapt",
+    "08_more_steps_fewer_samples",
     "09_one_bilevel_problem",
     "10_few_iterations",
 }
