@@ -108,3 +108,12 @@ def test_the_readme_shows_the_claims_that_were_measured():
     """README.md and data/results/claims.json belong together: see tools/readme.py."""
     measured = Path(__file__).parents[1] / "data" / "results" / "claims.json"
     assert run("--claims", measured, "--check") == 0
+
+
+@pytest.mark.parametrize(
+    ("days", "said"), [(["2026-01-02"], ", 2026-01-02."), (["2026-01-09", "2026-01-02"], ", 2026-01-02 to 2026-01-09.")]
+)
+def test_the_readme_says_between_which_days_its_claims_were_measured(days, said):
+    runs = {f"{i:02}": {"started": f"{day}T03:04:05+00:00"} for i, day in enumerate(days)}
+    result = {"claims": [], "preset": "quick", "created": "2025-01-01", "device": {}, "versions": {}}
+    assert said in readme.readme_with(f"{readme.BEGIN}\n{readme.END}", result | {"notebooks": runs})

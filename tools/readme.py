@@ -66,7 +66,10 @@ def readme_with(readme: str, result: dict) -> str:
     versions = result["versions"]
     made = [f"preset {result['preset']}", device_line(result["device"])]
     made += [f"{label} {versions[name]}" for name, label in (("python", "Python"), ("jax", "JAX")) if name in versions]
-    line = f"Measured by `mlkernels run --preset {result['preset']}`: {', '.join(made[1:])}, {result['created'][:10]}."
+    started = [str(run["started"])[:10] for run in result.get("notebooks", {}).values() if run.get("started")]
+    days = sorted({*started} or {result["created"][:10]})
+    when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
+    line = f"Measured by `mlkernels run --preset {result['preset']}`: {', '.join(made[1:])}, {when}."
     return f"{before}{BEGIN}\n\n{claims_table(result['claims'])}\n\n{line}\n\n{END}{after}"
 
 
