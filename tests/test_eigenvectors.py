@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from mlkernels import metantk, tasks
+from mlkernels.inner_loop import minimum
 from mlkernels.kernels import infinite_kernels
-from mlkernels.learners import function_space, rkhs
+from mlkernels.learners import few_iterations, function_space, outer_weights, rkhs
 from mlkernels.networks import MLP
 from mlkernels.support import cholesky
 from mlkernels.support.eigenvectors import eigh
@@ -67,9 +68,7 @@ def test_systems_are_solved_however_many_there_are(shape, m, k, key):
     x, right = jax.random.normal(key, (*shape, m, m)), jax.random.normal(jax.random.fold_in(key, 1), (*shape, m, k))
     matrices = x @ x.mT + jnp.eye(m).reshape(*[1] * len(shape), m, m)
 
-    def solved(matrix, right):
-        return cholesky.solve(cholesky.factor(matrix), right)
-
+    solved = cholesky.solve
     for _ in shape:
         solved = jax.vmap(solved)
     np.testing.assert_allclose(solved(matrices, right), np.linalg.solve(matrices, right), rtol=0, atol=1e-10)
@@ -78,9 +77,20 @@ def test_systems_are_solved_however_many_there_are(shape, m, k, key):
 def test_a_matrix_that_all_share_is_solved_for_each(key):
     x, right = jax.random.normal(key, (5, 5)), jax.random.normal(key, (3, 4, 5, 2))
     matrix = x @ x.T + jnp.eye(5)
-    factor = cholesky.factor(matrix)
-    found = jax.vmap(jax.vmap(lambda right: cholesky.solve(factor, right)))(right)
-    np.testing.assert_allclose(found, np.linalg.solve(matrix, right), rtol=0, atol=1e-12)
+    for lower in (None, cholesky.factor(matrix)):
+        found = jax.vmap(jax.vmap(lambda right, lower=lower: cholesky.solve(matrix, right, lower)))(right)
+        np.testing.assert_allclose(found, np.linalg.solve(matrix, right), rtol=0, atol=1e-12)
+
+
+def test_a_solve_has_the_derivative_of_the_inverse(key):
+    x, right = jax.random.normal(key, (5, 5)), jax.random.normal(key, (5, 2))
+
+    def total(solve, x, right):
+        return jnp.sum(jnp.sin(solve(x @ x.T + jnp.eye(5), right)))
+
+    ours, theirs = (jax.grad(total, (1, 2))(solve, x, right) for solve in (cholesky.solve, jnp.linalg.solve))
+    for one, other in zip(ours, theirs, strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-12)
 
 
 def test_what_is_not_positive_definite_has_no_factor():
@@ -93,10 +103,12 @@ def costs(jaxpr):
     """(name, cost) of each batch of decompositions and of triangular solves in a program, however deep."""
     for equation in jaxpr.eqns:
         name = equation.primitive.name
-        if name in ("eigh", "cholesky", "triangular_solve"):
-            *batch, m, _ = equation.invars[0].aval.shape
-            cost = {"eigh": 5 * m**3, "cholesky": m**3 / 3, "triangular_solve": m * equation.outvars[0].aval.size}[name]
-            yield name, cost if name == "triangular_solve" else cost * int(np.prod(batch, dtype=int))
+        if name in ("eigh", "cholesky", "triangular_solve", "lu", "geqrf", "qr"):
+            *batch, m, n = equation.invars[0].aval.shape
+            cost = {"eigh": 5 * m**3, "cholesky": m**3 / 3, "triangular_solve": m * equation.outvars[0].aval.size}
+            cost = cost.get(name, 2 * m * n * min(m, n) / 3)
+            cost = cost if name == "triangular_solve" else cost * int(np.prod(batch, dtype=int))
+            yield name, cost if int(np.prod(batch, dtype=int)) > 1 else 0  # one matrix is not cut
         for value in equation.params.values():
             for inner in value if isinstance(value, tuple | list) else (value,):
                 inner = getattr(inner, "jaxpr", inner)
@@ -143,7 +155,28 @@ def programs():
 
         return both
 
+    few = few_iterations.FewIterations(ridge=1.0)
+    gradients = [jax.random.normal(jax.random.key(seed), (40, 32, 8)) for seed in (1, 2)]
+    features = [jax.random.normal(jax.random.key(seed), (9, 10, 64)) for seed in (1, 2)]
+    classes = jnp.eye(5)[jnp.arange(10) % 5]
+
+    def weighed(*parts):
+        rule, losses = outer_weights.MinNorm(), jnp.ones(32)
+        return [jax.vmap(lambda g: rule.weights(losses, g @ g.T))(part) for part in parts]
+
+    def newton(*parts):
+        def one(features):
+            return minimum.solve(lambda u: features.T @ (features @ u) + u, jnp.ones(64), "eigh")
+
+        return [jax.vmap(one)(part) for part in parts]
+
+    def heads(*parts):
+        return [jax.vmap(lambda x: few_iterations.ridge_head(x, classes, few))(part) for part in parts]
+
     return {
+        "min-norm weights": (weighed, gradients),
+        "Newton's steps": (newton, features),
+        "ridge heads": (heads, features),
         "regression": (regression, draw(60)),
         "flows": (mapped(flow), draw(60)),
         "flows, mapped twice": (mapped_twice(flow), draw(60)),
@@ -156,7 +189,7 @@ def programs():
 
 NAMES = [
     "regression", "flows", "flows, mapped twice", "function space", "function space, mapped twice", "leave one out",
-    "leave one out, mapped twice",
+    "leave one out, mapped twice", "min-norm weights", "Newton's steps", "ridge heads",
 ]  # fmt: skip
 
 

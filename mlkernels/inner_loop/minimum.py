@@ -13,6 +13,7 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import LOSSES
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.support.arguments import one_of
+from mlkernels.support.eigenvectors import eigh
 
 SOLVERS = ("eigh", "cg")
 
@@ -26,7 +27,7 @@ def solve(hessian: Callable, vector: Array, solver: str, tolerance=None) -> Arra
         tolerance = 10 * jnp.finfo(vector.dtype).eps if tolerance is None else tolerance
         return jax.scipy.sparse.linalg.cg(hessian, vector, tol=tolerance, maxiter=10 * len(vector))[0]
     dense = jax.vmap(hessian)(jnp.eye(len(vector), dtype=vector.dtype))
-    values, vectors = jnp.linalg.eigh((dense + dense.T) / 2)
+    values, vectors = eigh((dense + dense.T) / 2)
     return vectors @ ((vectors.T @ vector) / values)
 
 

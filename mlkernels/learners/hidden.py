@@ -41,6 +41,19 @@ def features_of(apply: Callable, params, x: Array, features) -> tuple[Array, Arr
     return flat(layers[apply.network.layers[-2]]), layers["head"]
 
 
+def of_points(predict: Callable, shape: tuple[int, ...]) -> Callable[[Array], Array]:
+    """A task's predictor, `x [n, ...] -> [n, k]`, that refuses points of another shape than its support's."""
+
+    def say(x):
+        x = jnp.asarray(x)
+        if x.shape[1:] != shape:
+            expected = f"points [n, {', '.join(map(str, shape))}]"
+            raise bad_input("x", expected, list(x.shape), "give it the support's shape")
+        return predict(x)
+
+    return say
+
+
 def type_of(params) -> jnp.dtype:
     """The type of the network's numbers."""
     floats = (jnp.result_type(leaf) for leaf in jax.tree.leaves(params))

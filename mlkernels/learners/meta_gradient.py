@@ -25,28 +25,28 @@ from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.networks import Apply
 from mlkernels.tasks import TaskBatch
 
+# What stands in the place of an inner loop and makes no parameters of the network, to the module of its functions.
+_CLOSED = {ClosedForm: closed_form, FunctionSpace: function_space, FewIterations: few_iterations}
 _PIXELS = 4096  # of images that go through a network together
 
 
 def adapted_to(problem: Problem, params, rates, task: TaskBatch):
     """What the support set of one task makes of the parameters: `said` is a function of it."""
-    given = params, rates, task.support_x, task.support_y, problem.inner
-    if isinstance(problem.inner, FewIterations):  # which may look at the queries
-        return few_iterations.adapted(problem.apply, *given[:-1], task.query_x, problem.inner)
-    if isinstance(problem.inner, FunctionSpace):
-        return function_space.adapted(problem.apply, *given)
-    return (closed_form.adapted if isinstance(problem.inner, ClosedForm) else adapted)(problem.apply, *given)
+    inner, module = problem.inner, _module_of(problem.inner)
+    adapt = module.adapted if module else adapted
+    more = (task.query_x,) if isinstance(inner, FewIterations) else ()  # which may look at the queries
+    return adapt(problem.apply, params, rates, task.support_x, task.support_y, *more, inner)
 
 
 def said(problem: Problem, state, x: Array) -> Array:
     """The adapted outputs at some inputs."""
-    if isinstance(problem.inner, ClosedForm):
-        return closed_form.predict(problem.apply, state, x, problem.inner)
-    if isinstance(problem.inner, FunctionSpace):
-        return function_space.predict(problem.apply, state, x, problem.inner)
-    if isinstance(problem.inner, FewIterations):
-        return few_iterations.predict(problem.apply, state, x, problem.inner)
-    return problem.apply(state, x)
+    module = _module_of(problem.inner)
+    return module.predict(problem.apply, state, x, problem.inner) if module else problem.apply(state, x)
+
+
+def _module_of(inner):
+    """Where the functions of these settings are; None for those that make parameters of the network."""
+    return next((module for kind, module in _CLOSED.items() if isinstance(inner, kind)), None)
 
 
 def outputs_of_task(problem: Problem, params, rates, task: TaskBatch) -> Array:

@@ -15,6 +15,8 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import number
+from mlkernels.support.batches import apart
+from mlkernels.support.eigenvectors import eigh
 from mlkernels.support.typed import typed
 
 _ENTRIES = 10  # times B: how often a task may enter the active set; SciPy's nnls grants 3
@@ -290,6 +292,9 @@ def _check_finite(name: str, tree) -> None:
             raise bad_input(name, "finite numbers", "infinities or NaN", "look for a diverged loop")
 
 
+_qr = apart(jnp.linalg.qr, lambda shape: 4 * shape[0] * shape[1] ** 2)  # Householder's, and Q of it
+
+
 def _or_one(scale: Array) -> Array:
     return jnp.where(scale > 0, scale, 1)
 
@@ -307,7 +312,7 @@ def shortest(gram: Array) -> tuple[Array, Array]:
     there = lengths > 0
     safe = jnp.where(there, lengths, 1)
     cosines = jnp.where(there[:, None] & there[None], gram / safe[:, None] / safe[None], 0)
-    values, vectors = jnp.linalg.eigh(cosines)
+    values, vectors = eigh(cosines)
     values = jnp.where(values > 4 * B * eps * values[-1], values, 0)  # else rounding
     root = jnp.sqrt(values)[:, None] * vectors.T  # root^T root = cosines
     lengths = lengths / jnp.where(there, lengths, jnp.inf).min()
@@ -321,7 +326,7 @@ def shortest(gram: Array) -> tuple[Array, Array]:
     def solution(active):
         """Least squares over the active columns; the others are replaced by what is orthogonal to all."""
         extended = jnp.concatenate([jnp.where(active[None], columns, 0), jnp.diag(1 - active.astype(gram.dtype))])
-        q, r = jnp.linalg.qr(extended)
+        q, r = _qr(extended)
         return jnp.where(active, jax.scipy.linalg.solve_triangular(r, q[: B + 1].T @ target), 0)
 
     def slopes(x):

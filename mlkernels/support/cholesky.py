@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
+import jax
+import jax.numpy as jnp
 from jax import Array
 from jax.lax import linalg
 
@@ -21,19 +25,21 @@ def factor(matrix: Array) -> Array:
     """L of a matrix `[m, m]` = L L', of which the lower half is read; NaN where it is not positive definite.
 
     Example:
-        >>> import jax.numpy as jnp
         >>> factor(jnp.array([[4.0, 2.0], [2.0, 2.0]])).tolist()
         [[2.0, 0.0], [1.0, 1.0]]
     """
     return _factor(matrix)
 
 
-def solve(factor: Array, right: Array) -> Array:
-    """(L L')^-1 right, for L `[m, m]` and right `[m, k]`.
+def solve(matrix: Array, right: Array, lower: Array | None = None) -> Array:
+    """A^-1 right, for a positive definite A `[m, m]` and right `[m, k]`. Its derivative is a solve by the same factor.
+
+    `lower` is A's factor where one has it already; it counts as a constant.
 
     Example:
-        >>> import jax.numpy as jnp
-        >>> solve(jnp.array([[2.0, 0.0], [1.0, 1.0]]), jnp.array([[4.0], [2.0]])).tolist()
+        >>> solve(jnp.array([[4.0, 2.0], [2.0, 2.0]]), jnp.array([[4.0], [2.0]])).tolist()
         [[1.0], [0.0]]
     """
-    return _solve(factor, right)
+    lower = factor(jax.lax.stop_gradient(matrix)) if lower is None else lower
+    product = partial(jnp.matmul, matrix, precision="highest")
+    return jax.lax.custom_linear_solve(product, right, lambda _, b: _solve(lower, b), symmetric=True)

@@ -14,6 +14,7 @@ from mlkernels.errors import bad_input
 from mlkernels.learners.few_iterations.settings import FewIterations
 from mlkernels.learners.function_space.closed_form import numbers_for
 from mlkernels.learners.function_space.kernel import wide
+from mlkernels.support import cholesky
 from mlkernels.support.eigenvectors import eigh
 from mlkernels.support.typed import typed
 
@@ -212,7 +213,7 @@ def _exact(numbers, features, labels) -> Array:
 
     def one(weights, targets):  # of one class
         gram = _product(head.x.T, (weights**2)[:, None] * head.x) + head.ridge**2 * jnp.eye(head.x.shape[1])
-        return jnp.linalg.solve(gram, _product(head.x.T, weights**2 * targets))
+        return cholesky.solve(gram, _product(head.x.T, weights**2 * targets)[:, None])[:, 0]
 
     return jax.vmap(one, 1, 1)(head.weights, head.targets)
 

@@ -14,7 +14,7 @@ from mlkernels.learners.few_iterations.descent import check_classes, check_inner
 from mlkernels.learners.few_iterations.settings import FewIterations
 from mlkernels.learners.function_space.closed_form import numbers_for
 from mlkernels.learners.function_space.kernel import wide
-from mlkernels.learners.hidden import features_of, type_of
+from mlkernels.learners.hidden import features_of, of_points, type_of
 from mlkernels.support.typed import typed
 
 
@@ -123,13 +123,5 @@ def predictor(
     Source: Tripathi et al. 2021 (FIML), their public code; notebooks/10_few_iterations.
     """
     found = adapt(apply, params, support_x, support_y, inner, query_x=query_x, rates=rates)
-    form, shape = inner.form, jnp.shape(support_x)[1:]
-
-    def say(x):
-        x = jnp.asarray(x)
-        if x.shape[1:] != shape:
-            expected = f"points [n, {', '.join(map(str, shape))}]"
-            raise bad_input("x", expected, list(x.shape), "give it the support's shape")
-        return _predict(apply, found, x, form)
-
-    return say
+    form = inner.form
+    return of_points(lambda x: _predict(apply, found, x, form), jnp.shape(support_x)[1:])

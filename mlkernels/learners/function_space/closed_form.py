@@ -14,7 +14,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import InputError, bad_input
 from mlkernels.learners.function_space.kernel import RBF, Kernel, Points, positive, wide
-from mlkernels.learners.hidden import check_features, features_of, type_of
+from mlkernels.learners.hidden import check_features, features_of, of_points, type_of
 from mlkernels.support import cholesky
 from mlkernels.support.arguments import one_of
 from mlkernels.support.typed import typed
@@ -165,18 +165,12 @@ def _system(apply: Callable, params, numbers, support: Points, inner: FunctionSp
     return matrix, jnp.where(sound, factor, jnp.nan), jnp.where(jnp.isfinite(kernel).all(), largest, jnp.inf)
 
 
-def _solved(matrix: Array, factor: Array, right: Array) -> Array:
-    """A^-1 right. The derivative is a solve with the same factor."""
-    product = partial(jnp.matmul, matrix, precision="highest")
-    return jax.lax.custom_linear_solve(product, right, lambda _, b: cholesky.solve(factor, b), symmetric=True)
-
-
 def adapted(apply: Callable, params, numbers, support_x, support_y, inner: FunctionSpace) -> Adapted:
     """`adapt` without checks; weights are NaN where rounding hides gamma."""
     support, outputs = _seen(apply, params, support_x, inner)
     residual = _residual(outputs, support_y, len(support_x))
     matrix, factor, _ = _system(apply, params, numbers, support, inner)
-    return Adapted(params, numbers, support, _solved(matrix, factor, residual))
+    return Adapted(params, numbers, support, cholesky.solve(matrix, residual, factor))
 
 
 def predict(apply: Callable, task: Adapted, x: Array, inner: FunctionSpace) -> Array:
@@ -193,7 +187,7 @@ def left_out(apply: Callable, params, numbers, support_x, support_y, inner: Func
     residual = _residual(outputs, support_y, len(support_x))
     matrix, factor, _ = _system(apply, params, numbers, support, inner)
     m = len(matrix)
-    both = _solved(matrix, factor, jnp.concatenate([jnp.eye(m, dtype=matrix.dtype), residual], 1))
+    both = cholesky.solve(matrix, jnp.concatenate([jnp.eye(m, dtype=matrix.dtype), residual], 1), factor)
     found = both[:, m:] / jnp.diagonal(both)[:, None]
     return found.astype(type_of(params) if outputs is None else outputs.dtype)
 
@@ -322,17 +316,8 @@ def predictor(
     Source: our reading of Park and Kang 2024; notebooks/06_function_space_adaptation.
     """
     found = adapt(apply, params, support_x, support_y, inner, rates=rates)
-    form, shape = inner.form, found.support.x.shape[1:]
-
-    def say(x):
-        x = jnp.asarray(x)
-        if x.shape[1:] != shape:
-            raise bad_input(
-                "x", f"points [n, {', '.join(map(str, shape))}]", list(x.shape), "give it the support's shape"
-            )
-        return _predict(apply, found, x, form)
-
-    return say
+    form = inner.form
+    return of_points(lambda x: _predict(apply, found, x, form), found.support.x.shape[1:])
 
 
 @typed

@@ -16,6 +16,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from mlkernels.errors import bad_input
 from mlkernels.kernels import empirical_ntk
 from mlkernels.kernels.empirical import OUTPUTS, gradient_rows
+from mlkernels.learners.hidden import of_points
 from mlkernels.learners.rkhs.flow import flow_weights
 from mlkernels.support.arguments import number, one_of
 from mlkernels.support.typed import typed
@@ -219,14 +220,5 @@ def predictor(
     Source: Zhou et al. 2021 (submission); notebooks/05_meta_learning_in_rkhs.
     """
     found = adapt(apply, params, support_x, support_y, inner)
-    form, shape = inner.form, found.support_x.shape[1:]
-
-    def say(x):
-        x = jnp.asarray(x)
-        if x.shape[1:] != shape:
-            raise bad_input(
-                "x", f"points [n, {', '.join(map(str, shape))}]", list(x.shape), "give it the support's shape"
-            )
-        return _predict(apply, found, x, form)
-
-    return say
+    form = inner.form
+    return of_points(lambda x: _predict(apply, found, x, form), found.support_x.shape[1:])
