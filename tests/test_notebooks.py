@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import pytest
-from _browser import chromium
+from _browser import browser_page, chromium
 from _compilation import as_a_reader
 from _notebooks import check_real_omniglot, outputs, read
 from bs4 import BeautifulSoup
@@ -419,6 +419,27 @@ def test_pages_need_no_network_and_show_their_pictures(ran, name):
         alt = image.get("alt", "")
         assert len(alt.strip()) > ALT, f"{name}.html, alt text {alt!r}"
         check_image(ran[1], image["src"], alt)
+
+
+# The equations that stick out of what holds them; a page scrolls there, and a reader may not see that it does.
+CUT_OFF = """() => [...document.querySelectorAll(".MathJax_Display")]
+  .filter(shown => shown.scrollWidth > shown.clientWidth + 1)
+  .map(shown => shown.parentElement.querySelector("script[type^='math/tex']").text)"""
+
+
+@pytest.mark.notebook
+def test_no_equation_is_cut_off(ran):
+    path = chromium()
+    if path is None:
+        pytest.skip("no Chromium")
+    with browser_page(path) as (page, _):
+        cut = {}
+        for notebook in NOTEBOOKS:
+            page.goto((ran[1] / f"{notebook.stem}.html").as_uri())
+            page.wait_for_function("window.MathJax && MathJax.Hub && MathJax.isReady")
+            page.evaluate("() => new Promise(done => MathJax.Hub.Queue(() => done(true)))")
+            cut |= {f"{notebook.stem}: {equation}": True for equation in page.evaluate(CUT_OFF)}
+    assert not [*cut]
 
 
 @pytest.mark.notebook

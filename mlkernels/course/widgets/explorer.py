@@ -21,7 +21,7 @@ from mlkernels.errors import InputError, bad_input
 
 # two in a row as soon as there is room for it, beside JupyterLab's open file browser too
 _WIDE = {"width": "420px", "max_width": "calc(50% - 16px)", "min_width": "300px"}
-_FIXED = {"style": {"description_width": "7em"}, "layout": _WIDE}  # one width: tracks stand below each other
+_LABEL = 7  # em, the least room for a label; a letter takes about 0.56 of one
 UNATTENDED = "MLKERNELS_UNATTENDED"  # set where notebooks are executed with nobody before them
 IDLE = 0.3  # seconds without a change of a control before something is compiled for later
 _ONE_AT_A_TIME = threading.Lock()
@@ -50,18 +50,23 @@ def _words(error: Exception) -> str:
     return str(error) if isinstance(error, InputError) else f"{type(error).__name__}: {error}"
 
 
-def _widget(control: Control) -> ipywidgets.Widget:
-    """The widget of a control; each can be reached and moved by keyboard."""
+def _widget(control: Control, letters: int = 0) -> ipywidgets.Widget:
+    """The widget of a control; each can be reached and moved by keyboard.
+
+    `letters` has the longest label of the demo: with one width for all, tracks stand below each other.
+    """
     common = {"options": control.options, "value": control.default, "description": control.label}
+    room = max(_LABEL, round(0.56 * max(letters, len(control.label))))
+    fixed = {"style": {"description_width": f"{room}em"}, "layout": _WIDE}
     if control.kind == "steps":
-        return ipywidgets.SelectionSlider(**common, **_FIXED, tooltip=control.help, continuous_update=True)
+        return ipywidgets.SelectionSlider(**common, **fixed, tooltip=control.help, continuous_update=True)
     if len(control.options) <= 4:
         look = {"description_width": "initial", "button_width": "auto"}
         # the label beside the buttons and not above them
         one_line = {"width": "auto", "display": "flex", "flex_flow": "row", "grid_gap": "8px"}
         tips = [control.help] * len(control.options)
         return ipywidgets.ToggleButtons(**common, style=look, layout=one_line, tooltips=tips)
-    return ipywidgets.Dropdown(**common, **_FIXED, tooltip=control.help)
+    return ipywidgets.Dropdown(**common, **fixed, tooltip=control.help)
 
 
 class Explorer(ipywidgets.VBox):
@@ -93,7 +98,8 @@ class Explorer(ipywidgets.VBox):
         self.demo = demo
         self.error: Exception | None = None
         self.run: Background | None = None
-        self.controls = {control.name: _widget(control) for control in demo.controls}
+        letters = max(len(control.label) for control in demo.controls)
+        self.controls = {control.name: _widget(control, letters) for control in demo.controls}
         self.readout = ipywidgets.HTML(layout={"min_height": "1.8em"})
         self.figure = ipywidgets.HTML()
         button = ipywidgets.Button
