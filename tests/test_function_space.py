@@ -666,8 +666,8 @@ def test_a_gamma_that_is_learned_away_is_named():
 @pytest.mark.parametrize(
     ("make", "said"),
     [
-        (lambda: FunctionSpace(gamma=0.0), "gamma: expected a positive number, got 0.0"),
-        (lambda: FunctionSpace(gamma=-1.0), "gamma: expected a finite number of at least 0, got -1.0"),
+        (lambda: FunctionSpace(gamma=0.0), "gamma: expected a finite number above 0, got 0.0"),
+        (lambda: FunctionSpace(gamma=-1.0), "gamma: expected a finite number above 0, got -1.0"),
         (lambda: FunctionSpace(gamma=INF), "gamma: expected a finite number"),
         (lambda: FunctionSpace(gamma=math.nan), "gamma: expected a finite number"),
         (lambda: FunctionSpace("rbf"), "kernel: expected RBF, Linear, Cosine, NTK, .* got 'rbf'"),
@@ -675,9 +675,9 @@ def test_a_gamma_that_is_learned_away_is_named():
         (lambda: FunctionSpace(features="deep"), "features: expected hidden or inputs, got 'deep'"),
         (lambda: FunctionSpace(features=Unhashable()), "features: expected a function that can be hashed"),
         (lambda: FunctionSpace(mean="prior"), "mean: expected network or zero, got 'prior'"),
-        (lambda: RBF(0.0), "length_scale: expected a positive number, got 0.0"),
+        (lambda: RBF(0.0), "length_scale: expected a finite number above 0, got 0.0"),
         (lambda: RBF(1.0, -1.0), "amplitude: expected a finite number"),
-        (lambda: Linear("1"), "amplitude: expected a finite number of at least 0, got '1'"),
+        (lambda: Linear("1"), "amplitude: expected a finite number above 0, got '1'"),
         (lambda: Cosine(math.nan), "amplitude: expected a finite number"),
         (lambda: NTK(True), "amplitude: expected a finite number"),
         (lambda: RBF() + 1.0, "kernel: expected kernels as parts, got 1.0"),

@@ -108,7 +108,8 @@ def per_layer(params, inner: InnerLoop) -> dict | Array:
 def rates_for(params, inner: InnerLoop, rates):
     """The rates in effect, arrays in a tree that fits the adapted layers; an `InputError` where none does."""
     if not isinstance(inner, InnerLoop):
-        raise bad_input("inner", "an InnerLoop", type(inner).__name__, "make one, as maml.InnerLoop(0.1, 5)")
+        do = "make one, as maml.InnerLoop(0.1, 5); what is no loop adapts by the `adapt` of its own module"
+        raise bad_input("inner", "an InnerLoop", type(inner).__name__, do)
     if inner.layers is not None:
         names = sorted(params) if isinstance(params, dict) else []
         for name in inner.layers:

@@ -126,7 +126,8 @@ def query_loss(inner, outer_loss: Loss) -> Loss:
 def check_reduce(reduce, rules: bool = False) -> None:
     """Refuse what is no way of putting tasks together; and a rule for their gradients, unless `rules`."""
     if not isinstance(reduce, Rule):
-        one_of("reduce", reduce, ("sum", "mean"), do="it says how the tasks' losses are put together")
+        do = "it says how the tasks' losses are put together"
+        one_of("reduce", reduce, ("sum", "mean"), do=f"{do}; rules are in learners.outer_weights" if rules else do)
     elif not rules:
         do = "name one of them: a rule weighs gradients, in maml.meta_gradient and maml.fit"
         raise bad_input("reduce", "sum or mean", reduce, do)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
+from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -14,7 +15,6 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.kernels import empirical_ntk
-from mlkernels.support.arguments import number
 
 
 class Points(NamedTuple):
@@ -35,12 +35,11 @@ def positive(name: str, value) -> float:
     Example:
         >>> positive("gamma", 0)
         Traceback (most recent call last):
-        mlkernels.errors.InputError: gamma: expected a positive number, got 0.0; it is learned as its logarithm
+        mlkernels.errors.InputError: gamma: expected a finite number above 0, got 0; use one such as 0.1
     """
-    found = number(name, value, do="use a positive number")
-    if not found:
-        raise bad_input(name, "a positive number", found, "it is learned as its logarithm")
-    return found
+    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
+        raise bad_input(name, "a finite number above 0", repr(value), "use one such as 0.1")
+    return float(value)
 
 
 def wide(array: Array) -> Array:
