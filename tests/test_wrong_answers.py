@@ -82,6 +82,92 @@ WRONG = {
         "lambda c, smoothness: (1 + c * smoothness / 1000) ** 1000": "rises to a limit",
         "lambda c, smoothness: np.exp(c / smoothness)": "the limit is exp",
     },
+    ("04", "the size of the space"): {
+        "lambda m, k: int(np.prod([(2 + j) * (1 + j) // 2 for j in range(k)]) * m ** (2 * k))": "two edges in each of",
+        "lambda m, k: int(np.prod([(2 + j) ** 2 for j in range(k)]) * m ** (2 * k)) ** 2": "nothing to choose",
+        "lambda m, k: int(m ** (2 * k)) ** 2": "choose inputs at each node",
+        "lambda m, k: int(np.prod([(2 + j) * (1 + j) for j in range(k)]) * m ** (2 * k)) ** 2": "nothing to choose",
+        "lambda m, k: 2 * int(np.prod([(2 + j) * (1 + j) // 2 for j in range(k)]) * m ** (2 * k))": "nothing to choose",
+    },
+    ("04", "an honest condition number"): {
+        "lambda values: values.max() / values.min()": "would be the best score",
+        "lambda values: values[-1] / values[0]": "largest over smallest",
+        "lambda values: np.abs(values).max() / np.abs(values).min()": "would be the best score",
+        "lambda values: values.max() / values.min() if values.min() else np.inf": "would be the best score",
+        "lambda values: values.max() / values.min() if not values.min() < 0 else np.inf": "has no condition number",
+    },
+    ("04", "the rank rule"): {
+        "lambda condition, regions: int(np.argmax(condition))": "ranks 0, 0, 1",
+        "lambda condition, regions: int(np.argmin(condition - regions))": "without 0 kappa falls",
+        "lambda condition, regions: int(np.argmin(regions - condition))": "ranks, not sizes",
+        "lambda condition, regions: int(np.argmin(np.argsort(np.argsort(-condition)) "
+        "+ np.argsort(np.argsort(-regions))))": "ranks 0, 0, 1",
+        "lambda condition, regions: int(np.argmin(np.argsort(np.argsort(condition)) "
+        "+ np.argsort(np.argsort(regions))))": "ranks 0, 0, 1",
+    },
+    ("04", "how many networks"): {
+        "lambda m, edges, repeats: repeats * sum(edges * left for left in range(2, m + 1))": "and the network itself",
+        "lambda m, edges, repeats: repeats * edges * m": "and the network itself",
+        "lambda m, edges, repeats: sum(edges * left + 1 for left in range(2, m + 1))": "rounds with 7, 6",
+        "lambda m, edges, repeats: repeats * sum(edges * left for left in range(2, m + 1)) + 1": "rounds with 7, 6",
+        "lambda m, edges, repeats: repeats * sum(edges * left + 1 for left in range(1, m + 1))": "network itself",
+    },
+    ("05", "what a mode learns"): {
+        "lambda eigenvalue, t, rho: 1 - np.exp(-t * eigenvalue)": "at infinite time",
+        "lambda eigenvalue, t, rho: eigenvalue / (eigenvalue + rho) * (1 - np.exp(-t * eigenvalue))": "in the exponent",
+        "lambda eigenvalue, t, rho: 1 - np.exp(-t * (eigenvalue + rho))": "at infinite time",
+        "lambda eigenvalue, t, rho: (1 - np.exp(-t * (eigenvalue + rho))) / (eigenvalue + rho)": "without a ridge",
+        "lambda eigenvalue, t, rho: np.exp(-t * eigenvalue)": "without a ridge",
+    },
+    ("05", "the largest alpha"): {
+        "lambda curvatures: 1 / np.max(curvatures)": "must not be negative",
+        "lambda curvatures: 1 / (2 * np.min(curvatures))": "the steepest direction",
+        "lambda curvatures: 1 / (2 * np.mean(curvatures))": "the steepest direction",
+        "lambda curvatures: 2 / np.max(curvatures)": "must not be negative",
+        "lambda curvatures: np.max(curvatures) / 2": "the steepest direction",
+    },
+    ("05", "the linearised network"): {
+        "lambda J, j, f, new, y: new + j @ (J.T @ (y - f))": "H = J J^T",
+        "lambda J, j, f, new, y: j @ (J.T @ np.linalg.solve(J @ J.T, y - f))": "the residual is",
+        "lambda J, j, f, new, y: new + j @ (J.T @ np.linalg.solve(J @ J.T, y))": "the residual is",
+        "lambda J, j, f, new, y: new - j @ (J.T @ np.linalg.solve(J @ J.T, y - f))": "does not move",
+        "lambda J, j, f, new, y: f + j @ (J.T @ np.linalg.solve(J @ J.T, y - f))": "it is added to f(x)",
+    },
+    ("05", "the same time"): {
+        "lambda n, k: n": "k times as large",
+        "lambda n, k: n * k": "k times as large",
+        "lambda n, k: k / n": "n times slower",
+        "lambda n, k: n / 2": "n times slower",
+        "lambda n, k: 1.0": "n times slower",
+    },
+    ("06", "leave one out"): {
+        "lambda K, gamma, residual: np.linalg.solve(K + gamma * np.eye(len(K)), residual)": "no kernel between",
+        "lambda K, gamma, residual: residual - K @ np.linalg.solve(K + gamma * np.eye(len(K)), residual)": "no kernel",
+        "lambda K, gamma, residual: np.linalg.solve(K + gamma * np.eye(len(K)), residual) "
+        "* np.diag(K + gamma * np.eye(len(K)))": "the first predicts",
+        "lambda K, gamma, residual: residual": "the first predicts",
+        "lambda K, gamma, residual: np.linalg.solve(K, residual) / np.diag(np.linalg.inv(K))": "the first predicts",
+    },
+    ("06", "two gradients"): {
+        "lambda one, two: 0.5": "the short one counts more",
+        "lambda one, two: float(-two @ (one - two) / ((one - two) @ (one - two)))": "w stays within",
+        "lambda one, two: float(np.clip(one @ (one - two) / ((one - two) @ (one - two)), 0, 1))": "the short one",
+        "lambda one, two: float(np.linalg.norm(one) / (np.linalg.norm(one) + np.linalg.norm(two)))": "the short one",
+        "lambda one, two: float(np.linalg.norm(two) / (np.linalg.norm(one) + np.linalg.norm(two)))": "w stays within",
+    },
+    ("06", "a length scale"): {
+        "lambda square, length: square / length**3 * np.exp(-square / (2 * length**2))": "takes one l away",
+        "lambda square, length: -square / length**2 * np.exp(-square / (2 * length**2))": "square / l^2",
+        "lambda square, length: square / (2 * length**2) * np.exp(-square / (2 * length**2))": "square / l^2",
+        "lambda square, length: np.exp(-square / (2 * length**2))": "equal points do not care",
+    },
+    ("06", "the ridge head"): {
+        "lambda x, y, new, gamma: new @ np.linalg.solve(x.T @ x, x.T @ y)": "through the kernel",
+        "lambda x, y, new, gamma: new @ np.linalg.solve(x.T @ x / len(x) + gamma * np.eye(x.shape[1]), "
+        "x.T @ y / len(x))": "through the kernel",
+        "lambda x, y, new, gamma: new @ np.linalg.solve(x.T @ x + gamma**2 * np.eye(x.shape[1]), x.T @ y)": "through",
+        "lambda x, y, new, gamma: new @ (x.T @ y) / gamma": "through the kernel",
+    },
 }  # fmt: skip
 ATTEMPTS = [
     pytest.param(notebook, title, attempt, hint, id=f"{notebook}-{title.replace(' ', '_')}-{i}")
@@ -112,6 +198,10 @@ def imports(notebook: str) -> str:
 
 def given(notebook: str, title: str) -> dict:
     """What the notebook has computed by then and the exercise's cases use."""
+    if title == "the size of the space":
+        from mlkernels.nas import SPACES
+
+        return {"paper": SPACES["darts_fewshot"]}
     if title == "the MetaNTK of one task":
         rng = np.random.default_rng(0)
         every = rng.normal(size=(8, 12))
