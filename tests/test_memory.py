@@ -153,7 +153,7 @@ def test_numbered_tasks_are_a_pytree_and_refuse_what_does_not_fit():
         InnerLoop(0.05, 3, loss="mean_squares", l2=0.1),
         InnerLoop(0.05, 2, adapt=("head",)),
         InnerLoop(0.05, 2, first_order=True),
-        ImplicitLoop(0.05, 200, l2=1.0, solver_steps=100),
+        ImplicitLoop(0.05, 50, l2=1.0, adapt=("head",), solver_steps=60),
     ],
     ids=str,
 )
