@@ -36,6 +36,9 @@ class Memory:
     A task that is twice in a batch is judged, each time, at a new u of its own, made from the same old one. Kept is
     their mean; with `moves="all"` the sum above: its expectation is what it would be if all tasks were drawn.
 
+    It costs the memory of T networks, and each step of `maml.fit` writes all of it. With `moves="all"` the inner step
+    of a drawn task is T / B times as long, and an inner rate that is safe for MAML can diverge.
+
     Args:
         beta: the share of what is new, above 0 and at most 1.
         moves: "sampled" (MOML) or "all" (MOML-v2).
