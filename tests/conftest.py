@@ -37,7 +37,7 @@ NUMERICS = (
     "test_similarity", "test_history", "test_nas_search", "test_nas_scores", "test_nas_supernet", "test_nas_train",
     "test_nas_network", "test_nas_evaluate", "test_nas_compare", "test_tasks", "test_attacks", "test_rkhs",
     "test_implicit", "test_function_space", "test_outer_weights", "test_bilevel", "test_step_size",
-    "test_teacher_networks", "test_layer_masks", "test_few_iterations",
+    "test_teacher_networks", "test_layer_masks", "test_few_iterations", "test_memory",
 )  # fmt: skip
 
 

@@ -4,7 +4,8 @@ kernels, of the NTK alone and of others, `few_iterations` by a head; and what is
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
 step takes, `similarity` how much features change, `layer_masks` asks which layers are worth adapting, `attacks` moves
 inputs to where a learner errs; `fit_and_measure` is `maml.fit` with measurements on the way. `outer_weights` says how
-much each task counts in an outer step. `bilevel` sees them all as one problem, with five ways to its gradient.
+much each task counts in an outer step, `memory` lets the outer loop remember what each task was adapted to. `bilevel`
+sees them all as one problem, with five ways to its gradient.
 """
 
 from mlkernels.learners import (
@@ -17,6 +18,7 @@ from mlkernels.learners import (
     function_space,
     layer_masks,
     maml,
+    memory,
     outer_weights,
     rkhs,
     similarity,
@@ -35,6 +37,7 @@ __all__ = [
     "function_space",
     "layer_masks",
     "maml",
+    "memory",
     "outer_weights",
     "rkhs",
     "similarity",

@@ -2,6 +2,7 @@
 
 from mlkernels.tasks.batch import TaskBatch, centred, concatenate
 from mlkernels.tasks.image_episodes import episodes
+from mlkernels.tasks.populations import NumberedTasks, sinusoid_population
 from mlkernels.tasks.synthetic import (
     SinusoidTasks,
     random_labels,
@@ -18,6 +19,7 @@ from mlkernels.tasks.teacher_networks import (
 )
 
 __all__ = [
+    "NumberedTasks",
     "SinusoidTasks",
     "TaskBatch",
     "TeacherNetworkTasks",
@@ -27,6 +29,7 @@ __all__ = [
     "episodes",
     "random_labels",
     "sinusoid",
+    "sinusoid_population",
     "sinusoid_value",
     "sinusoid_with_parameters",
     "teacher_networks",

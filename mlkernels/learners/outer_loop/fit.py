@@ -20,14 +20,17 @@ from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.function_space.closed_form import FunctionSpace
+from mlkernels.learners.memory import local, stored
+from mlkernels.learners.memory.settings import LocalMemory, Memory
 from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
 from mlkernels.learners.outer_loop import checkpoint as checkpoints
 from mlkernels.learners.outer_loop.checkpoint import probe
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError, explain
 from mlkernels.learners.outer_weights import Rule
-from mlkernels.learners.problem import Problem, check_reduce, problem_of
+from mlkernels.learners.problem import Problem, check_inner_loop, check_reduce, problem_of
 from mlkernels.support.arguments import one_of, whole
-from mlkernels.tasks import TaskBatch
+from mlkernels.tasks import NumberedTasks, TaskBatch
+from mlkernels.tasks.populations import parted
 
 METHODS = ("maml", "fomaml", "anil", "reptile")
 _SIZE = 1024  # losses that a chunk can hold, the same always: chunks of other lengths do not compile anew
@@ -38,15 +41,28 @@ _SAVE_SECONDS = 10.0  # between checkpoints, where nobody says
 def outer_step(loop: OuterLoop, state: State, rates, tasks, key):
     """One step of the outer loop: draw tasks, take the meta-gradient, let the optimiser make an update of it.
 
-    Returns the loss before the step, and what is trained and the optimiser's state after it.
+    Returns the loss before the step, and what is trained, the optimiser's state and the tasks' memories after it.
     """
     if loop.draw is not None:
         tasks = loop.draw(jax.random.fold_in(key, state.step))
-    loss, gradient = loop.gradient(loop.problem, state.trained, rates, tasks)
+    loss, gradient, memories = _gradient(loop, state, rates, tasks)
     optimizer = optax.with_extra_args_support(loop.optimizer)  # some look at the loss
     with jax.numpy_dtype_promotion("standard"):  # optax takes a float to the power of a whole number, also where strict
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained, value=loss)
-    return loss, optax.apply_updates(state.trained, updates), opt_state
+    return loss, optax.apply_updates(state.trained, updates), opt_state, memories
+
+
+def _gradient(loop: OuterLoop, state: State, rates, tasks):
+    """The loss, its gradient or what takes its place, and the tasks' memories after the step."""
+    memory = loop.memory
+    if isinstance(memory, Memory):
+        given = state.trained, rates, state.memories, *stored.numbered(tasks)
+        return stored.value_and_gradient(loop.problem, memory.moves, memory.beta, *given)
+    batch = parted(tasks)[0]
+    if isinstance(memory, LocalMemory):
+        given = memory.beta, memory.rate_at(state.step), state.trained, rates, batch
+        return *local.direction(loop.problem, local.sizes(memory), *given), state.memories
+    return *loop.gradient(loop.problem, state.trained, rates, batch), state.memories
 
 
 class State(NamedTuple):
@@ -57,7 +73,8 @@ class State(NamedTuple):
         opt_state: of the optimiser.
         step: outer steps taken.
         alive: False once a loss, or what came of it, was not finite; nothing changes after that.
-        previous: `trained` and `opt_state` one step ago: the last whose loss is known to be finite.
+        previous: `trained`, `opt_state` and `memories` one step ago: the last whose loss is known to be finite.
+        memories: of all tasks, if the learner has any.
     """
 
     trained: Any
@@ -65,6 +82,7 @@ class State(NamedTuple):
     step: jax.Array
     alive: jax.Array
     previous: tuple
+    memories: Any = ()
 
 
 @dataclass(frozen=True)
@@ -76,12 +94,14 @@ class OuterLoop:
         gradient: `value_and_gradient`, or Reptile's `value_and_direction`.
         optimizer: any of optax.
         draw: the sampler, if it can be traced.
+        memory: of tasks, in the place of `gradient`.
     """
 
     problem: Problem
     gradient: Callable
     optimizer: optax.GradientTransformation
     draw: Callable | None
+    memory: Memory | LocalMemory | None = None
 
 
 @partial(jax.jit, static_argnums=0)
@@ -97,21 +117,18 @@ def outer_steps(loop: OuterLoop, state: State, rates, tasks, key, losses, start,
 
     def step(carry):
         state, losses, i = carry
-        loss, trained, opt_state = outer_step(loop, state, rates, tasks, key)
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(trained)]
+        loss, *new = outer_step(loop, state, rates, tasks, key)
+        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new[0])]
         well = jnp.isfinite(loss) & jnp.all(jnp.stack(finite))
-        now = state.trained, state.opt_state
+        now = state.trained, state.opt_state, state.memories
 
         def where_well(new, old):  # `astype` makes the type definite too, as the loop wants it
             return jax.tree.map(lambda a, b: jnp.where(well, a, b).astype(b.dtype), new, old)
 
-        after = (
-            *where_well((trained, opt_state), now),
-            state.step + well.astype(state.step.dtype),
-            well,
-            where_well(now, state.previous),
-        )
-        return State(*after), losses.at[i].set(loss.astype(losses.dtype)), i + 1
+        trained, opt_state, memories = where_well(tuple(new), now)
+        taken = state.step + well.astype(state.step.dtype)
+        after = State(trained, opt_state, taken, well, where_well(now, state.previous), memories)
+        return after, losses.at[i].set(loss.astype(losses.dtype)), i + 1
 
     return jax.lax.while_loop(going, step, (state, losses, start))[:2]
 
@@ -130,6 +147,7 @@ class FitResult:
         steps_done: outer steps in `params`.
         diverged: None, or why the loss became non-finite.
         stopped: whether the callback stopped it.
+        memories: of all tasks, leaves `[T, ...]`, to go on from; None without a `Memory`.
     """
 
     params: Any
@@ -139,12 +157,13 @@ class FitResult:
     steps_done: int
     diverged: Divergence | None = None
     stopped: bool = False
+    memories: Any = None
 
 
 def fit(
     apply: Callable,
     params,
-    tasks: TaskBatch | Callable[[jax.Array], TaskBatch],
+    tasks: TaskBatch | NumberedTasks | Callable[[jax.Array], TaskBatch | NumberedTasks],
     inner: InnerLoop,
     optimizer: optax.GradientTransformation,
     *,
@@ -166,6 +185,8 @@ def fit(
     checkpoint_every: int | None = None,
     identity: str | Mapping[str, str] | None = None,
     on_divergence: str = "raise",
+    memory: Memory | LocalMemory | None = None,
+    memories=None,
 ) -> FitResult:
     r"""Run the outer loop.
 
@@ -208,6 +229,11 @@ def fit(
         identity: a text that a checkpoint has to be resumed with, or several by name: what only the caller knows, such
             as the version of the data or of the code, or `datasets.fingerprint.described` of a dataset.
         on_divergence: "raise" a `DivergenceError` (its `result` is the result), or "return" the result.
+        memory: a `memory.Memory` (MOML): each task's adapted parameters are remembered, and `losses` are those at the
+            memories; or a `memory.LocalMemory` (LocalMOML), whose direction takes the place of the gradient: its rate
+            is that of the local steps, and an optimiser of rate 1, `optax.sgd(1.0)`, takes the mean of the copies.
+        memories: with a `Memory`, those to start from, leaves `[T, ...]`: of `memory.start`, or of a result. A draw
+            needs them, and gives `NumberedTasks`. With a fixed batch of all tasks, None starts from their support sets.
 
     Returns:
         A `FitResult`. If the loss becomes non-finite, its `params` are the last ones with a finite loss.
@@ -244,6 +270,7 @@ def fit(
         )
     if method == "reptile" and learn_rates:
         raise bad_input("learn_rates", "False with Reptile", True, "choose a method with a gradient by rates")
+    _check_memory(memory, memories, inner, method, reduce, learn_rates)
     check_reduce(reduce, rules=method != "reptile")
     if method == "anil" and inner.adapt == "all":
         inner = replace(inner, adapt=("head",))
@@ -253,7 +280,7 @@ def fit(
         raise bad_input("on_divergence", "'raise' or 'return'", repr(on_divergence), "name one of them")
     if not hasattr(optimizer, "update"):
         raise bad_input("optimizer", "an optax optimiser", type(optimizer).__name__, "make one, as optax.sgd(0.1)")
-    draw = tasks if callable(tasks) and not isinstance(tasks, TaskBatch) else None
+    draw = tasks if callable(tasks) and not isinstance(tasks, TaskBatch | NumberedTasks) else None
     if draw is not None and key is None:
         raise bad_input("key", "a JAX key for sampled tasks", None, "pass key=jax.random.key(seed)")
     key = jax.random.key(0) if key is None else key
@@ -261,7 +288,7 @@ def fit(
     def tasks_of(step):
         return tasks if draw is None else draw(jax.random.fold_in(key, step))
 
-    first = tasks_of(0)
+    first, numbers = parted(tasks_of(0))
     how = outer_loss, reduce, sequential, learn_rates
     problem, rates = problem_of(apply, params, first, inner, rates, *how, rules=True)
     if not _finite(first):
@@ -269,11 +296,16 @@ def fit(
     if not _finite((params, rates if isinstance(inner, InnerLoop) else ())):  # a time may be infinite
         raise bad_input("params", "finite numbers", "infinities or NaN", "start from freshly drawn parameters")
 
+    if isinstance(memory, Memory):
+        memories = _memories(problem, params, rates, first, numbers, draw is not None, memories)
+    elif memory is not None:
+        local.check_points(first, memory)
     gradient = value_and_direction if method == "reptile" else value_and_gradient
-    loop = OuterLoop(problem, gradient, optimizer, draw if _traceable(draw, key, sampler) else None)
+    loop = OuterLoop(problem, gradient, optimizer, draw if _traceable(draw, key, sampler) else None, memory)
     trained = _arrays(problem.trained(params, rates))
     opt_state = _arrays(optimizer.init(trained) if opt_state is None else opt_state)
-    state = State(trained, opt_state, jnp.zeros((), int), jnp.ones((), bool), (trained, opt_state))
+    kept = () if memories is None else _arrays(memories)
+    state = State(trained, opt_state, jnp.zeros((), int), jnp.ones((), bool), (trained, opt_state, kept), kept)
 
     path, about, losses = None, {}, np.zeros(0)
     if checkpoint is not None:
@@ -296,9 +328,13 @@ def fit(
             "tasks": checkpoints.digest(tasks) if draw is None else draw,
             "key": checkpoints.describe(key) if draw is not None else "none",
         }
+        if memory is not None:
+            texts |= {"memory": checkpoints.describe(memory), "memories": checkpoints.digest(kept)}
         texts |= {f"identity.{name}": text for name, text in identities.items()}
         settings = {name: checkpoints.describe(x) if callable(x) else str(x) for name, x in texts.items()}
         about = {"settings": settings, "seen": probe(apply, params, first, optimizer, opt_state, trained)}
+        if isinstance(memory, Memory):
+            about["seen"]["numbers of the first batch"] = checkpoints.sketch(numbers)
         state, losses = checkpoints.load(path, state, **about) or (state, losses)
         if int(state.step) > steps:
             do = "ask for as many or more, or use another path"
@@ -340,21 +376,72 @@ def fit(
             if path is not None and state.alive and (int(state.step) > saved or not path.exists()):
                 checkpoints.save(path, state, losses, **about)
 
-    (trained, opt_state), step, loss = state[:2], int(state.step), None if state.alive else float(losses[-1])
+    (trained, opt_state), kept, step = state[:2], state.memories, int(state.step)
+    loss = None if state.alive else float(losses[-1])
     done = step
     if not state.alive and not np.isfinite(loss):  # else the loss was finite, and no finite step came of it
-        (trained, opt_state), done, losses = state.previous, max(step - 1, 0), losses[:-1]
+        (trained, opt_state, kept), done, losses = state.previous, max(step - 1, 0), losses[:-1]
     last = problem.params_and_rates(trained, rates)
-    result = FitResult(*last, opt_state, losses[::record_every], done, None, stopped)
+    kept = kept if isinstance(memory, Memory) else None
+    result = FitResult(*last, opt_state, losses[::record_every], done, None, stopped, kept)
     if state.alive:
         return result
     failed = problem.params_and_rates(state.trained, rates)
-    diverged = explain(problem, (params, rates), last, tasks_of(step), step, loss, failed)
+    batch, numbers = parted(tasks_of(step))
+    diverged = _unknown(numbers, kept, step, loss) if isinstance(memory, Memory) else None
+    diverged = diverged or explain(problem, (params, rates), last, batch, step, loss, failed)
     result = replace(result, diverged=diverged)
     if on_divergence == "return":
         return result
     message = bad_input("fit", "a finite loss", f"{loss:.4g} at outer step {step}", diverged.cause)
     raise DivergenceError(f"{message} (the last finite state is in this error's .result)", result)
+
+
+def _check_memory(memory, memories, inner, method, reduce, learn_rates) -> None:
+    """Refuse what does not go with a memory; and memories without one."""
+    if not isinstance(memory, Memory | LocalMemory | None):
+        do = "make one, as memory.Memory(0.3)"
+        raise bad_input("memory", "a Memory or a LocalMemory", type(memory).__name__, do)
+    if memories is not None and not isinstance(memory, Memory):
+        do = "give memory=Memory(...) too, or leave them out"
+        raise bad_input("memories", f"none with memory={memory}", "some", do)
+    if memory is None:
+        return
+    check_inner_loop(inner, implicit=True)
+    if method == "reptile":
+        raise bad_input("method", "None, maml, fomaml or anil with a memory", repr(method), "leave it out")
+    if isinstance(reduce, Rule):
+        do = "name one of them: the tasks' gradients are not weighed here"
+        raise bad_input("reduce", "sum or mean with a memory", reduce, do)
+    if learn_rates and isinstance(memory, LocalMemory):
+        do = "leave the inner rates as they are: the copies hold parameters alone"
+        raise bad_input("learn_rates", "False with a LocalMemory", True, do)
+
+
+def _memories(problem: Problem, params, rates, batch: TaskBatch, numbers, drawn: bool, memories):
+    """Those of all tasks that a run starts from, which its first batch has to fit."""
+    if drawn and numbers is None:
+        do = "draw NumberedTasks, as tasks.sinusoid_population does"
+        raise bad_input("tasks", "a draw that says which tasks it gives", "a TaskBatch", do)
+    if memories is None:
+        if drawn or numbers is not None:
+            do = "give memory.start(apply, params, all_tasks, inner)"
+            raise bad_input("memories", "those of all tasks, as not all are in each batch", None, do)
+        memories = stored.all_adapted(problem, params, rates, batch)
+    stored.check_memories(memories, params)
+    all_of_them = jnp.arange(len(batch)) if numbers is None else numbers
+    stored.check_numbers(all_of_them, memories, whole_batch=numbers is None)
+    return memories
+
+
+def _unknown(numbers, memories, step: int, loss: float) -> Divergence | None:
+    """Why the loss is NaN, if the tasks' numbers are it."""
+    total = len(jax.tree.leaves(memories)[0])
+    fault = None if numbers is None else stored.beyond(numbers, total)
+    if fault is None:
+        return None
+    cause = f"the tasks of this step have the numbers {fault}, and there are memories of 0 to {total - 1} alone"
+    return Divergence(step, loss, "tasks", cause, None, None)
 
 
 def _chunks(advance: Callable, state: State, losses, steps: int, chunk: int | None, save_every: int | None):
