@@ -22,6 +22,7 @@ from mlkernels.course.demos import (
     conflicting_tasks,
     derive_metantk,
     function_space,
+    layer_masks,
     maml_linear_rate,
     meta_rkhs,
     poster,
@@ -43,6 +44,7 @@ DEMOS = [
     meta_rkhs.DEMO,
     function_space.DEMO,
     conflicting_tasks.DEMO,
+    layer_masks.DEMO,
 ]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(ends_of(demo))]
 

@@ -168,6 +168,18 @@ WRONG = {
         "lambda x, y, new, gamma: new @ np.linalg.solve(x.T @ x + gamma**2 * np.eye(x.shape[1]), x.T @ y)": "through",
         "lambda x, y, new, gamma: new @ (x.T @ y) / gamma": "through the kernel",
     },
+    ("07", "the cost of a mask"): {
+        "lambda mask, f: 3 * f[mask].sum()": "forward 9",
+        "lambda mask, f: f.sum() + 2 * f[mask].sum()": "forward 9",
+        "lambda mask, f: f.sum() + f[mask].sum()": "two for the first",
+        "lambda mask, f: f.sum() + f[mask.argmax() + 1 :].sum() + f[mask].sum()": "no step at all",
+    },
+    ("07", "the front"): {
+        "lambda c, s: s == s.max()": "the second costs more",
+        "lambda c, s: np.ones(len(c), bool)": "the second costs more",
+        "lambda c, s: ~((c <= c[:, None]) & (s >= s[:, None]) & ~np.eye(len(c), dtype=bool)).any(1)": "equal",
+        "lambda c, s: ~((c < c[:, None]) & (s > s[:, None])).any(1)": "as cheap and better",
+    },
 }  # fmt: skip
 ATTEMPTS = [
     pytest.param(notebook, title, attempt, hint, id=f"{notebook}-{title.replace(' ', '_')}-{i}")
