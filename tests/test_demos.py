@@ -21,6 +21,7 @@ from mlkernels.course.demos import (
     cell_editor,
     conflicting_tasks,
     derive_metantk,
+    few_iterations,
     function_space,
     layer_masks,
     maml_linear_rate,
@@ -45,6 +46,7 @@ DEMOS = [
     function_space.DEMO,
     conflicting_tasks.DEMO,
     layer_masks.DEMO,
+    few_iterations.DEMO,
 ]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(ends_of(demo))]
 
