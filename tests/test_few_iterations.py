@@ -217,6 +217,20 @@ def test_each_step_is_its_formula(inner):
         close(found.losses[i], np.asarray(loss_by_formula(inner, np.asarray(at))), 1e-10)
 
 
+def test_rounding_does_not_choose_the_first_step_where_a_start_is_at_the_kink():
+    """With one point a class the two-point start is at the targets; any slope but 1 then meets the kink of a(z)."""
+    inner = FewIterations(steps=3, slopes=(0.3, 0.4), ridge=0.1)
+    x, y = jnp.asarray(np.random.default_rng(5).normal(size=(4, 6))), jnp.eye(4)
+    head = head_of(inner, x, y, x)
+    r, slope = descent.residuals(head, descent.start(head, "means"))
+    np.testing.assert_allclose(r[np.eye(4, dtype=bool)], 0, atol=1e-9)
+    np.testing.assert_allclose(slope[np.eye(4, dtype=bool)], -(1 + 0.3) / 2)
+    found = descend(x, y, inner)
+    for seed in range(5):
+        noise = 1 + 1e-15 * jax.random.normal(jax.random.key(seed), x.shape)
+        np.testing.assert_allclose(descend(x * noise, y, inner).lengths, found.lengths, rtol=1e-6)
+
+
 def test_at_the_end_nothing_moves_and_nothing_is_nan():
     """Of features of 0 the gradient is 0, and so is the step, by a curvature that is taken for 1e-8."""
     for length in ("optimal", "fixed"):

@@ -20,6 +20,7 @@ from mlkernels.support.typed import typed
 
 _LEAST_CURVATURE = 1e-8  # both are the authors' code's
 _LEAST_DETERMINANT = 1e-6
+_AT_THE_TARGET = 0.75  # a power of the rounding: what is nearer to a target, relative to it, is at it
 
 
 class Head(NamedTuple):
@@ -70,10 +71,15 @@ def _signs(head: Head) -> Array:
 
 
 def residuals(head: Head, weights: Array) -> tuple[Array, Array]:
-    """r `[m, k]`, and its derivative by the scores, entry by entry."""
+    """r `[m, k]`, and its derivative by the scores, entry by entry.
+
+    At a target, where a has a kink, it is the mean of both slopes. The two-point start puts points there but for their
+    rounding, which must not choose a side: the length of the first step hangs on it.
+    """
     z = _signs(head) * (head.targets - _product(head.x, weights))
     c = head.slopes
-    slope = (1 - c) / 2 * jnp.sign(z) + (1 + c) / 2
+    at = jnp.abs(z) <= jnp.finfo(z.dtype).eps ** _AT_THE_TARGET * jnp.abs(head.targets)
+    slope = (1 - c) / 2 * jnp.where(at, 0, jnp.sign(z)) + (1 + c) / 2
     return head.weights * ((1 - c) / 2 * jnp.abs(z) + (1 + c) / 2 * z), -head.weights * slope * _signs(head)
 
 

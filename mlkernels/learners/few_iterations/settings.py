@@ -34,8 +34,8 @@ class FewIterations:
     x_i are the features of the support set, q those of the n queries; a positive (a label above 0) has the sign s = 1
     and a target y, a weight omega and a slope c of its own, the others s = -1 and theirs. g is the gradient, J the
     Jacobian of all residuals (r, rho W), q in the step the curvature of the entropy along g, as if it were a logistic
-    loss. Nothing else of the labels enters: this is a classifier. The head has no biases, and the network's own head
-    does not enter.
+    loss. Where a residual is 0 but for rounding, J has the mean of both slopes. Nothing else of the labels enters: this
+    is a classifier. The head has no biases, and the network's own head does not enter.
 
     The authors' code is so, with these targets, weights, slopes, ridge, damping, start and number of steps; it has lam
     = 1000, tests with 10 steps, and gives the start targets of its own, learned apart. Ours are: `entropy` None,
