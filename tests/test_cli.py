@@ -186,6 +186,7 @@ GENOTYPE = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2
     "arguments",
     [
         ["run", "--out"],
+        ["sweep", "01", "--grid", "seed=0:2", "--out"],
         ["nas", "search", "--data", "glyphs", "--out"],
         ["nas", "train", GENOTYPE, "--data", "glyphs", "--out"],
         ["nas", "compare", "--data", "glyphs", "--out"],
@@ -197,7 +198,7 @@ def test_a_place_that_cannot_be_written_to_gets_one_line_and_status_2(folder, tm
     (tmp_path / "file").touch()
     (tmp_path / "dangling").symlink_to(tmp_path / "none")
     place = Path("/proc/none/inside") if place.startswith("nowhere") and Path("/proc").is_dir() else tmp_path / place
-    more = ["--notebooks", folder] if arguments[0] == "run" else []
+    more = ["--notebooks", folder] if arguments[0] in ("run", "sweep") else []
     assert status_of(*arguments, place, *more) == 2
     shown = capsys.readouterr()
     assert shown.err.count("\n") == 1
@@ -405,7 +406,7 @@ def test_version_and_help(capsys):
     assert mlkernels.__version__ in capsys.readouterr().out
     assert status_of("--help") == 0
     shown = capsys.readouterr().out
-    assert all(command in shown for command in ("run", "lab", "data", "nas", "check"))
+    assert all(command in shown for command in ("run", "sweep", "lab", "data", "nas", "check"))
     assert "..." not in shown.split("Commands:")[1]
     assert status_of() == 2
 

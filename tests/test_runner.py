@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import io
 import json
 import math
@@ -12,10 +11,10 @@ import re
 import signal
 import subprocess
 import sys
-import time
 
 import nbformat
 import pytest
+from _runs import is_alive, wait_for
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
@@ -240,24 +239,6 @@ def test_a_cell_that_takes_too_long_or_kills_its_kernel(tmp_path):
     assert re.search(r"01_dies: cell 2( \(In \[1\]\))?: import os: DeadKernelError: the kernel died", done.stderr)
     assert record(folder, "02_may_raise")["status"] == "finished"
     assert executed(folder, "02_may_raise").cells[-1].outputs[0]["text"] == "on\n"
-
-
-def wait_for(condition, seconds=600.0):
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, "waited in vain"
-        time.sleep(0.05)
-
-
-def is_alive(pid):
-    with contextlib.suppress(OSError):
-        os.kill(pid, 0)
-        try:
-            with open(f"/proc/{pid}/stat") as stream:
-                return stream.read().rpartition(")")[2].split()[0] != "Z"
-        except FileNotFoundError:
-            return os.path.exists("/proc") is False
-    return False
 
 
 SLOW = """import os, pathlib, time

@@ -149,6 +149,14 @@ def test_gpu_extras_are_jaxs_own():
         assert cuda in offered
 
 
+def test_the_other_extras_are_what_the_tests_use():
+    extras = PYPROJECT["project"]["optional-dependencies"]
+    asked = [Requirement(text) for name, texts in extras.items() if not name.startswith("gpu") for text in texts]
+    development = {requirement.name: requirement.specifier for requirement in DEVELOPMENT}
+    assert {each.name: each.specifier for each in asked} == {each.name: development[each.name] for each in asked}
+    assert not {each.name for each in asked} & {each.name for each in DEPENDENCIES}
+
+
 # --- index hosts ------------------------------------------------------------------------------------------------------
 
 

@@ -1,4 +1,4 @@
-"""The command line: mlkernels run | lab | data | nas | check. Heavy imports stay inside the commands."""
+"""The command line: mlkernels run | sweep | lab | data | nas | check. Heavy imports stay inside the commands."""
 
 from __future__ import annotations
 
@@ -12,14 +12,11 @@ import click
 import mlkernels
 from mlkernels.commands.data import data as data_group
 from mlkernels.commands.nas import nas as nas_group
-from mlkernels.commands.options import TypedPath
+from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.sweep import sweep
 from mlkernels.errors import InputError
 from mlkernels.support import provenance
 from mlkernels.support.files import alone, is_of_a_place, not_written
-
-_FOLDER = TypedPath(file_okay=False)
-_notebooks = click.option("--notebooks", type=_FOLDER, metavar="DIR", help="Folder of the notebooks [the checkout's].")
-
 
 _TREE = "\b\nThe package, from the ground up:\n" + mlkernels.__doc__.partition(":\n\n")[2]
 
@@ -34,19 +31,20 @@ def cli() -> None:
 
 cli.add_command(data_group)
 cli.add_command(nas_group)
+cli.add_command(sweep)
 
 
 @cli.command()
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @click.option("--preset", default="quick", show_default=True, metavar="quick|class|full", help="How much is computed.")
 @click.option("--set", "settings", multiple=True, metavar="KEY=VALUE", help="A notebook's parameter; may be repeated.")
-@click.option("--out", type=_FOLDER, metavar="DIR", help="Where the results go [build/<preset> of the checkout].")
+@click.option("--out", type=FOLDER, metavar="DIR", help="Where the results go [build/<preset> of the checkout].")
 @click.option("--jobs", default=1, show_default=True, type=click.IntRange(min=1), help="Notebooks at a time.")
 @click.option(
     "--timeout-cell", type=click.IntRange(min=1), metavar="S", help="Seconds that a cell may take [no limit]."
 )
 @click.option("--resume", is_flag=True, help="Skip notebooks that are finished and unchanged.")
-@_notebooks
+@notebooks_option
 def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> int:
     """Execute notebooks, render them, gather claims.
 
@@ -73,26 +71,21 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     stopped = any(outcome.status in ("interrupted", "not started") for outcome in outcomes)
     kept = [outcome.name for outcome in outcomes if outcome.status in ("finished", "unchanged")]
     if stopped:
-        click.echo(f"stopped; finished and kept in {_shorter_path(out)}: {', '.join(kept) or 'none'}", err=True)
+        click.echo(f"stopped; finished and kept in {shorter_path(out)}: {', '.join(kept) or 'none'}", err=True)
         click.echo(f"go on with: {command}{'' if resume else ' --resume'}", err=True)
         return 130
     fallen = [c for c in report.broken(result["claims"]) if c["notebook"] in kept]
     for claim in fallen:
         numbers = f"expected {claim['expected']}, measured {claim['measured']}"
         click.echo(f"{claim['notebook']}: claim {claim['id']} does not hold: {numbers}", err=True)
-    click.echo(f"{len(kept)} of {len(outcomes)} finished; read {_shorter_path(out / 'index.html')}")
+    click.echo(f"{len(kept)} of {len(outcomes)} finished; read {shorter_path(out / 'index.html')}")
     return 1 if fallen or len(kept) < len(outcomes) else 0
-
-
-def _shorter_path(path: Path) -> str:
-    """A path as seen from here, where that is shorter."""
-    return min(str(path), os.path.relpath(path), key=len)
 
 
 @cli.command(context_settings={"ignore_unknown_options": True})
 @click.argument("name", required=False)
 @click.argument("extra", nargs=-1, type=click.UNPROCESSED, metavar="[-- JUPYTERLAB OPTIONS]")
-@_notebooks
+@notebooks_option
 def lab(name, extra, notebooks) -> None:
     """Open JupyterLab on a notebook.
 

@@ -140,3 +140,14 @@ class Counter:
 
     def close(self) -> None:
         self.bar.close()
+
+
+FOLDER = TypedPath(file_okay=False)
+notebooks_option = click.option(
+    "--notebooks", type=FOLDER, metavar="DIR", help="Folder of the notebooks [the checkout's]."
+)
+
+
+def shorter_path(path: Path) -> str:
+    """A path as seen from here, where that is shorter."""
+    return min(str(path), os.path.relpath(path), key=len)

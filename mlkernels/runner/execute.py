@@ -11,11 +11,13 @@ import ast
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sys
+import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -25,7 +27,26 @@ from mlkernels.support.files import scratch_folder
 from mlkernels.support.strict_json import dumps, to_json
 
 KERNEL = "python3"
+_SOCKET_PATH = 100  # bytes; systems take 103 (macOS) or 107 (Linux)
 _HERE = f"__import__('{provenance.__name__}', fromlist=['here']).here()"
+
+
+@contextlib.contextmanager
+def kernel_connection() -> Iterator[dict]:
+    """How to talk to a kernel, for its manager: over sockets in a folder that is this kernel's alone.
+
+    Ports are chosen by looking for free ones and closing them again: of kernels that start at the same time, two may
+    choose the same, and one dies. Names in a folder of one's own cannot be taken by another. Windows has ports only.
+    """
+    if os.name == "nt":
+        yield {}
+        return
+    longest = len(os.fsencode(os.path.join(tempfile.gettempdir(), "mlkernels-xxxxxxxx", "kernel-ipc-5")))
+    folder = tempfile.mkdtemp(prefix="mlkernels-", dir=None if longest <= _SOCKET_PATH else "/tmp")
+    try:
+        yield {"transport": "ipc", "connection_file": os.path.join(folder, "kernel.json")}
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _engine():
@@ -84,13 +105,14 @@ def _engine():
                 client.at = cell_index
                 on_cell(cell_index)
 
-            km = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=ThisInterpreter())
-            client = Client(nb_man, km=km, kernel_name=KERNEL, timeout=timeout, on_cell_start=cell_start)
-            try:
-                client.execute(cwd=str(folder))
-            finally:
-                with contextlib.suppress(ValueError, TypeError, SyntaxError):
-                    found.update(ast.literal_eval(client.origin))
+            with kernel_connection() as connection:
+                km = AsyncKernelManager(kernel_name=KERNEL, kernel_spec_manager=ThisInterpreter(), **connection)
+                client = Client(nb_man, km=km, kernel_name=KERNEL, timeout=timeout, on_cell_start=cell_start)
+                try:
+                    client.execute(cwd=str(folder))
+                finally:
+                    with contextlib.suppress(ValueError, TypeError, SyntaxError):
+                        found.update(ast.literal_eval(client.origin))
 
     return Engine
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import mlkernels
 from mlkernels.errors import bad_input
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
-from mlkernels.runner.parameters import parameters_for, parameters_of
+from mlkernels.runner.parameters import Parameter, parameters_for, parameters_of
 from mlkernels.support.files import check_place
 from mlkernels.support.provenance import versions
 
@@ -72,8 +72,7 @@ def plan(
     package, data = package_hash(), files()
     jobs = []
     for name, path in chosen.items():
-        default = parameters_of(contents[name]).get("seed")
-        seed = int(default.default) if default is not None and default.default.isdecimal() else None
+        seed = default_seed(parameters_of(contents[name]))
         mark = fingerprint(contents[name], values[name], package, data)
         jobs.append(Job(name, path, out.resolve() / f"{name}.ipynb", preset, values[name], seed, mark))
     return jobs, out
@@ -117,19 +116,32 @@ def package_hash(folder: Path = _HERE) -> str:
     return digest.hexdigest()
 
 
-def fingerprint(notebook: dict, parameters: dict, package: str | None = None, data: dict | None = None) -> str:
+def result_settings(environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables that change results, of all that there are."""
+    return {
+        name: value for name, value in environment.items() if name.startswith(_ENVIRONMENT) and name not in _NOT_RESULTS
+    }
+
+
+def default_seed(known: dict[str, Parameter]) -> int | None:
+    """The seed that a notebook with these parameters takes where none is set."""
+    default = known.get("seed")
+    return int(default.default) if default is not None and default.default.isdecimal() else None
+
+
+def fingerprint(
+    notebook: dict, parameters: dict, package: str | None = None, data: dict | None = None,
+    installed: dict | None = None,
+) -> str:  # fmt: skip
     """What an executed notebook depends on, in one hash: the same hash, the same result.
 
     It is over the cells (not their outputs), the parameters, the package's source, the versions, the environment
     variables that change results (MLKERNELS_*, JAX_*, XLA_*), and the data: checksums as `datasets.fingerprint.files`
-    finds them.
+    finds them. What is the same for many may be given: `package_hash()`, `files()` and `versions()`.
     """
     cells = [
         (cell["cell_type"], cell["source"], cell.get("metadata", {}).get("tags", [])) for cell in notebook["cells"]
     ]
-    settings = {
-        name: value for name, value in os.environ.items() if name.startswith(_ENVIRONMENT) and name not in _NOT_RESULTS
-    }
     content = [cells, sorted((name, repr(value)) for name, value in parameters.items())]
-    content += [package or package_hash(), versions(), settings, data or {}]
+    content += [package or package_hash(), installed or versions(), result_settings(os.environ), data or {}]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from mlkernels.course.ranges import SEEDS, ranges_of, within
-from mlkernels.errors import bad_input
+from mlkernels.errors import InputError, bad_input
 
 _TYPES = ("None", "bool", "int", "float", "str")  # tried in this order
 _LISTED = 12  # names that an error lists before it says how many more there are
@@ -72,19 +72,19 @@ def _type_of(default: str) -> str:
         return "float"
 
 
-def convert(parameter: Parameter, text: str) -> object:
+def convert(parameter: Parameter, text: str, option: str = "--set") -> object:
     """The text of `--set name=text` as a value of the parameter's type and in its range, else an `InputError`.
 
     `none` means None, `inf` is a float; of a folder it is the absolute path, from the current folder and with ~
-    expanded.
+    expanded. `option` is what the error names, where the text stands elsewhere.
     """
-    value = _typed(parameter, text)
+    value = _typed(parameter, text, option)
     if value is None or parameter.allowed is None:
         return value
-    return within(f"--set {parameter.name}", value, parameter.allowed)
+    return within(f"{option} {parameter.name}", value, parameter.allowed)
 
 
-def _typed(parameter: Parameter, text: str) -> object:
+def _typed(parameter: Parameter, text: str, option: str) -> object:
     for kind in sorted(parameter.types, key=lambda name: _TYPES.index(name) if name in _TYPES else len(_TYPES)):
         word = text.strip().lower()
         if kind == "None" and word == "none":
@@ -102,7 +102,25 @@ def _typed(parameter: Parameter, text: str) -> object:
             return text
     kinds = " or ".join(parameter.types)
     do = f"try {parameter.name}={parameter.default}"
-    raise bad_input(f"--set {parameter.name}", f"{kinds} (default {parameter.default})", repr(text), do)
+    raise bad_input(f"{option} {parameter.name}", f"{kinds} (default {parameter.default})", repr(text), do)
+
+
+def divided(option: str, setting: str, example: str) -> tuple[str, str]:
+    """The two sides of `key=value`; the key may be any but the preset's, which has an option of its own."""
+    key, equals, text = setting.partition("=")
+    key = key.strip()
+    if not equals or not key:
+        raise bad_input(option, "key=value", repr(setting), f"try {option} {example}")
+    if key == "preset":
+        raise bad_input(f"{option} preset", "the preset by its own option", repr(setting), f"use --preset {text}")
+    return key, text
+
+
+def unknown(option: str, key: str, declared: dict[str, dict[str, Parameter]]) -> InputError:
+    """The error for a parameter that none of the notebooks has: it lists those that they have."""
+    known = {str(parameter): None for each in declared.values() for parameter in each.values()}
+    listed = "; ".join(list(known)[:_LISTED]) + (f"; and {len(known) - _LISTED} more" if len(known) > _LISTED else "")
+    return bad_input(option, f"a parameter of {', '.join(declared)}", repr(key), f"they have: {listed or 'none'}")
 
 
 def parameters_for(notebooks: dict[str, dict], preset: str, settings: Sequence[str]) -> dict[str, dict[str, object]]:
@@ -117,20 +135,10 @@ def parameters_for(notebooks: dict[str, dict], preset: str, settings: Sequence[s
     declared = {name: parameters_of(notebook) for name, notebook in notebooks.items()}
     values = {name: {"preset": preset} if "preset" in known else {} for name, known in declared.items()}
     for setting in settings:
-        key, equals, text = setting.partition("=")
-        key = key.strip()
-        if not equals or not key:
-            raise bad_input("--set", "key=value", repr(setting), "try --set seed=1")
-        if key == "preset":
-            raise bad_input("--set preset", "the preset by its own option", repr(setting), f"use --preset {text}")
+        key, text = divided("--set", setting, "seed=1")
         having = [name for name, known in declared.items() if key in known]
         if not having:
-            known = {str(parameter): None for each in declared.values() for parameter in each.values()}
-            listed = "; ".join(list(known)[:_LISTED]) + (
-                f"; and {len(known) - _LISTED} more" if len(known) > _LISTED else ""
-            )
-            expected = f"a parameter of {', '.join(declared)}"
-            raise bad_input("--set", expected, repr(key), f"they have: {listed or 'none'}")
+            raise unknown("--set", key, declared)
         for name in having:
             values[name][key] = convert(declared[name][key], text)
     return values
