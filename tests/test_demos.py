@@ -29,6 +29,8 @@ from mlkernels.course.demos import (
     poster,
     search_replay,
     start_here,
+    step_size,
+    two_minima,
 )
 from mlkernels.course.demos.demo import RunItem
 from mlkernels.course.widgets import explorer
@@ -47,6 +49,8 @@ DEMOS = [
     conflicting_tasks.DEMO,
     layer_masks.DEMO,
     few_iterations.DEMO,
+    two_minima.DEMO,
+    step_size.DEMO,
 ]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(ends_of(demo))]
 
