@@ -25,6 +25,7 @@ from mlkernels.course.demos import (
     function_space,
     layer_masks,
     maml_linear_rate,
+    memory_floor,
     meta_rkhs,
     poster,
     search_replay,
@@ -51,6 +52,7 @@ DEMOS = [
     few_iterations.DEMO,
     two_minima.DEMO,
     step_size.DEMO,
+    memory_floor.DEMO,
 ]
 ENDS = [pytest.param(demo, values, id=f"{demo.name}-{i}") for demo in DEMOS for i, values in enumerate(ends_of(demo))]
 

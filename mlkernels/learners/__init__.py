@@ -2,10 +2,10 @@
 kernels, of the NTK alone and of others, `few_iterations` by a head; and what is known about them.
 
 `anil` writes the meta-gradient out, `curvature` measures what its inner loop's geometry is, `cost` counts what an outer
-step takes, `similarity` how much features change, `layer_masks` asks which layers are worth adapting, `attacks` moves
-inputs to where a learner errs; `fit_and_measure` is `maml.fit` with measurements on the way. `outer_weights` says how
-much each task counts in an outer step, `memory` lets the outer loop remember what each task was adapted to. `bilevel`
-sees them all as one problem, with five ways to its gradient.
+step takes, `moments` looks at a meta-gradient's noise, `similarity` at how much features change, `layer_masks` asks
+which layers are worth adapting, `attacks` moves inputs to where a learner errs; `fit_and_measure` is `maml.fit` with
+measurements on the way. `outer_weights` says how much each task counts in an outer step, `memory` lets the outer loop
+remember what each task was adapted to. `bilevel` sees them all as one problem, with five ways to its gradient.
 """
 
 from mlkernels.learners import (
@@ -19,6 +19,7 @@ from mlkernels.learners import (
     layer_masks,
     maml,
     memory,
+    moments,
     outer_weights,
     rkhs,
     similarity,
@@ -38,6 +39,7 @@ __all__ = [
     "layer_masks",
     "maml",
     "memory",
+    "moments",
     "outer_weights",
     "rkhs",
     "similarity",
