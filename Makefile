@@ -7,6 +7,8 @@ PRESET = quick
 NOTEBOOKS =
 NAME =
 ARGS =
+# Notebooks at a time: quick mostly compiles, on one core; the others measure times, and may want all of a GPU.
+JOBS = $(if $(filter quick,$(PRESET)),2,1)
 CUDA = cuda13
 
 # Processes for the tests (tests/conftest.py says how many); a file stays in one, for what it has compiled.
@@ -25,7 +27,7 @@ help: ## this list
 	@echo "PYTHON=python3.12 picks the interpreter that .venv is made with (3.11 to 3.13; here: $(PYTHON))."
 
 run: $(STAMP) ## run the notebooks into build/PRESET: make run PRESET=quick|class|full NOTEBOOKS="01" ARGS="--set seed=1"
-	.venv/bin/mlkernels run $(NOTEBOOKS) --preset $(PRESET) $(ARGS)
+	.venv/bin/mlkernels run $(NOTEBOOKS) --preset $(PRESET) --jobs $(JOBS) $(ARGS)
 
 lab: $(STAMP) ## open JupyterLab, on a notebook if one is named: make lab NAME=01
 	.venv/bin/mlkernels lab $(NAME) $(ARGS)
