@@ -38,6 +38,8 @@ NUMERICS = (
     "test_nas_network", "test_nas_evaluate", "test_nas_compare", "test_tasks", "test_attacks", "test_rkhs",
     "test_implicit", "test_function_space", "test_outer_weights", "test_bilevel", "test_step_size",
     "test_teacher_networks", "test_layer_masks", "test_few_iterations", "test_memory",
+    "test_moments", "test_demo_layer_masks", "test_demo_memory_floor", "test_demo_few_iterations",
+    "test_demo_two_minima", "test_demo_step_size", "test_wrong_answers",
 )  # fmt: skip
 
 
