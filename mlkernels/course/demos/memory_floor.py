@@ -217,7 +217,7 @@ def _stage() -> Stage:
     right.set_title("floors for η → 0", fontsize=10)
     right.set_xticks(POINTS, [str(K) for K in POINTS])
     right.minorticks_off()
-    right.legend(fontsize=9, loc="lower left")
+    right.legend(fontsize=9, loc="upper right")
     return Stage(fig, **moving)
 
 
