@@ -21,7 +21,7 @@ from mlkernels.learners import maml, rkhs
 from mlkernels.learners.function_space import Cosine, FunctionSpace, Linear
 from mlkernels.learners.function_space.kernel import wide
 from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
-from mlkernels.learners.outer_loop.fit import OuterLoop, State, outer_step
+from mlkernels.learners.outer_loop.steps import OuterLoop, State, outer_step
 from mlkernels.learners.problem import Problem, form_and_rates
 from mlkernels.networks import MLP
 from mlkernels.support.intervals import interval

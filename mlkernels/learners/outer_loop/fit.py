@@ -1,13 +1,12 @@
-"""The outer loop from top to bottom: its step, many steps in one compiled loop, and what stands around that loop."""
+"""The outer loop: what stands around its compiled steps, from the checks at the door to the result."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields, replace
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,14 +19,16 @@ from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.learners.function_space.closed_form import FunctionSpace
-from mlkernels.learners.memory import local, stored
+from mlkernels.learners.memory import local
 from mlkernels.learners.memory.settings import LocalMemory, Memory
 from mlkernels.learners.meta_gradient import value_and_direction, value_and_gradient
 from mlkernels.learners.outer_loop import checkpoint as checkpoints
 from mlkernels.learners.outer_loop.checkpoint import probe
 from mlkernels.learners.outer_loop.divergence import Divergence, DivergenceError, explain
+from mlkernels.learners.outer_loop.memories import check_memory, started, unknown
+from mlkernels.learners.outer_loop.steps import OuterLoop, State, outer_steps
 from mlkernels.learners.outer_weights import Rule
-from mlkernels.learners.problem import Problem, check_inner_loop, check_reduce, problem_of
+from mlkernels.learners.problem import check_reduce, problem_of
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.tasks import NumberedTasks, TaskBatch
 from mlkernels.tasks.populations import parted
@@ -36,101 +37,6 @@ METHODS = ("maml", "fomaml", "anil", "reptile")
 _SIZE = 1024  # losses that a chunk can hold, the same always: chunks of other lengths do not compile anew
 _CHUNK_SECONDS = 0.5  # between callbacks, where nobody says: quick enough to be stopped
 _SAVE_SECONDS = 10.0  # between checkpoints, where nobody says
-
-
-def outer_step(loop: OuterLoop, state: State, rates, tasks, key):
-    """One step of the outer loop: draw tasks, take the meta-gradient, let the optimiser make an update of it.
-
-    Returns the loss before the step, and what is trained, the optimiser's state and the tasks' memories after it.
-    """
-    if loop.draw is not None:
-        tasks = loop.draw(jax.random.fold_in(key, state.step))
-    loss, gradient, memories = _gradient(loop, state, rates, tasks)
-    optimizer = optax.with_extra_args_support(loop.optimizer)  # some look at the loss
-    with jax.numpy_dtype_promotion("standard"):  # optax takes a float to the power of a whole number, also where strict
-        updates, opt_state = optimizer.update(gradient, state.opt_state, state.trained, value=loss)
-    return loss, optax.apply_updates(state.trained, updates), opt_state, memories
-
-
-def _gradient(loop: OuterLoop, state: State, rates, tasks):
-    """The loss, its gradient or what takes its place, and the tasks' memories after the step."""
-    memory = loop.memory
-    if isinstance(memory, Memory):
-        given = state.trained, rates, state.memories, *stored.numbered(tasks)
-        return stored.value_and_gradient(loop.problem, memory.moves, memory.beta, *given)
-    batch = parted(tasks)[0]
-    if isinstance(memory, LocalMemory):
-        given = memory.beta, memory.rate_at(state.step), state.trained, rates, batch
-        return *local.direction(loop.problem, local.sizes(memory), *given), state.memories
-    return *loop.gradient(loop.problem, state.trained, rates, batch), state.memories
-
-
-class State(NamedTuple):
-    """What changes from step to step.
-
-    Args:
-        trained: the parameters, or `{"params": ..., "rates": ...}` where the inner rates are learned.
-        opt_state: of the optimiser.
-        step: outer steps taken.
-        alive: False once a loss, or what came of it, was not finite; nothing changes after that.
-        previous: `trained`, `opt_state` and `memories` one step ago: the last whose loss is known to be finite.
-        memories: of all tasks, if the learner has any.
-    """
-
-    trained: Any
-    opt_state: Any
-    step: jax.Array
-    alive: jax.Array
-    previous: tuple
-    memories: Any = ()
-
-
-@dataclass(frozen=True)
-class OuterLoop:
-    """What is compiled in: all that does not change from step to step and is no array.
-
-    Args:
-        problem: what is minimised.
-        gradient: `value_and_gradient`, or Reptile's `value_and_direction`.
-        optimizer: any of optax.
-        draw: the sampler, if it can be traced.
-        memory: of tasks, in the place of `gradient`.
-    """
-
-    problem: Problem
-    gradient: Callable
-    optimizer: optax.GradientTransformation
-    draw: Callable | None
-    memory: Memory | LocalMemory | None = None
-
-
-@partial(jax.jit, static_argnums=0)
-def outer_steps(loop: OuterLoop, state: State, rates, tasks, key, losses, start, count):
-    """`count` steps, or fewer if a loss is not finite: the state, and the losses `[_SIZE]`, filled from `start` on.
-
-    Both numbers are traced. `rates` are those that are not learned, `tasks` the batch that is not drawn here.
-    """
-
-    def going(carry):
-        state, _, i = carry
-        return state.alive & (i < start + count)
-
-    def step(carry):
-        state, losses, i = carry
-        loss, *new = outer_step(loop, state, rates, tasks, key)
-        finite = [jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(new[0])]
-        well = jnp.isfinite(loss) & jnp.all(jnp.stack(finite))
-        now = state.trained, state.opt_state, state.memories
-
-        def where_well(new, old):  # `astype` makes the type definite too, as the loop wants it
-            return jax.tree.map(lambda a, b: jnp.where(well, a, b).astype(b.dtype), new, old)
-
-        trained, opt_state, memories = where_well(tuple(new), now)
-        taken = state.step + well.astype(state.step.dtype)
-        after = State(trained, opt_state, taken, well, where_well(now, state.previous), memories)
-        return after, losses.at[i].set(loss.astype(losses.dtype)), i + 1
-
-    return jax.lax.while_loop(going, step, (state, losses, start))[:2]
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,7 +176,7 @@ def fit(
         )
     if method == "reptile" and learn_rates:
         raise bad_input("learn_rates", "False with Reptile", True, "choose a method with a gradient by rates")
-    _check_memory(memory, memories, inner, method, reduce, learn_rates)
+    check_memory(memory, memories, inner, method, reduce, learn_rates)
     check_reduce(reduce, rules=method != "reptile")
     if method == "anil" and inner.adapt == "all":
         inner = replace(inner, adapt=("head",))
@@ -297,7 +203,7 @@ def fit(
         raise bad_input("params", "finite numbers", "infinities or NaN", "start from freshly drawn parameters")
 
     if isinstance(memory, Memory):
-        memories = _memories(problem, params, rates, first, numbers, draw is not None, memories)
+        memories = started(problem, params, rates, first, numbers, draw is not None, memories)
     elif memory is not None:
         local.check_points(first, memory)
     gradient = value_and_direction if method == "reptile" else value_and_gradient
@@ -388,60 +294,13 @@ def fit(
         return result
     failed = problem.params_and_rates(state.trained, rates)
     batch, numbers = parted(tasks_of(step))
-    diverged = _unknown(numbers, kept, step, loss) if isinstance(memory, Memory) else None
+    diverged = unknown(numbers, kept, step, loss) if isinstance(memory, Memory) else None
     diverged = diverged or explain(problem, (params, rates), last, batch, step, loss, failed)
     result = replace(result, diverged=diverged)
     if on_divergence == "return":
         return result
     message = bad_input("fit", "a finite loss", f"{loss:.4g} at outer step {step}", diverged.cause)
     raise DivergenceError(f"{message} (the last finite state is in this error's .result)", result)
-
-
-def _check_memory(memory, memories, inner, method, reduce, learn_rates) -> None:
-    """Refuse what does not go with a memory; and memories without one."""
-    if not isinstance(memory, Memory | LocalMemory | None):
-        do = "make one, as memory.Memory(0.3)"
-        raise bad_input("memory", "a Memory or a LocalMemory", type(memory).__name__, do)
-    if memories is not None and not isinstance(memory, Memory):
-        do = "give memory=Memory(...) too, or leave them out"
-        raise bad_input("memories", f"none with memory={memory}", "some", do)
-    if memory is None:
-        return
-    check_inner_loop(inner, implicit=True)
-    if method == "reptile":
-        raise bad_input("method", "None, maml, fomaml or anil with a memory", repr(method), "leave it out")
-    if isinstance(reduce, Rule):
-        do = "name one of them: the tasks' gradients are not weighed here"
-        raise bad_input("reduce", "sum or mean with a memory", reduce, do)
-    if learn_rates and isinstance(memory, LocalMemory):
-        do = "leave the inner rates as they are: the copies hold parameters alone"
-        raise bad_input("learn_rates", "False with a LocalMemory", True, do)
-
-
-def _memories(problem: Problem, params, rates, batch: TaskBatch, numbers, drawn: bool, memories):
-    """Those of all tasks that a run starts from, which its first batch has to fit."""
-    if drawn and numbers is None:
-        do = "draw NumberedTasks, as tasks.sinusoid_population does"
-        raise bad_input("tasks", "a draw that says which tasks it gives", "a TaskBatch", do)
-    if memories is None:
-        if drawn or numbers is not None:
-            do = "give memory.start(apply, params, all_tasks, inner)"
-            raise bad_input("memories", "those of all tasks, as not all are in each batch", None, do)
-        memories = stored.all_adapted(problem, params, rates, batch)
-    stored.check_memories(memories, params)
-    all_of_them = jnp.arange(len(batch)) if numbers is None else numbers
-    stored.check_numbers(all_of_them, memories, whole_batch=numbers is None)
-    return memories
-
-
-def _unknown(numbers, memories, step: int, loss: float) -> Divergence | None:
-    """Why the loss is NaN, if the tasks' numbers are it."""
-    total = len(jax.tree.leaves(memories)[0])
-    fault = None if numbers is None else stored.beyond(numbers, total)
-    if fault is None:
-        return None
-    cause = f"the tasks of this step have the numbers {fault}, and there are memories of 0 to {total - 1} alone"
-    return Divergence(step, loss, "tasks", cause, None, None)
 
 
 def _chunks(advance: Callable, state: State, losses, steps: int, chunk: int | None, save_every: int | None):
