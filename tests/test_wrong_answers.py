@@ -180,6 +180,117 @@ WRONG = {
         "lambda c, s: ~((c <= c[:, None]) & (s >= s[:, None]) & ~np.eye(len(c), dtype=bool)).any(1)": "equal",
         "lambda c, s: ~((c < c[:, None]) & (s > s[:, None])).any(1)": "as cheap and better",
     },
+    ("08", "the factor"): {
+        "lambda c: (np.exp(c), int(1 / (2 * np.log1p(c))))": "the logarithm of the second",
+        "lambda c: (np.exp(2 * c), int(1 / (2 * c)))": "log(1 + c) is less than c",
+        "lambda c: (np.exp(2 * c), int(1 / np.log1p(c)))": "the logarithm of the second",
+        "lambda c: (np.exp(2 * c), int(np.ceil(1 / (2 * np.log1p(c)))))": "the logarithm of the second",
+        "lambda c: (np.inf, int(1 / (2 * np.log1p(c))))": "the logarithm of the second",
+    },
+    ("08", "the first bad rate"): {
+        "lambda mu, L: 2 / mu": "1 - 2 rate mu",
+        "lambda mu, L: 1 / L": "1 - 2 rate mu",
+        "lambda mu, L: 2 * mu / L**2": "1 - 2 rate mu",
+        "lambda mu, L: 2 / (L + mu)": "1 - 2 rate mu",
+    },
+    ("08", "a step with memory"): {
+        "lambda w, u, c, h, hq, rate, outer, beta: (w - outer * (1 - rate * h) * hq * ((1 - beta) * u + "
+        "beta * (w - rate "
+        "* h * (w - c)) - c), (1 - beta) * u + beta * (w - rate * h * (w - c)))": "nothing is learned",
+        "lambda w, u, c, h, hq, rate, outer, beta: (w - outer * beta * (1 - rate * h) * hq * (u - c), (1 - beta) * u "
+        "+ beta * (w - rate * h * (w - c)))": "beta = 1 is MAML",
+        "lambda w, u, c, h, hq, rate, outer, beta: (w - outer * beta * hq * ((1 - beta) * u + beta * (w "
+        "- rate * h * (w "
+        "- c)) - c), (1 - beta) * u + beta * (w - rate * h * (w - c)))": "beta = 1 is MAML",
+        "lambda w, u, c, h, hq, rate, outer, beta: (w - outer * beta * (1 - rate * h) * hq * (beta * u "
+        "+ (1 - beta) * (w "
+        "- rate * h * (w - c)) - c), beta * u + (1 - beta) * (w - rate * h * (w - c)))": "beta = 1 is MAML",
+    },
+    ("08", "the point of rest"): {
+        "lambda optima, mu, v, rate, beta: optima.mean()": "only noise pulls",
+        "lambda optima, mu, v, rate, beta: mu @ optima / mu.sum()": "only noise pulls",
+        "lambda optima, mu, v, rate, beta: (mu * ((1 - rate * mu) ** 2 + rate**2 * v)) @ optima / (mu * "
+        "((1 - rate * mu) "
+        "** 2 + rate**2 * v)).sum()": "0.25 and",
+        "lambda optima, mu, v, rate, beta: (mu * ((1 - rate * mu) ** 2 + beta * v)) @ optima / (mu * ((1 - rate * mu) "
+        "** 2 + beta * v)).sum()": "0.25 and",
+    },
+    ("09", "the exact hypergradient"): {
+        "lambda A, B, b, c, D, x: D.T @ D @ x": "y* = -x / 2",
+        "lambda A, B, b, c, D, x: -B.T @ np.linalg.solve(A, np.linalg.solve(A, b - B @ x) - c)": "comes on top",
+        "lambda A, B, b, c, D, x: D.T @ D @ x - B.T @ (np.linalg.solve(A, b - B @ x) - c)": "y* = -x / 2",
+        "lambda A, B, b, c, D, x: D @ x - B.T @ np.linalg.solve(A, np.linalg.solve(A, b - B @ x) - c)": "B^T, not B",
+        "lambda A, B, b, c, D, x: D.T @ D @ x + B.T @ np.linalg.solve(A, np.linalg.solve(A, b - B @ x) - c)": "y* =",
+    },
+    ("09", "truncation"): {
+        "lambda A, B, rate, T: -np.linalg.solve(A, B)": "one step: -rate B",
+        "lambda A, B, rate, T: -rate * T * B": "J <- (I",
+        "lambda A, B, rate, T: -rate * np.linalg.matrix_power(np.eye(len(A)) - rate * A, T - 1) @ B": "J <- (I",
+        "lambda A, B, rate, T: np.linalg.solve(A, (np.eye(len(A)) - "
+        "np.linalg.matrix_power(np.eye(len(A)) - rate * A, T)) "
+        "@ B)": "one step: -rate B",
+    },
+    ("09", "the covariance identity"): {
+        "lambda value, direct, score: np.mean(direct)": "minus the covariance",
+        "lambda value, direct, score: np.mean(direct) - np.mean(value * score)": "the density stays",
+        "lambda value, direct, score: np.mean(direct) + np.mean((value - value.mean()) * (score - "
+        "score.mean()))": "minus",
+        "lambda value, direct, score: np.mean(direct) - np.cov(value, score)[0, 1]": "divides by n",
+        "lambda value, direct, score: np.sum(direct) - np.mean((value - value.mean()) * (score - "
+        "score.mean()))": "direct",
+    },
+    ("09", "the step's variance"): {
+        "lambda h, step: 1 / h": "v = (1 - e^2 h / 2)^2 v",
+        "lambda h, step: step**2 / (1 - (1 - step**2 * h) ** 2)": "that of the Gaussian",
+        "lambda h, step: step / (1 - (1 - step**2 * h / 2) ** 2)": "that of the Gaussian",
+        "lambda h, step: step**2 / (1 - (1 - step**2 * h / 2))": "that of the Gaussian",
+    },
+    ("09", "the logarithm's objective"): {
+        "lambda l, c, rate, t: np.log(np.sum(l * c**2 * np.abs(1 - rate * l) ** (2 * t)) / 2) / t": "no number",
+        "lambda l, c, rate, t: np.log(np.sum(l * c**2 * np.abs(1 - rate * l) ** t) / 2) / t": "halved",
+        "lambda l, c, rate, t: np.log(np.sum(l * c**2 * np.abs(1 - rate * l) ** (2 * t)) / 2)": "largest factor",
+        "lambda l, c, rate, t: 2 * np.log(np.abs(1 - rate * l).max())": "halved",
+    },
+    ("09", "descent in closed form"): {
+        "lambda X, y, rate, t: np.linalg.pinv(X) @ y": "one step",
+        "lambda X, y, rate, t: rate * t * X.T @ y / len(y)": "the gradient at 0 times",
+        "lambda X, y, rate, t: rate * X.T @ y": "one step",
+        "lambda X, y, rate, t: np.linalg.solve(X.T @ X + 0 * np.eye(X.shape[1]), X.T @ y)": "one step",
+    },
+    ("10", "the best length"): {
+        "lambda X, W, Y, rho, damping: 1 / np.linalg.eigvalsh(X.T @ X + rho**2 * "
+        "np.eye(X.shape[1]))[-1]": "5 / (1 + 16)",
+        "lambda X, W, Y, rho, damping: ((X.T @ (X @ W - Y)) ** 2).sum() / ((X @ X.T @ (X @ W - Y)) ** "
+        "2).sum()": "squared",
+        "lambda X, W, Y, rho, damping: 1.0": "5 / (1 + 16)",
+        "lambda X, W, Y, rho, damping: (lambda g: (g**2).sum() / (((X @ g) ** 2).sum() + (rho + "
+        "damping) * (g**2).sum()))"
+        "(X.T @ (X @ W - Y) + rho**2 * W)": "enters squared",
+    },
+    ("10", "two points"): {
+        "lambda a, b, high, low: high * a / (a @ a) + low * b / (b @ b)": "nothing outside",
+        "lambda a, b, high, low: high * a + low * b": "nothing outside",
+        "lambda a, b, high, low: (high - low) * (a - b) / ((a - b) @ (a - b))": "nothing outside",
+        "lambda a, b, high, low: np.linalg.solve(np.eye(len(a)), high * a) + low * (b - a)": "at right angles",
+    },
+    ("10", "an entropy's gradient"): {
+        "lambda s: -np.log(np.exp(s) / np.exp(s).sum()) - 1": "undecided",
+        "lambda s: (lambda p: -p * np.log(p))(np.exp(s) / np.exp(s).sum())": "undecided",
+        "lambda s: (lambda p: p * (np.log(p) - (p * np.log(p)).sum()))(np.exp(s) / np.exp(s).sum())": "-p_j (log",
+        "lambda s: np.zeros_like(s)": "-p_j (log",
+    },
+    ("10", "a small system"): {
+        "lambda X, Y, gamma: X.T @ np.linalg.solve(X @ X.T, Y)": "2 / (4 + 1)",
+        "lambda X, Y, gamma: X.T @ np.linalg.solve(X @ X.T + gamma**2 * np.eye(len(X)), Y)": "p x p",
+        "lambda X, Y, gamma: X.T @ Y / gamma": "2 / (4 + 1)",
+        "lambda X, Y, gamma: np.linalg.solve(X @ X.T + gamma * np.eye(len(X)), Y)": "2 / (4 + 1)",
+    },
+    ("10", "steps as a ridge"): {
+        "lambda s, eta, t: 1 / (eta * t)": "half of the way",
+        "lambda s, eta, t: s * (1 - eta * s) ** t": "half of the way",
+        "lambda s, eta, t: (1 - eta * s) ** t / (1 - (1 - eta * s) ** t)": "a quarter is left",
+        "lambda s, eta, t: s * (1 - eta * s) / (1 - (1 - eta * s))": "a quarter is left",
+    },
 }  # fmt: skip
 ATTEMPTS = [
     pytest.param(notebook, title, attempt, hint, id=f"{notebook}-{title.replace(' ', '_')}-{i}")
@@ -210,6 +321,23 @@ def imports(notebook: str) -> str:
 
 def given(notebook: str, title: str) -> dict:
     """What the notebook has computed by then and the exercise's cases use."""
+    if title == "the exact hypergradient":
+        rng = np.random.default_rng(0)
+        A, B, D = np.eye(3) + 0.1 * np.ones((3, 3)), rng.normal(size=(3, 2)), rng.normal(size=(2, 2))
+        b, c, x = rng.normal(size=3), rng.normal(size=3), rng.normal(size=2)
+        y = np.linalg.solve(A, b - B @ x)
+        right = D.T @ D @ x - B.T @ np.linalg.solve(A, y - c)
+        given = {"A": A, "B": B, "b": b, "c": c, "D": D, "x": x}
+        return {"quadratics": {name: part[None] for name, part in given.items()}, "exact": [right]}
+    if title == "descent in closed form":
+
+        def descended_by_hand(X, y, rate, t):
+            w = np.zeros(X.shape[1])
+            for _ in range(t):
+                w = w - rate * X.T @ (X @ w - y) / len(y)
+            return w
+
+        return {"descended_by_hand": descended_by_hand}
     if title == "the size of the space":
         from mlkernels.nas import SPACES
 
