@@ -1,4 +1,4 @@
-"""The command line: mlkernels run | sweep | lab | data | nas | check. Heavy imports stay inside the commands."""
+"""The command line: mlkernels run | sweep | site | lab | data | nas | check. Heavy imports stay inside the commands."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import mlkernels
 from mlkernels.commands.data import data as data_group
 from mlkernels.commands.nas import nas as nas_group
 from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.site import site
 from mlkernels.commands.sweep import sweep
 from mlkernels.errors import InputError
 from mlkernels.support import provenance
@@ -31,6 +32,7 @@ def cli() -> None:
 
 cli.add_command(data_group)
 cli.add_command(nas_group)
+cli.add_command(site)
 cli.add_command(sweep)
 
 

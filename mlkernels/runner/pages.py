@@ -8,7 +8,9 @@ import html
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlkernels.support.files import scratch_folder, write_atomically
 
@@ -54,7 +56,7 @@ def without_widgets(notebook: dict, number: str) -> dict:
     note = f'<p class="widget-note">Interactive in JupyterLab: <code>{command}</code></p>'
     for cell in notebook["cells"]:
         if "outputs" in cell:  # a record without a text beside it shows nothing, and nbconvert warns of it
-            cell["outputs"] = [output for output in cell["outputs"] if not _record_only(output)]
+            cell["outputs"] = [output for output in cell["outputs"] if not _unseen(output)]
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):
                 output["data"].clear()
@@ -95,24 +97,30 @@ def first_figure(notebook: dict) -> tuple[str, bytes, str] | None:
     return None
 
 
-def _record_only(output: dict) -> bool:
-    return bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
+def _unseen(output: dict) -> bool:
+    """Whether an output has no place of its own in a page: a record only, or a caption, which stands in its figure."""
+    record = bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
+    return record or output.get("metadata", {}).get("caption_of_next", False)
 
 
-def render(notebook: dict, name: str, title: str = "") -> str:
+def render(notebook: dict, name: str, title: str = "", course: Mapping[str, Any] | None = None) -> str:
     """The page of an executed notebook: HTML that loads nothing but mathjax/MathJax.js beside it.
 
-    The number of its name opens it in `mlkernels lab`.
+    The number of its name opens it in `mlkernels lab`. A page of a whole site, `course`, has `nav` ((address, text)
+    each), its own address `here`, and a `style` and `script` beside the ones that all pages have.
     """
     import logging
 
+    import nbformat
     from nbconvert.exporters import HTMLExporter
 
     exporter = HTMLExporter(extra_template_basedirs=[str(TEMPLATES)], template_name="course", mathjax_url=MATHJAX)
     exporter.log.setLevel(logging.ERROR)  # it warns of images without alt text; a test of the notebooks refuses them
     page = without_widgets(notebook, name.partition("_")[0])
     page["metadata"]["title"] = title or name
-    body, _ = exporter.from_notebook_node(page, resources={"metadata": {"name": name}})
+    body, _ = exporter.from_notebook_node(
+        nbformat.from_dict(page), resources={"metadata": {"name": name}, "course": course}
+    )
     return body
 
 
