@@ -30,10 +30,10 @@ STILL = "mlk-still"  # the class of that still one
 RUN_AGAIN = "Run this cell to move the sliders."
 _ONE_AT_A_TIME = threading.Lock()
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-# beside a still picture, JupyterLab's "Loading widget..." and "model not found" say nothing that it does not
+# beside a still picture, JupyterLab's "Loading widget..." and "model not found" (a text and no element) are idle
 _HIDE = (
-    f".jp-OutputArea-child:has(.{STILL}) + .jp-OutputArea-child "
-    f'[data-mime-type="{_WIDGET}"]:not(:has(*)) {{ display: none; }}'
+    f".jp-OutputArea-child:has(.{STILL}) + .jp-OutputArea-child > .jp-OutputArea-output"
+    ":not([data-mime-type]):not(:has(*)) { display: none; }"
 )
 
 
