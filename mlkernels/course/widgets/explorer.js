@@ -6,7 +6,7 @@
 function explorerView(root, spec, on) {
   const QUIET = 600; // milliseconds without a change before the live region speaks
   const FEW = 4; // choices that stand side by side; more are a list
-  const SMALLEST = 150; // height of the picture that must scroll rather than shrink
+  const SMALLEST = 120; // height of the picture that must scroll rather than shrink
   const state = { indices: {}, readout: "", refusal: "", status: "", dead: "", running: false };
   const inputs = [];
 
