@@ -1,4 +1,4 @@
-"""A small site: one executed notebook made by hand, with two demos on tiny grids; no kernel runs, little is compiled."""
+"""A small site: one executed notebook made by hand, with two demos on tiny grids; no kernel runs."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_outp
 
 from mlkernels.course import plots
 from mlkernels.course.claim_records import CLAIM_MIME
-from mlkernels.course.demos import conflicting_tasks, start_here
 from mlkernels.course.demos.grid import Grid
 from mlkernels.runner.pages import WIDGET
 
@@ -43,7 +42,9 @@ def picture(alt, caption=""):
     ax.plot([0, 1], [0, 1])
     about = {"alt": alt, "width": 384} | ({"caption": caption} if caption else {})
     png = base64.b64encode(plots.to_png(fig)).decode()
-    outputs = [shown({"text/plain": caption, "text/html": f"<p>{caption}</p>"}, {"caption_of_next": True})] if caption else []
+    outputs = (
+        [shown({"text/plain": caption, "text/html": f"<p>{caption}</p>"}, {"caption_of_next": True})] if caption else []
+    )
     return [*outputs, shown({"image/png": png, "text/plain": "figure"}, {"image/png": about})]
 
 
@@ -61,7 +62,7 @@ def explored(module):
 def notebook():
     """An executed notebook with all that the course's have."""
     cells = [
-        new_markdown_cell("# Start here\n\nA *first* notebook. With a [link](https://example.org/paper) to a paper."),
+        new_markdown_cell("# Start here\n\nA *first* notebook. It follows [a paper](https://example.org/paper)."),
         code("from mlkernels.course import widgets\nfrom mlkernels.course.demos import conflicting_tasks, start_here"),
         new_markdown_cell("## Equations\n\n$$" + r"\Phi = " + " + ".join(rf"\Theta_{{{i}}}" for i in range(40)) + "$$"),
         new_markdown_cell("| a | b |\n|---|---|\n| one | two |"),
@@ -80,6 +81,3 @@ def notebook():
         "started": "2025-01-01T00:00:00+00:00", "wall_seconds": 75.0, "fingerprint": "f", "failure": None,
     }  # fmt: skip
     return made
-
-
-DEMOS = {"start_here": start_here.DEMO, "conflicting_tasks": conflicting_tasks.DEMO}

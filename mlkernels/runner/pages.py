@@ -121,7 +121,35 @@ def render(notebook: dict, name: str, title: str = "", course: Mapping[str, Any]
     body, _ = exporter.from_notebook_node(
         nbformat.from_dict(page), resources={"metadata": {"name": name}, "course": course}
     )
-    return body
+    return with_named_tables(body)
+
+
+def with_named_tables(page: str) -> str:
+    """HTML whose tables have a caption, the heading above where they have none, and header cells that say of what.
+
+    Markdown has no way to write either.
+
+    Example:
+        >>> with_named_tables("<h2>Cost</h2><table><thead><tr><th>a</th></tr></thead></table>")
+        '<h2>Cost</h2><table><caption>Cost</caption><thead><tr><th scope="col">a</th></tr></thead></table>'
+    """
+    title, scope = "", "row"
+
+    def better(found: re.Match) -> str:
+        nonlocal title, scope
+        tag = found[0]
+        if found["title"] is not None:
+            title = re.sub(r"<a class=\"anchor-link\".*?</a>|<[^>]+>", "", found["title"]).strip()
+        elif tag.endswith("thead>"):
+            scope = "row" if tag.startswith("</") else "col"
+        elif tag.startswith("<table"):
+            return tag if found["captioned"] or not title else f"{tag}<caption>{title}</caption>"
+        elif tag.startswith("<th") and "scope=" not in tag:
+            return tag.replace("<th", f'<th scope="{scope}"', 1)
+        return tag
+
+    parts = r"<h[1-6][^>]*>(?P<title>.*?)</h[1-6]>|</?thead>|<table[^>]*>(?P<captioned>\s*<caption)?|<th(?: [^>]*)?>"
+    return re.sub(parts, better, page, flags=re.S)
 
 
 def write_page(executed: Path) -> Path:

@@ -27,7 +27,7 @@ def _benchmark(path: Path) -> dict:
     for section, content in result.items():
         if section not in _ORIGIN:
             tables += _tables(section, content)
-    return {"name": name, "title": _words(name), "origin": _origin(about), "tables": tables}
+    return {"name": name, "title": _words(name).capitalize(), "origin": _origin(about), "tables": tables}
 
 
 def _origin(about: dict) -> list[tuple[str, str]]:

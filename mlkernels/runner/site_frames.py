@@ -6,6 +6,7 @@ bytes once.
 
 from __future__ import annotations
 
+import ast
 import hashlib
 import io
 import json
@@ -22,8 +23,8 @@ import mlkernels
 from mlkernels.course.demos.demo import Control, Demo, Frame, Stage
 from mlkernels.course.demos.grid import Grid
 from mlkernels.course.plots import SCREEN
+from mlkernels.course.tables import RESULTS
 from mlkernels.errors import InputError
-from mlkernels.runner.jobs import package_hash
 from mlkernels.support.files import scratch_folder
 from mlkernels.support.provenance import versions
 from mlkernels.support.strict_json import dumps
@@ -31,9 +32,6 @@ from mlkernels.support.strict_json import dumps
 TABLE, GROUND = "frames.json", "ground.webp"
 _COLOURS = 128  # of what moves: a colour is off by less than 1 of 255 in the mean, and bytes are nearly halved
 _MARGIN = 5  # pixels, odd: what moves is kept with some ground around it, so that a smaller size shows no seam
-# what a picture depends on, of the package; the rest of it moves no pixel
-_BELOW = ("nas", "metantk", "learners", "inner_loop", "tasks", "kernels", "datasets", "networks", "support")
-_SOURCES = ("course/demos", "course/plots", *_BELOW)
 Groups = Sequence[Sequence[str]] | None
 
 
@@ -59,11 +57,28 @@ def moving(png: bytes, ground: np.ndarray) -> np.ndarray:
     return apart
 
 
+def sources(module: str) -> set[Path]:
+    """The files of this package that a module of it imports, its own and theirs."""
+    home, found, waiting = Path(mlkernels.__file__).parents[1], set(), [module]
+    while waiting:
+        name = waiting.pop()
+        plain = home.joinpath(*name.split("."))
+        path = next((path for path in (plain.with_suffix(".py"), plain / "__init__.py") if path.exists()), None)
+        if not name.startswith("mlkernels") or path is None or path in found:
+            continue
+        found.add(path)
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                waiting += [alias.name for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                waiting += [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
+    return found
+
+
 def fingerprint(demo: Demo, grid: Grid) -> str:
-    """What a demo's pictures depend on, in one hash."""
-    home = Path(mlkernels.__file__).parent
-    sources = [package_hash(home / folder) for folder in _SOURCES]
-    content = [demo.name, demo.caption(), demo.question, repr(grid), sources, versions()]
+    """What a demo's pictures depend on, in one hash: the code that it reaches, its data, the versions, the grid."""
+    files = sorted({*sources(demo.move.__module__), *(RESULTS.glob("search_*.json"))})
+    content = [demo.name, repr(grid), versions(), [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]]
     return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
 
 

@@ -16,16 +16,14 @@ from typing import Any
 
 from PIL import Image
 
-from mlkernels.course import widgets
 from mlkernels.course.demos.demo import Demo
+from mlkernels.course.widgets import explorer
 from mlkernels.runner.pages import TEMPLATES, heading, render
 from mlkernels.runner.site_frames import GROUND
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import dumps
 
 _DEMOS = "mlkernels.course.demos"
-_WIDGETS = Path(widgets.__file__).parent
-_END = "// --- what follows is for anywidget alone"
 _STYLE = re.compile(r"<style[^>]*>(.*?)</style>\s*", re.S)
 
 
@@ -56,13 +54,12 @@ def demos_of(notebook: Mapping) -> dict[int, Demo]:
 
 def script() -> str:
     """The one script of a page: the controls that JupyterLab has, too, and what moves the pictures."""
-    view = (_WIDGETS / "explorer.js").read_text(encoding="utf-8").partition(_END)[0]
-    return view + (TEMPLATES / "site.js").read_text(encoding="utf-8")
+    return explorer.page_script() + (TEMPLATES / "site.js").read_text(encoding="utf-8")
 
 
 def style() -> str:
     """The controls' look."""
-    return (_WIDGETS / "explorer.css").read_text(encoding="utf-8")
+    return Path(explorer.__file__).with_suffix(".css").read_text(encoding="utf-8")
 
 
 def picture(content: bytes, out: Path) -> tuple[str, int, int]:
@@ -94,12 +91,13 @@ def _place(demo: Demo, table: Mapping[str, Any], name: str, made_here: bool) -> 
     notes = [*table["left"]]
     if made_here:
         notes.insert(0, "This is the search that comes with the course; the notebook shows its own.")
-    note = f"Here: {' '.join(notes)} The notebook has all: mlkernels lab {number}." if notes else ""
+    note = f"In this page: {' '.join(notes)} The notebook has all: mlkernels lab {number}." if notes else ""
+    below = f'<p class="demo-note">{html.escape(note)}</p>' if notes else ""
     about = {key: value for key, value in table.items() if key not in ("left", "bytes", "fingerprint")}
-    about |= {"folder": f"demos/{demo.name}", "ground": GROUND, "note": note, "run": demo.run is not None}
+    about |= {"folder": f"demos/{demo.name}", "ground": GROUND, "run": demo.run is not None}
     data = dumps(about).replace("</", "<\\/")
     return (
-        f'<div class="demo" id="demo-{demo.name}"><div class="demo-view"></div>\n'
+        f'<div class="demo" id="demo-{demo.name}"><div class="demo-view"></div>{below}\n'
         f'<noscript><p class="widget-note">With scripts on, this demo moves here; below it are still pictures. In '
         f"JupyterLab: <code>mlkernels lab {html.escape(number)}</code></p></noscript>\n"
         f'<script type="application/json">{data}</script></div>'

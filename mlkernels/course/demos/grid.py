@@ -30,14 +30,14 @@ class Grid:
 
     Example:
         >>> Grid().budget
-        3000000
+        4000000
     """
 
     together: tuple[tuple[str, ...], ...] = ()
     stops: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
     runs: tuple[tuple[str, ...], ...] = ()
     most: int = 500
-    budget: int = 3_000_000
+    budget: int = 4_000_000
 
     def check(self, name: str, controls: Sequence[Control]) -> None:
         """Refuse a grid that does not fit a demo's controls: an unknown name, a stop that is none, a default left out.
@@ -57,7 +57,9 @@ class Grid:
                 raise bad_input(f"demo {name}, grid, stops of {control}", expected, stops, "name stops of the control")
 
     def kept(self, control: Control) -> tuple[Any, ...]:
-        """The stops of a control that have pictures, in its order."""
+        """The stops of a control that have pictures, in its order; its default alone where it moves with none."""
+        if self.together and not any(control.name in group for group in self.together):
+            return (control.default,)
         stops = self.stops.get(control.name, control.values)
         return tuple(value for value in control.values if value in stops)
 

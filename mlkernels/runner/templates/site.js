@@ -70,7 +70,6 @@
     });
     // what stays of the picture is below what moves, so that each setting is a small file
     place.querySelector("img").style.background = `url("${address(table.ground)}") 0 0 / 100% 100% no-repeat`;
-    if (table.note) view.note(table.note);
     show();
   }
 
