@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import sys
 from collections.abc import Sequence
@@ -124,12 +125,20 @@ def check_alt(alt: str) -> str:
     return " ".join(alt.split())
 
 
-def show_png(png: bytes, alt: str, width: float) -> None:
-    """Show a PNG with its alt text, `width` inches wide."""
+def show_png(png: bytes, alt: str, width: float, *, caption: str = "") -> None:
+    """Show a PNG with its alt text, `width` inches wide, below its caption if it has one.
+
+    The caption is an output of its own, since Jupyter and GitHub show a picture without a text. Both are marked in
+    their metadata, so that a page can join them to one figure.
+    """
     from IPython.display import display
 
     alt = check_alt(alt)
     size = {"alt": alt, "width": round(width * SCREEN)}
+    if caption:
+        texts = {"text/html": f"<p><strong>{html.escape(caption)}</strong></p>", "text/plain": caption}
+        display(texts, metadata={"caption_of_next": True}, raw=True)
+        size["caption"] = caption
     display({"image/png": png, "text/plain": f"[picture: {alt}]"}, metadata={"image/png": size}, raw=True)
 
 
