@@ -204,9 +204,7 @@ def test_an_export_is_there_whole_the_same_each_time_and_renewed(course, tmp_pat
 def test_an_empty_folder_is_taken(course, tmp_path):
     (tmp_path / "out" / "empty").mkdir(parents=True)
     folder.export("student", tmp_path / "out", course)
-    assert (
-        sorted(contents(tmp_path / "out")) == [f"{SHORT}.ipynb", folder.RECORD] or len(contents(tmp_path / "out")) == 2
-    )
+    assert set(contents(tmp_path / "out")) == {f"{SHORT}.ipynb", folder.RECORD}
 
 
 def spoil(out, what):
@@ -331,11 +329,8 @@ def call(graders, home, *command, script=None):
 RELEASE_ALL = """
 import sys
 from nbgrader.apps import NbGraderAPI
-from traitlets.config import Config
-exec(open("nbgrader_config.py").read(), {"get_config": lambda config=Config(): config, "__name__": "config"})
-config = Config()
-config.ClearSolutions.code_stub = {"python": "# YOUR CODE HERE"}
-api = NbGraderAPI(config=config)
+from traitlets.config.loader import PyFileConfigLoader
+api = NbGraderAPI(config=PyFileConfigLoader("nbgrader_config.py").load_config())
 for name in sys.argv[1:]:
     made = api.generate_assignment(name)
     assert made["success"], made["error"]
@@ -393,7 +388,7 @@ def test_nbgrader_releases_every_notebook_and_grades_one(graders, course, tmp_pa
     )
     call(graders, out, "nbgrader", "autograde", SHORT)
     call(graders, out, "nbgrader", "export")
-    (row,) = csv.DictReader((out / "grades.csv").open(encoding="utf-8"))
+    (row,) = csv.DictReader((out / "grades.csv").read_text(encoding="utf-8").splitlines())
     assert (row["student_id"], float(row["score"]), float(row["max_score"])) == ("anna", 2, 4)
 
 
