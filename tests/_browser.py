@@ -29,9 +29,10 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run")
 FLAGS += ("--disable-component-update", "--disable-sync")
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no dialog over the notebook, no request to the network
-# a running or waiting cell shows [*]; one that was never run shows [ ]
+# a running or waiting cell shows [*]; one that was never run shows [ ]; a folded one, as solutions are, shows nothing
 ALL_RUN = """() => {
-    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
+    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
+        .filter(cell => cell.querySelector('.jp-InputPlaceholder') === null);
     const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt')?.textContent.trim() ?? '');
     const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') !== null;
     const waiting = prompts.filter(prompt => !/^\\[\\d+\\]:$/.test(prompt)).length;

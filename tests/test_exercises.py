@@ -200,7 +200,7 @@ def test_every_exercise_has_a_stub_and_a_solution():
 def test_a_stub_is_open_says_what_to_write_and_holds_no_answer(imports, cell, number, name):
     outcome, function = checked(imports, cell.source, name)
     assert outcome.verdict == OPEN
-    with pytest.raises(NotImplementedError, match=r"^return .{8,}, in place of this line$"):
+    with pytest.raises(NotImplementedError, match=r"^return .{8,}, in place of the raise$"):
         function(*[None] * len(inspect.signature(function).parameters))
     stub, call = ast.parse(cell.source).body  # nothing but the function and its check: cases are in the package
     assert isinstance(stub, ast.FunctionDef)

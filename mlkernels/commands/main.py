@@ -1,4 +1,4 @@
-"""The command line: mlkernels run | sweep | lab | data | nas | check. Heavy imports stay inside the commands."""
+"""The command line: mlkernels run | sweep | lab | export | data | nas | check. Commands import what is heavy."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import click
 
 import mlkernels
 from mlkernels.commands.data import data as data_group
+from mlkernels.commands.export import export
 from mlkernels.commands.nas import nas as nas_group
 from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
 from mlkernels.commands.sweep import sweep
@@ -32,6 +33,7 @@ def cli() -> None:
 cli.add_command(data_group)
 cli.add_command(nas_group)
 cli.add_command(sweep)
+cli.add_command(export)
 
 
 @cli.command()
