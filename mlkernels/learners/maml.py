@@ -18,6 +18,7 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import adapt
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import LOSSES, Loss, check_labels, check_loss
+from mlkernels.inner_loop.network_arguments import check_apply
 from mlkernels.inner_loop.settings import InnerLoop, per_layer
 from mlkernels.learners.function_space.closed_form import FunctionSpace, fault_of_tasks
 from mlkernels.learners.meta_gradient import outputs, value, value_and_direction, value_and_gradient, value_of_task
@@ -28,6 +29,7 @@ from mlkernels.learners.problem import Problem, check_inner_loop, check_support,
 from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
+from mlkernels.tasks.batch import check_types
 
 __all__ = [
     "LOSSES",
@@ -93,6 +95,10 @@ def task_loss(
 
     Source: Finn et al. 2017.
     """
+    check_apply(apply)
+    if not isinstance(task, TaskBatch) or not all(hasattr(leaf, "ndim") for leaf in vars(task).values()):
+        raise bad_input("task", "a TaskBatch of one task", type(task).__name__, "make one with mlkernels.tasks")
+    check_types(task)
     if task.query_y.ndim == 3 and len(task) == 1:
         task = jax.tree.map(lambda leaf: leaf[0], task)
     if task.query_y.ndim != 2:

@@ -103,7 +103,7 @@ def draw_quadratic(dimension: int, *, samples: int | None = None, key) -> tuple[
 
     Source: Wang et al. 2021, their experiment of section 3 (d = 20); notebooks/09_one_bilevel_problem.
     """
-    sizes(dimension=dimension)
+    (dimension,) = sizes(dimension=dimension)
     samples = 2 * dimension if samples is None else whole("samples", samples, dimension)
     one_key(key)
     keys = jax.random.split(key)
@@ -313,7 +313,7 @@ def draw_regressions(*, tasks: int, samples: int, dimension: int, noise: float, 
 
     Source: Wang et al. 2021, section 4; notebooks/09_one_bilevel_problem.
     """
-    sizes(tasks=tasks, samples=samples, dimension=dimension)
+    tasks, samples, dimension = sizes(tasks=tasks, samples=samples, dimension=dimension)
     noise = number("noise", noise)
     one_key(key)
     shapes = (tasks, dimension), (tasks, samples, dimension), (tasks, samples)
