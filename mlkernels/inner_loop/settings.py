@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 
@@ -72,9 +72,12 @@ class InnerLoop:
             keep(name, flag(name, getattr(self, name)))
         check_loss(self.loss, "loss")
         if self.adapt != "all":
-            keep("adapt", (self.adapt,) if isinstance(self.adapt, str) else tuple(self.adapt))
-            if not self.adapt or len(set(self.adapt)) < len(self.adapt):
-                raise bad_input("adapt", "'all' or different names of layers", self.adapt, "name what is to adapt")
+            names = (self.adapt,) if isinstance(self.adapt, str) else self.adapt
+            names = tuple(names) if isinstance(names, Sequence) else ()
+            if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+                got, do = in_short(self.adapt), "name what is to adapt"
+                raise bad_input("adapt", "'all' or different names of layers", got, do)
+            keep("adapt", names)
 
     @property
     def layers(self) -> tuple[str, ...] | None:

@@ -10,6 +10,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.network_arguments import check_params
+from mlkernels.networks.layers import flat
 from mlkernels.support.arguments import in_short, one_of
 from mlkernels.support.array_arguments import real_array
 from mlkernels.support.typed import typed
@@ -239,4 +240,4 @@ def layer_features(network, params, x: Num[ArrayLike, "N ..."]) -> dict[str, Flo
         do = "pass the network itself, not its apply"
         raise bad_input("network", "a network of mlkernels.networks", type(network).__name__, do)
     check_params(params)
-    return {name: part.reshape(len(part), -1) for name, part in network.features(params, x).items()}
+    return {name: flat(part) for name, part in network.features(params, x).items()}

@@ -70,7 +70,7 @@ def real_array(name: str, value, expected: str = "an array") -> np.ndarray | jax
         except (TypeError, ValueError):  # rows of different lengths
             found = None
     if found is None or not is_real_type(found.dtype):
-        got = in_short(value if found is None or found.dtype == object else found)
+        got = in_short(found if found is not None and found.dtype != object and found.ndim else value)
         raise bad_input(name, f"{expected} of real numbers", got, "give it numbers")
     return found
 

@@ -248,10 +248,9 @@ def check_inner(inner) -> None:
         raise bad_input("inner", "a few_iterations.FewIterations", type(inner).__name__, do)
 
 
-def _given(features, labels, queries, inner, rates, weights=None):
+def _given(features, labels, queries, inner, rates, **more):
     check_inner(inner)
-    more = {} if queries is None else {"queries": (queries, "n p")}
-    more |= {} if weights is None else {"weights": (weights, "p k")}
+    more |= {} if queries is None else {"queries": (queries, "n p")}
     found = real_arrays(features=(features, "m p"), labels=(labels, "m k"), **more)
     found = dict(zip(("features", "labels", *more), map(jnp.asarray, found), strict=True))
     check_classes(found["labels"])
@@ -328,7 +327,7 @@ def head_loss(
 
     Source: Tripathi et al. 2021 (FIML), their public code; notebooks/10_few_iterations.
     """
-    numbers, *given = _given(features, labels, queries, inner, rates, weights)
+    numbers, *given = _given(features, labels, queries, inner, rates, weights=(weights, "p k"))
     return _loss(numbers, jnp.asarray(weights), *given, inner.form)
 
 

@@ -83,6 +83,7 @@ class LayerCosts:
         Raises:
             InputError: masks for another number of layers.
         """
+        keep = flag("keep", keep)
         masks = of_each_step(masks, len(self.forward), whole("steps", steps))
         depth, at = deepest(masks), np.arange(len(self.forward))
         below = np.concatenate([[0.0], np.cumsum(self.forward)])  # the forward pass below each layer
@@ -137,6 +138,7 @@ def layer_costs(network, params, tasks: TaskBatch, inner: InnerLoop, *, compiled
         do = "pass a network that says what each layer puts out"
         raise bad_input("network", "a network of mlkernels.networks", type(network).__name__, do)
     check_adapts_all(inner)
+    compiled = flag("compiled", compiled)
     inner = replace(inner, rate=0.1)
     problem_of(network.apply, params, tasks, inner, None, "half_sum_squares")
     check_layers(params, layers)

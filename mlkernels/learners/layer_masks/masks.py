@@ -150,3 +150,6 @@ def check_layers(params, layers: Sequence[str]) -> None:
     if not isinstance(params, dict) or sorted(params) != sorted(layers):
         got = sorted(params) if isinstance(params, dict) else type(params).__name__
         raise bad_input("params", f"a dictionary of the layers {list(layers)}", got, "give it those of this network")
+    for name, layer in params.items():
+        if not isinstance(layer, dict) or not all(hasattr(part, "shape") for part in layer.values()):
+            raise bad_input("params", "arrays in each layer", f"others in {name}", "give it those of this network")
