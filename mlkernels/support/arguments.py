@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sized
 from numbers import Integral, Real
 
 from mlkernels.errors import bad_input
@@ -126,7 +126,8 @@ def in_short(value) -> str:
     words = repr(value)
     if len(words) <= _LONGEST and "\n" not in words:
         return words
-    return type(value).__name__ if not hasattr(value, "__len__") else f"a {type(value).__name__} of {len(value)}"
+    kind = type(value).__name__
+    return f"a {kind} of {len(value)}" if isinstance(value, Sized) and not hasattr(value, "shape") else kind
 
 
 def _shown(value) -> object:
