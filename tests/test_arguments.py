@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from _refused import assert_refused
 
-from mlkernels.inner_loop.network_arguments import check_apply, check_params
 from mlkernels.networks import MLP
 from mlkernels.support import array_arguments as arrays
 from mlkernels.support.arguments import flag, number, one_of, plain, span, whole
+from mlkernels.support.network_arguments import check_apply, check_params
 
 
 @pytest.mark.parametrize("two", [2, np.int64(2), np.asarray(2), jnp.asarray(2)])

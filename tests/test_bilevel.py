@@ -474,7 +474,7 @@ QUADRATIC = {"outer": lambda x, y: (y**2).sum(), "inner": lambda x, y: ((y - x) 
         ({}, {"a": [None, "b"]}, "x: expected a pytree of real numbers"),
         ({}, 1j, "x: expected a pytree of real numbers"),
         (
-            {"outer": lambda x, y: y * 1j},
+            {"outer": lambda x, y: y.astype(complex)},
             1.0,
             "outer: expected a function that gives a scalar, a float, got complex128",
         ),

@@ -684,7 +684,10 @@ def some_of(numbers):
     return NumberedTasks(draw_batch(1, B=2), numbers)
 
 
-COMPLEX, WORDS = (lambda tree: jax.tree.map(lambda leaf: leaf + 1j, tree)), (lambda tree: jax.tree.map(str, tree))
+COMPLEX, WORDS = (
+    (lambda tree: jax.tree.map(lambda leaf: leaf.astype(complex), tree)),
+    (lambda tree: jax.tree.map(str, tree)),
+)
 WIDE = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf], -1), EVERYONE)
 NETWORK = MLP(3)
 OF_NETWORK = NETWORK.apply, NETWORK.init(KEY, (2,))
@@ -724,7 +727,10 @@ def test_one_line_for_what_no_learner_with_a_memory_can_work_with(change, said):
         ({"beta": jnp.ones(2)}, "beta: expected a number above 0"),
         ({"beta": jnp.asarray(1.5)}, "beta: expected a number above 0 and at most 1, got 1.5"),
         ({"sequential": "no"}, "sequential: expected True or False"),
-        ({"outer_loss": lambda f, y: ((f - y) ** 2).sum() * 1j}, "loss: expected a function that gives a scalar"),
+        (
+            {"outer_loss": lambda f, y: ((f - y) ** 2).sum().astype(complex)},
+            "loss: expected a function that gives a scalar",
+        ),
     ],
 )
 def test_one_line_for_what_does_not_go_with_memories(change, said):
@@ -734,7 +740,8 @@ def test_one_line_for_what_does_not_go_with_memories(change, said):
 
 @pytest.mark.parametrize("rate", [lambda step: "a", lambda step: jnp.ones(3), lambda step: None, lambda step: -1.0])
 def test_schedules_of_something_else_are_refused(rate):
-    assert_refused(lambda: memory.local_copies(*GIVEN, LOCAL_BATCH, INNER, LocalMemory(0.3, rate)), "rate: expected")
+    scheduled = replace(LOCAL["memory"], rate=rate)
+    assert_refused(lambda: memory.local_copies(*GIVEN, LOCAL_BATCH, INNER, scheduled), "rate: expected")
 
 
 def test_inputs_of_another_width_than_the_networks_are_refused():
@@ -750,5 +757,5 @@ def test_scalars_of_jax_are_settings():
 def test_a_training_that_local_steps_drive_to_infinity_names_their_rate():
     wild = LocalMemory(0.5, rate=1e9, steps=2, start=2)
     with pytest.raises(DivergenceError, match="the local rate is likely too large") as caught:
-        maml.fit(*GIVEN, local_sample, INNER, optax.sgd(1.0), key=KEY, steps=200, memory=wild)
+        maml.fit(*GIVEN, local_sample, InnerLoop(1e-3, 1), optax.sgd(1.0), key=KEY, steps=200, memory=wild)
     assert caught.value.result.diverged.culprit == "local rate"

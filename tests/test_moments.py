@@ -122,7 +122,7 @@ def given(**change):
         ({"support_x": None}, "support_x: expected an array [N, m, *d] of real numbers"),
         ({"support_x": jnp.ones((3, 2, 2)), "query_x": jnp.ones((2, 2))}, "inputs of width 1, as its weights have"),
         ({"support_y": jnp.ones((3, 4, 1))}, "support_y: expected an array [N, m, k] with m = 2"),
-        ({"support_y": 1j * jnp.ones((3, 2, 1))}, "support_y: expected an array [N, m, k] of real numbers"),
+        ({"support_y": 1j * np.ones((3, 2, 1))}, "support_y: expected an array [N, m, k] of real numbers"),
         ({"query_x": jnp.ones((2, 2))}, "query_x: expected an array [n, *d] with d = [1]"),
         ({"query_y": np.full((2, 1), "a")}, "query_y: expected an array [n, k] of real numbers"),
         ({"rates": jnp.full(2, 0.1)}, "rates: expected an array [N] with N = 3"),

@@ -272,5 +272,5 @@ def test_points_and_parameters_that_are_none_are_refused_in_one_line():
     params = jax.tree.map(lambda leaf: leaf[0], truth.plain)
     for points in (None, "a", 1.0, jnp.ones(3), jnp.ones((0, 1)), jnp.ones((3, 2))):
         assert_refused(lambda points=points: tasks.batch_normalised(params, points), "points: expected")
-    for bad in (None, {}, {"head": 1, "layer1": 2}, params | {"layer1": params["layer2"]}, {**params, "more": 1}):
+    for bad in (None, {}, {"head": 1, "layer1": 2}, params | {"layer2": params["layer1"]}, {**params, "more": 1}):
         assert_refused(lambda bad=bad: tasks.batch_normalised(bad, jnp.ones((3, 1))), "params: expected")

@@ -14,11 +14,11 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop, solved
 from mlkernels.inner_loop.losses import check_labels, support_loss
-from mlkernels.inner_loop.network_arguments import check_apply
 from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.support.arguments import whole
 from mlkernels.support.array_arguments import real_arrays
+from mlkernels.support.network_arguments import check_apply
 from mlkernels.support.typed import typed
 
 

@@ -13,10 +13,10 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import Loss, check_loss
-from mlkernels.inner_loop.network_arguments import check_params
 from mlkernels.inner_loop.parts import split
 from mlkernels.support.arguments import flag, in_short, number, whole
 from mlkernels.support.array_arguments import real_array
+from mlkernels.support.network_arguments import check_params
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,6 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import adapt
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import LOSSES, Loss, check_labels, check_loss
-from mlkernels.inner_loop.network_arguments import check_apply
 from mlkernels.inner_loop.settings import InnerLoop, per_layer
 from mlkernels.learners.function_space.closed_form import FunctionSpace, fault_of_tasks
 from mlkernels.learners.meta_gradient import outputs, value, value_and_direction, value_and_gradient, value_of_task
@@ -27,6 +26,7 @@ from mlkernels.learners.outer_loop.fit import FitResult, fit
 from mlkernels.learners.outer_weights import Rule
 from mlkernels.learners.problem import Problem, check_inner_loop, check_support, form_and_rates, problem_of, query_loss
 from mlkernels.learners.rkhs.regularised import Regularised
+from mlkernels.support.network_arguments import check_apply
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 from mlkernels.tasks.batch import check_types

@@ -15,9 +15,9 @@ from jaxtyping import ArrayLike, Num
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import gradient_step
 from mlkernels.inner_loop.losses import Loss, check_labels, check_loss, loss_of, support_loss
-from mlkernels.inner_loop.network_arguments import check_apply, check_params
 from mlkernels.support.arguments import number, whole
 from mlkernels.support.array_arguments import real_arrays
+from mlkernels.support.network_arguments import check_apply, check_params
 from mlkernels.support.typed import typed
 
 __all__ = ["Moments", "factor", "fresh_meta_gradient", "of", "safe_rate"]

@@ -12,7 +12,6 @@ import numpy as np
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop
 from mlkernels.inner_loop.losses import Loss, check_labels, check_loss
-from mlkernels.inner_loop.network_arguments import check_apply, check_params
 from mlkernels.inner_loop.settings import InnerLoop, form, per_layer, rates_for
 from mlkernels.learners.few_iterations.descent import check_classes
 from mlkernels.learners.few_iterations.settings import FewIterations
@@ -21,6 +20,7 @@ from mlkernels.learners.outer_weights import Rule
 from mlkernels.learners.rkhs.closed_form import ClosedForm
 from mlkernels.learners.rkhs.regularised import Regularised
 from mlkernels.support.arguments import flag, one_of
+from mlkernels.support.network_arguments import check_apply, check_params
 from mlkernels.tasks import TaskBatch
 from mlkernels.tasks.batch import check_types
 

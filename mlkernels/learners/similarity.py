@@ -9,10 +9,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
-from mlkernels.inner_loop.network_arguments import check_params
 from mlkernels.networks.layers import flat
 from mlkernels.support.arguments import in_short, one_of
 from mlkernels.support.array_arguments import real_array
+from mlkernels.support.network_arguments import check_params
 from mlkernels.support.typed import typed
 
 

@@ -11,11 +11,11 @@ from jaxtyping import Array, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import Loss, check_loss, loss_of, support_loss
-from mlkernels.inner_loop.network_arguments import check_apply, check_params
 from mlkernels.inner_loop.parts import joined, split
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.support.arguments import number
 from mlkernels.support.array_arguments import real_array
+from mlkernels.support.network_arguments import check_apply, check_params
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 from mlkernels.tasks.batch import check_types
@@ -104,10 +104,10 @@ class Adaptation:
     def start(self, params, task: TaskBatch):
         """The adapted layers as they are."""
         check_params(params)
-        _check_task(task)
         missing = [name for name in self.layers or () if not isinstance(params, dict) or name not in params]
         if missing:
             raise bad_input("adapt", "layers of the network", missing, "name layers of params, or 'all'")
+        _check_task(task)
         return split(params, self.layers)[0]
 
 

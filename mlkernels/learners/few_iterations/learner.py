@@ -10,13 +10,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
-from mlkernels.inner_loop.network_arguments import check_apply, check_params
 from mlkernels.learners.few_iterations.descent import check_classes, check_inner, fitted, head_of
 from mlkernels.learners.few_iterations.settings import FewIterations
 from mlkernels.learners.function_space.closed_form import numbers_for
 from mlkernels.learners.function_space.kernel import wide
 from mlkernels.learners.hidden import features_of, of_points, type_of
 from mlkernels.support.array_arguments import real_arrays
+from mlkernels.support.network_arguments import check_apply, check_params
 from mlkernels.support.typed import typed
 
 

@@ -13,11 +13,11 @@ from jax.tree_util import keystr
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import Loss, loss_of
-from mlkernels.inner_loop.network_arguments import check_params
 from mlkernels.learners.memory.settings import Memory, moved, share
 from mlkernels.learners.meta_gradient import adapted_to, mean_or_sum, said
 from mlkernels.learners.problem import Problem, check_inner_loop, problem_of
 from mlkernels.support.array_arguments import known_or_traced
+from mlkernels.support.network_arguments import check_params
 from mlkernels.tasks import NumberedTasks, TaskBatch
 from mlkernels.tasks.populations import parted
 
