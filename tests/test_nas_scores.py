@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _nas_search import synthetic
 
 from mlkernels.errors import InputError
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
 from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.weights import init
-from mlkernels.nas.pictures.search_images import patches
+from mlkernels.nas.pictures.search_images import patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import (
     condition_score,
     gradient_norm,
@@ -238,6 +239,19 @@ def test_patches_come_from_their_images():
         linear_regions(THIN, thin_weights(), random_gates(0), np.zeros((20, 3, 3, 1)))
     with pytest.raises(InputError, match="block_bytes"):
         linear_regions(THIN, thin_weights(), random_gates(0), np.zeros((1, 20, 3, 3, 1)), block_bytes=0)
+
+
+def test_of_the_search_s_images_support_alone_is_flipped_and_cropped():
+    data = synthetic(classes=4, each=30)
+    tasks = search_tasks(data, key=jax.random.key(0), pixels=8, way=3, tasks=20, dtype=np.float64)
+    known = (np.asarray(data.images) / 255 - data.mean) / data.std
+
+    def as_they_are(images):
+        images = np.asarray(images).reshape(-1, 1, 8, 8, 3)
+        return np.concatenate([(abs(known[None] - one) < 1e-5).all((2, 3, 4)).any(1) for one in images])
+
+    assert as_they_are(tasks.query_x).all()
+    assert as_they_are(tasks.support_x).sum() < 10  # of 60: the middle of 81 windows, not flipped
 
 
 @pytest.mark.parametrize("time", ["fast", -1.0, np.nan])

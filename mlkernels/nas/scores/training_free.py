@@ -16,7 +16,7 @@ from mlkernels.datasets.fingerprint import described
 from mlkernels.metantk import all_points
 from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.weights import init
-from mlkernels.nas.pictures.search_images import search_patches, search_tasks
+from mlkernels.nas.pictures.search_images import LOOK, search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import ALGORITHMS, gradient_norm, score_of
 from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
@@ -116,6 +116,7 @@ def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:
     """All that a repeat's scores follow from, for a file."""
     about = asdict(settings) | {"data": described(dataset)}
     about["layout"]["space"] = settings.layout.space.described
+    about["images"] = LOOK
     about["key"] = np.asarray(jax.random.key_data(key)).tolist()
     return {name: value for name, value in about.items() if name != "repeats"}
 
