@@ -51,7 +51,7 @@ def init(layout: Layout, *, key: Array, initialisation: str = "uniform", dtype=j
         blocks += [*cell.pre, *(block for edge in cell.edges for blocks in edge for block in blocks)]
     total = sum(math.prod(shape) for block in blocks for step in block for shape in step.weights)
     # One draw, cut up on the host: a draw a weight would be compiled for each shape.
-    body, head = jax.random.split(key)
+    body, last = jax.random.split(key)
     draw = jax.random.normal if initialisation != "uniform" else _uniform
     numbers, taken = np.asarray(draw(body, (total,), dtype)), 0
 
@@ -73,9 +73,12 @@ def init(layout: Layout, *, key: Array, initialisation: str = "uniform", dtype=j
         }
         for cell in layout.stack
     ]
-    shape = layout.head[0].weights[0]
-    last = _uniform(head, shape, dtype) / math.sqrt(layout.features)
-    return {"stem": weights(layout.first), "cells": cells, "head": (last,)}
+    return {"stem": weights(layout.first), "cells": cells, "head": (head(layout, last, dtype),)}
+
+
+def head(layout: Layout, key: Array, dtype=jnp.float32) -> Array:
+    """Weights of a head alone, `[1, 1, features, ways]`, uniform within 1 / sqrt(features) of zero."""
+    return _uniform(key, layout.head[0].weights[0], dtype) / math.sqrt(layout.features)
 
 
 def _uniform(key: Array, shape, dtype) -> Array:

@@ -12,6 +12,8 @@ import numpy as np
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
 from mlkernels.nas.searching.ranking import (
+    OLD_RULE,
+    RULE,
     Candidate,
     choose,
     edges_left,
@@ -59,7 +61,8 @@ def search(
 
     In each round every open operation is taken out by turns, and the condition number of the MetaNTK and the count of
     linear regions are compared with those of the network that has it; on each edge the operation goes that is missed
-    least. When one is left on every edge, edges go by the same rule until each node has two.
+    least. When one is left on every edge, a node a round loses edges by the same rule: those into it are compared with
+    each other, all but the two that are missed most go, and the next node is scored on the network as it is then.
 
     Args:
         settings: what to search for and how.
@@ -96,12 +99,12 @@ def search(
     clock = Clock(settings, record, progress)
     while candidates := operations_left(gates) or edges_left(space, gates):
         history.append(gates)
-        items = _score_round(settings, scorer, record, clock, len(history), gates, candidates)
-        log += _decide(settings, len(history), gates, candidates, items)
+        items = _score_round(settings, scorer, record, clock, history, candidates)
+        log += _decide(settings, len(history), candidates, items)
         gates = _pruned(gates, log, len(history), space)
         record.write(LOG, "".join(dumps(line) + "\n" for line in log))
     genotype = space.genotype_of(gates)
-    log.append({"genotype": repr(genotype), "short": str(genotype)})
+    log.append({"genotype": repr(genotype), "short": str(genotype), "rule": RULE})
     record.write(LOG, "".join(dumps(line) + "\n" for line in log))
     if record.folder is not None:
         more = {"seconds": round(record.seconds, 1), "settings": about, "devices": int(scorer.mesh.size)}
@@ -118,19 +121,22 @@ def _data(dataset: Dataset) -> dict:
     return {"data": data, "images": images, "mean": about["mean"], "std": about["std"]}
 
 
-def _items(settings: SearchSettings, gates: np.ndarray, candidates: list[Candidate]) -> list[Item]:
+def _items(settings: SearchSettings, history: list[np.ndarray], candidates: list[Candidate]) -> list[Item]:
     """What is scored in each repeat: the network as it is, once or for each candidate, and without each candidate."""
+    gates = history[-1]
     if settings.reference_quirks:
-        pairs = [
-            (Item(gates, number), Item(without(gates, each), number)) for number, each in enumerate(candidates, start=1)
+        stale = history[min(len(history), settings.edge_round) - 1]  # what edges are compared with keeps them all
+        return [
+            item
+            for number, each in enumerate(candidates, start=1)
+            for item in (Item(stale, number, 2 * number, gates), Item(without(gates, each), number, 2 * number + 1))
         ]
-        return [item for pair in pairs for item in pair]
     return [Item(gates), *(Item(without(gates, each)) for each in candidates)]
 
 
-def _score_round(settings, scorer, record, clock, number, gates, candidates) -> list[list[Scores]]:
-    """Scores `[repeat][item]` of a round, those that the record has included."""
-    items = _items(settings, gates, candidates)
+def _score_round(settings, scorer, record, clock, history, candidates) -> list[list[Scores]]:
+    """Scores `[repeat][item]` of the last round of those that began with such gates, those in the record included."""
+    number, items = len(history), _items(settings, history, candidates)
     if len(record.done) < number:
         for repeat in range(settings.repeats):
             start = max(0, len(record.partial) - repeat * len(items))
@@ -160,7 +166,7 @@ def _changes(settings, scores: list[list[Scores]], attribute: str) -> tuple[list
     return origins, others, change
 
 
-def _decide(settings, number: int, gates, candidates, scores) -> list[dict]:
+def _decide(settings, number: int, candidates, scores) -> list[dict]:
     """The log's lines of a round: for each candidate that goes, what was compared on its edge or at its node."""
     table = [{} for _ in candidates]
     changes = {}
@@ -178,7 +184,7 @@ def _decide(settings, number: int, gates, candidates, scores) -> list[dict]:
         row["rank_sum"] = int(total)
     _note(settings, table, scores)
     space, lines = settings.layout.space, []
-    for kind, edge, operation in choose(space, gates, candidates, sums):
+    for kind, edge, operation in choose(candidates, sums, ranks[0]):
         node, source = space.edges[edge]
         line = {"round": number, "cell": CELL_TYPES[kind], "node": node, "input": source}
         if operation is None:
@@ -214,8 +220,13 @@ def _pruned(gates: np.ndarray, log: list[dict], number: int, space: Space) -> np
     return gates
 
 
+def rule_of(log) -> str:
+    """The rule by which a recorded search has pruned: what its last line says, which older searches did not."""
+    return log[-1].get("rule", OLD_RULE)
+
+
 def replay(log, space: Space) -> list[np.ndarray]:
-    """The gates after each round of a recorded search, the open ones first.
+    """The gates after each round of a recorded search, the open ones first; whatever its rule (`rule_of`) was.
 
     Args:
         log: the log's lines, as dicts.

@@ -38,10 +38,21 @@ class SearchSettings:
         region_batches, region_images: of 3x3 patches for the regions.
         initialisation: as in `weights.init`.
         dtype: "float32", or "float64" in 64-bit JAX, of the networks; kernels are added up in float64 always.
-        reference_quirks: do as the published code does where it is careless. The weights then stay the same in all of
-            a round's repeats; each candidate has images of its own, on which the unpruned network is scored again; a
-            condition number of a spectrum that has none is 1e5 if it is NaN and negative, so the best, if an eigenvalue
-            is.
+        reference_quirks: do as the published code does where it is careless. The table says where.
+
+    | quirk                                       | effect                                              | reproduced |
+    |---------------------------------------------|-----------------------------------------------------|------------|
+    | asks for an initialisation of unknown name  | a round's repeats share weights, all edge rounds do | yes        |
+    | new tasks and patches for each candidate    | the unpruned network is scored again beside each    | yes        |
+    | a new head for each network (MetaNTK)       | the two that are compared differ in it, too         | yes        |
+    | new thin weights for each candidate         | regions of candidates are of different networks     | yes        |
+    | edges are closed in the origin at the end   | condition numbers (not regions) of later nodes are  | yes        |
+    |                                             | compared with one that has edges that are gone      |            |
+    | eigenvalues are divided blindly             | NaN is 1e5; a negative one makes the best of all    | yes        |
+    | features that are all zero are an error     | 1e5 without normalisation, else the search stops    | always 1e5 |
+    | 1000 episodes, each fixed by its number     | the same tasks may come back                        | no         |
+    | kernels and eigenvalues in float32          | the sign of a singular kernel's last one is chance  | no         |
+    | regions added up as float32 fractions       | a count is whole but for rounding                   | no         |
 
     Raises:
         InputError: a setting out of its range.
@@ -99,11 +110,16 @@ class SearchSettings:
 
     @cached_property
     def candidates(self) -> tuple[int, ...]:
-        """How many candidates each round has, if every edge keeps to one operation a round; the last is of edges."""
+        """How many candidates each round has: of operations while an edge has two, then of edges, a node a round."""
         space = self.layout.space
         operations, edges = len(space.operations), 2 * len(space.edges)
-        spare = 2 * sum(2 + node for node in range(1, space.nodes))
-        return (*(edges * left for left in range(operations, 1, -1)), *([spare] if spare else []))
+        nodes = [2 + node for _ in range(2) for node in range(1, space.nodes)]
+        return (*(edges * left for left in range(operations, 1, -1)), *nodes)
+
+    @property
+    def edge_round(self) -> int:
+        """The first round in which edges go, counted from 1."""
+        return len(self.layout.space.operations)
 
     @property
     def evaluations(self) -> tuple[int, ...]:
