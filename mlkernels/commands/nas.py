@@ -137,7 +137,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 
 def _genotype(text: str):
     """A genotype, of a search's result where that is named."""
-    from mlkernels.nas.space.search_space import Genotype
+    from mlkernels.nas.space.genotype import Genotype
 
     path = Path(os.path.expanduser(text))
     if path.suffix != ".json":

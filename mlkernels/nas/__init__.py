@@ -23,8 +23,9 @@ from mlkernels.nas.searching.estimate import estimate, round_flops
 from mlkernels.nas.searching.ranking import dense_ranks
 from mlkernels.nas.searching.search import Found, replay, search
 from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.nas.space.genotype import CELL_TYPES, SHORT, Genotype
 from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
-from mlkernels.nas.space.search_space import CELL_TYPES, SHORT, SPACES, Genotype, Space, random_genotypes
+from mlkernels.nas.space.search_space import SPACES, Space, random_genotypes
 from mlkernels.nas.training.train import Trained, TrainSettings, load_trained, train
 
 __all__ = [

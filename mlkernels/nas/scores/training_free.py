@@ -19,8 +19,8 @@ from mlkernels.nas.engine.weights import init
 from mlkernels.nas.pictures.search_images import LOOK, search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import ALGORITHMS, gradient_norm, score_of
 from mlkernels.nas.scores.regions import linear_regions, thin
+from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
-from mlkernels.nas.space.search_space import Genotype
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress

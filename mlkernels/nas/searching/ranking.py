@@ -10,7 +10,8 @@ import numpy as np
 from jaxtyping import Int
 
 from mlkernels.errors import bad_input
-from mlkernels.nas.space.search_space import CELL_TYPES, Space
+from mlkernels.nas.space.genotype import CELL_TYPES
+from mlkernels.nas.space.search_space import Space
 from mlkernels.support.typed import typed
 
 Candidate = tuple[int, int, int | None]  # cell type, edge, and the operation that would go; None for the whole edge

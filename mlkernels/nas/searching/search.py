@@ -25,7 +25,8 @@ from mlkernels.nas.searching.ranking import (
 from mlkernels.nas.searching.record import LOG, RESULT, Record
 from mlkernels.nas.searching.scorer import Item, Scorer, Scores
 from mlkernels.nas.searching.settings import SearchSettings
-from mlkernels.nas.space.search_space import CELL_TYPES, Genotype, Space
+from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
+from mlkernels.nas.space.search_space import Space
 from mlkernels.support import results
 from mlkernels.support.progress import Progress
 from mlkernels.support.strict_json import dumps
