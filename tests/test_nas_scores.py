@@ -25,6 +25,7 @@ from mlkernels.nas.scores.kernel_scores import (
     metantk_score,
 )
 from mlkernels.nas.scores.regions import Patterns, linear_regions, thin
+from mlkernels.nas.scores.zero_cost import log_determinant, relu_codes, spectral_entropy, synflow
 from mlkernels.nas.space.layout import Layout
 from mlkernels.tasks import TaskBatch
 
@@ -186,6 +187,48 @@ def test_the_composite_kernel_is_the_analytic_one():
         for time, ridge in ((math.inf, 0.1), (0.3, 0.0)):
             ours = metantk_kernel(Kernels(inner, ntk), tasks, algorithm=algorithm, inner_time=time, ridge=ridge)
             assert relative(ours, plain.metantk(ntk, inside, 2, 2, 4, time, ridge)) < 1e-12
+
+
+# --- other scores -----------------------------------------------------------------------------------------------------
+
+
+def test_the_entropy_is_that_of_the_jacobian_s_squared_singular_values():
+    J = np.random.default_rng(0).normal(size=(7, 30))
+    p = np.linalg.svd(J, compute_uv=False) ** 2
+    p = p / p.sum()
+    assert spectral_entropy(J @ J.T) == pytest.approx(-(p * np.log(p)).sum())
+    assert spectral_entropy(3 * J @ J.T) == pytest.approx(spectral_entropy(J @ J.T))  # of no scale
+    assert spectral_entropy(np.eye(5)) == pytest.approx(np.log(5))
+    assert spectral_entropy(np.diag([2.0, 0.0, -1e-9])) == 0.0
+    for bad in (np.zeros((3, 3)), np.full((2, 2), np.nan)):
+        assert spectral_entropy(bad) == -math.inf
+    with pytest.raises(InputError, match="kernel: expected a square matrix"):
+        spectral_entropy(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_relu_codes_are_a_plain_count(seed):
+    gates, images = random_gates(seed), np.random.default_rng(seed).normal(size=(6, 8, 8, 3))
+    images[5] = images[4]
+    network, seen = plain.Architecture(LAYOUT, gates), []
+    network(network.weights(weights("float64")), jnp.moveaxis(jnp.asarray(images), -1, 1), seen)
+    bits = np.concatenate([np.asarray(on).reshape(6, -1) for on in seen], axis=1)
+    codes = np.asarray(relu_codes(LAYOUT, weights("float64"), gates, images))
+    np.testing.assert_array_equal(codes, (bits[:, None] == bits[None]).sum(-1))
+    assert log_determinant(codes) == -math.inf  # two images alike
+    assert log_determinant(codes[:5, :5]) == pytest.approx(np.log(np.linalg.det(codes[:5, :5])))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_synflow_is_the_sum_over_weights(seed):
+    gates = random_gates(seed)
+    network = plain.Architecture(LAYOUT, gates)
+    network.norm = lambda x: x
+    sizes = jax.tree.map(jnp.abs, network.weights(weights("float64")))
+    slopes = jax.grad(lambda sizes: network(sizes, jnp.ones((1, 3, 8, 8))).sum())(sizes)
+    total = sum((size * slope).sum() for size, slope in zip(*map(jax.tree.leaves, (sizes, slopes)), strict=True))
+    assert synflow(LAYOUT, weights("float64"), gates) == pytest.approx(float(jnp.log(total)), rel=1e-9)
+    assert synflow(LAYOUT, weights("float64"), gates & False) == -math.inf
 
 
 # --- linear regions ---------------------------------------------------------------------------------------------------

@@ -20,14 +20,14 @@ import pytest
 from _nas_search import settings, synthetic
 
 from mlkernels.errors import InputError
-from mlkernels.nas import CELL_TYPES, Genotype, Layout, SearchSettings, Space, replay, search
+from mlkernels.nas import CELL_TYPES, Genotype, Layout, SearchSettings, Space, parameter_count, replay, search
 from mlkernels.nas.engine.weights import head, init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import metantk_score
 from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.searching import estimate as estimating
 from mlkernels.nas.searching.estimate import estimate, round_flops
-from mlkernels.nas.searching.ranking import OLD_RULE, RULE, edges_left, without
+from mlkernels.nas.searching.ranking import OLD_RULE, RULE, edges_left, rank_sums, relative_change, without
 from mlkernels.nas.searching.scorer import Item, Scorer
 from mlkernels.nas.searching.search import rule_of
 
@@ -336,6 +336,33 @@ def test_other_rankings_leave_a_score_out():
         assert row.keys() == kept | {"rank_sum"}
     plain = search(settings(**SMALL, condition="ntk", regions=False), synthetic()).log[0]["scores"]
     assert plain != found.log[0]["scores"]
+
+
+@pytest.mark.parametrize("quirks", [False, True])
+def test_any_score_of_the_registry_ranks_candidates_and_the_largest_is_the_best(quirks):
+    told = settings(**SMALL, condition="parameters", regions=False, reference_quirks=quirks)
+    found = search(told, synthetic())
+    gates, space = told.layout.space.open_gates(), told.layout.space
+    for line in found.log[:10]:
+        edge = space.edges.index((line["node"], line["input"]))
+        for name, row in line["scores"].items():
+            one = (CELL_TYPES.index(line["cell"]), edge, space.operations.index(name))
+            full, left = (parameter_count(told.layout, each) for each in (gates, without(gates, one)))
+            assert row["condition"]["with"] == [full]
+            assert row["condition"]["without"] == [left]
+            assert row["condition"]["change"] == [(full - left) / full]
+    names = {name for cell in (found.genotype.normal, found.genotype.reduce) for node in cell for name, _ in node}
+    assert names == {"conv_3x3"}  # what has parameters stays
+
+
+def test_a_search_by_a_score_that_may_be_negative_or_worst():
+    assert relative_change(-4.0, -5.0) == 0.25
+    assert relative_change(-4.0, -5.0, blind=True) == -0.25  # as the published code divides
+    told = settings(condition="naswot")
+    changes = [(10.0, 8.0), (-4.0, -5.0), (-math.inf, 3.0), (3.0, -math.inf), (-math.inf, -math.inf)]
+    found = [told.change("condition")(*pair) for pair in changes]
+    assert found == [0.2, 0.25, -1.0, math.inf, 0.0]
+    assert rank_sums([[each] for each in found], None, larger=True)[0].tolist() == [2, 3, 0, 4, 1]
 
 
 @pytest.mark.parametrize(

@@ -19,18 +19,22 @@ RULE = "edges node by node; of equal sums the first by the condition number"
 OLD_RULE = "all edges in one pool; of equal sums the first candidate"  # of searches that name no rule
 
 
-def relative_change(origin: float, without: float) -> float:
+def relative_change(origin: float, without: float, *, larger: bool = False, blind: bool = False) -> float:
     r"""How much a score falls when a candidate is taken out; infinity is the worst a condition number can be.
 
-    .. math:: \delta = (s_{origin} - s_{without}) / s_{origin}
+    .. math:: \delta = (s_{origin} - s_{without}) / |s_{origin}|
 
-    0 from infinity to infinity, 1 from infinity to a number, minus infinity the other way.
+    0 from infinity to infinity, 1 from infinity to a number, minus infinity the other way. Of a score of which the
+    `larger` value is the better one minus infinity is the worst. With `blind` it is divided by the score, be it
+    negative, as in the published code.
 
-    Source: Wang et al. 2022, its code, for finite scores.
+    Source: Wang et al. 2022, its code, for finite scores above 0.
     """
+    if larger:
+        return -relative_change(-origin, -without)
     if math.isinf(origin) or origin == 0:
         return 0.0 if without == origin else (1.0 if math.isinf(origin) else -math.inf)
-    return (origin - without) / origin
+    return (origin - without) / (origin if blind else abs(origin))
 
 
 def sort_key(mean: float, precision: int) -> float:
@@ -88,15 +92,18 @@ def dense_ranks(changes, *, descending: bool, precision: int = 3) -> Int[np.ndar
     return ranks
 
 
-def rank_sums(conditions, regions, *, precision: int = 3) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
+def rank_sums(
+    conditions, regions, *, precision: int = 3, larger: bool = False
+) -> tuple[np.ndarray, np.ndarray | None, np.ndarray | None]:
     """The sum of both ranks of each candidate, and the ranks by condition number and by regions; the lowest goes first.
 
     From changes `[candidates, repeats]`, or None for one of the two: rank 0 is the candidate without which the
-    condition number falls most, or the count of regions rises most.
+    condition number falls most, or the count of regions rises most. With `larger` the first score is one that should
+    rise, too.
 
     Source: Wang et al. 2022, its code.
     """
-    by_condition = None if conditions is None else dense_ranks(conditions, descending=True, precision=precision)
+    by_condition = None if conditions is None else dense_ranks(conditions, descending=not larger, precision=precision)
     by_regions = None if regions is None else dense_ranks(regions, descending=False, precision=precision)
     used = [ranks for ranks in (by_condition, by_regions) if ranks is not None]
     if not used:

@@ -23,7 +23,8 @@ from mlkernels.nas.engine.weights import head, init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import score_of
 from mlkernels.nas.scores.regions import linear_regions, thin
-from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.nas.scores.registry import SCORES, Draw
+from mlkernels.nas.searching.settings import CONDITION_NUMBERS, SearchSettings
 from mlkernels.support.memory import available_bytes, require
 
 MOST_AT_ONCE = 8  # candidates a device; beyond it an accelerator is busy, and memory is better left free
@@ -49,7 +50,8 @@ class Item:
 
 @dataclass(frozen=True)
 class Scores:
-    """What was found for an item: condition number (infinity is the worst), what is wrong with it, linear regions."""
+    """What was found for an item: condition number (infinity is the worst) or the score in its place, what is wrong
+    with it, linear regions."""
 
     condition: float | None
     regions: int | None
@@ -71,7 +73,7 @@ class Scorer:
         self.where = None
 
     def _at_once(self) -> int:
-        if self.settings.condition == "none":
+        if self.settings.condition not in CONDITION_NUMBERS:
             return 1
         needed = candidate_bytes(self.settings)
         require(needed, "scoring a network", "take fewer channels, cells, pixels or tasks")
@@ -134,6 +136,8 @@ class Scorer:
         s = self.settings
         if s.condition == "none":
             return [None] * len(items), [""] * len(items)
+        if s.condition not in CONDITION_NUMBERS:
+            return [float(SCORES[s.condition](self._draw(item.draw), item.gates)) for item in items], [""] * len(items)
         full = [*items, *[items[-1]] * (self.batch - len(items))]  # one shape, compiled once
         drawn = [self._images(item.draw)[0] for item in full]
         images = np.stack([np.asarray(all_points(tasks)) for tasks in drawn])
@@ -154,6 +158,12 @@ class Scorer:
             conditions.append(blind(kernels, score.smallest, score.largest) if quirks else score.value)
             notes.append(score.note)
         return conditions, notes
+
+    def _draw(self, draw: int) -> Draw:
+        """What a score of the registry looks at."""
+        s = self.settings
+        inner_loop = {"algorithm": s.algorithm, "inner_time": s.inner_time, "ridge": s.ridge}
+        return Draw(s.layout, self.params, self._images(draw)[0], luck=self.heads, inner_loop=inner_loop)
 
     def _regions(self, items) -> list[int | None]:
         if not self.settings.regions:

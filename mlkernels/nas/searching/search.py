@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
+from mlkernels.nas.searching.clock import Clock
 from mlkernels.nas.searching.ranking import (
     OLD_RULE,
     RULE,
@@ -19,7 +19,6 @@ from mlkernels.nas.searching.ranking import (
     edges_left,
     operations_left,
     rank_sums,
-    relative_change,
     without,
 )
 from mlkernels.nas.searching.record import LOG, RESULT, Record
@@ -163,7 +162,7 @@ def _changes(settings, scores: list[list[Scores]], attribute: str) -> tuple[list
         others = [row[1:] for row in rows]
         origins = [[row[0]] * (len(row) - 1) for row in rows]
     origins, others = list(zip(*origins, strict=True)), list(zip(*others, strict=True))
-    change = [list(map(relative_change, *pair)) for pair in zip(origins, others, strict=True)]
+    change = [list(map(settings.change(attribute), *pair)) for pair in zip(origins, others, strict=True)]
     return origins, others, change
 
 
@@ -177,7 +176,8 @@ def _decide(settings, number: int, candidates, scores) -> list[dict]:
         origins, others, changes[name] = _changes(settings, scores, name)
         for row, origin, other, change in zip(table, origins, others, changes[name], strict=True):
             row[name] = {"with": list(origin), "without": list(other), "change": list(change)}
-    sums, *ranks = rank_sums(changes.get("condition"), changes.get("regions"), precision=settings.precision)
+    given = {"precision": settings.precision, "larger": settings.larger}
+    sums, *ranks = rank_sums(changes.get("condition"), changes.get("regions"), **given)
     for name, ranked in zip(("condition", "regions"), ranks, strict=True):
         for row, rank in zip(table, ranked if ranked is not None else (), strict=False):
             row[name]["rank"] = int(rank)
@@ -243,65 +243,3 @@ def replay(log, space: Space) -> list[np.ndarray]:
     for number in range(1, 1 + max((line.get("round", 0) for line in log), default=0)):
         states.append(_pruned(states[-1], list(log), number, space))
     return states
-
-
-class Clock:
-    """Time spent and left, and who is told."""
-
-    def __init__(self, settings: SearchSettings, record: Record, progress):
-        self.settings, self.record, self.progress = settings, record, progress
-        self.before, self.start = record.seconds, time.monotonic()
-        self.had = sum(map(len, record.done)) + len(record.partial)
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.start
-
-    def tell(self, number: int, candidates, items: int) -> None:
-        if self.progress is None:
-            return
-        plan = self.settings.evaluations
-        done, total = sum(map(len, self.record.done)) + len(self.record.partial), sum(plan)
-        costs = [n * cost for n, cost in zip(plan, self._costs(), strict=True)]
-        spent = _spent(costs, plan, done) - _spent(costs, plan, self.had)
-        rest = (sum(costs) - _spent(costs, plan, done)) / spent if spent else 0
-        left = (time.monotonic() - self.start) * rest if spent else None
-        best = _best(self.settings, self.record.partial, candidates, items)
-        self.progress(Progress(done, total, f"round {number} of {len(plan)}", best, left))
-
-    def _costs(self) -> list[float]:
-        """What a network costs in each round: as its open operations, and something for the rest."""
-        operations = len(self.settings.layout.space.operations)
-        rounds = len(self.settings.evaluations)
-        return [1 + max(operations - number, 1) for number in range(rounds)]
-
-
-def _spent(costs, plan, done: int) -> float:
-    total = 0.0
-    for cost, count in zip(costs, plan, strict=True):
-        here = min(done, count)
-        total, done = total + cost * here / count, done - here
-    return total
-
-
-def _best(settings, partial: list[Scores], candidates, items: int) -> str:
-    """In words, the best candidate of the repeat at work."""
-    row = partial[(len(partial) - 1) // items * items :] if partial else []
-    name = "condition" if settings.condition != "none" else "regions"
-    pairs = (
-        list(zip(row[::2], row[1::2], strict=False))
-        if settings.reference_quirks
-        else [(row[0], each) for each in row[1:]]
-        if row
-        else []
-    )
-    if not pairs:
-        return ""
-    sign = 1 if name == "condition" else -1
-    changes = [sign * relative_change(getattr(a, name), getattr(b, name)) for a, b in pairs]
-    top = int(np.argmax(changes))
-    kind, edge, operation = candidates[top]
-    space = settings.layout.space
-    node, source = space.edges[edge]
-    what = "edge" if operation is None else space.operations[operation]
-    word = "condition number" if name == "condition" else "regions"
-    return f"{-sign * changes[top]:+.1%} {word} without {what} {source} to node {node + 2}, {CELL_TYPES[kind]}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 from jax import Array
@@ -13,10 +14,13 @@ from mlkernels.errors import bad_input
 from mlkernels.kernels import OUTPUTS
 from mlkernels.nas.engine.weights import INITIALISATIONS
 from mlkernels.nas.scores.kernel_scores import ALGORITHMS
+from mlkernels.nas.scores.registry import SCORES
+from mlkernels.nas.searching.ranking import relative_change
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import number, one_of, whole
 
-CONDITIONS = ("metantk", "ntk", "none")
+CONDITION_NUMBERS = ("metantk", "ntk")
+CONDITIONS = (*CONDITION_NUMBERS, *(name for name in SCORES if name not in (*CONDITION_NUMBERS, "regions")), "none")
 
 
 @dataclass(frozen=True)
@@ -32,7 +36,8 @@ class SearchSettings:
         repeats: how often each candidate is scored, with other weights and images each time.
         precision: digits that changes are rounded to, in the ranks.
         outputs: "sum", "trace" or "full": how gradients of several outputs make a kernel.
-        condition: the condition number that candidates are ranked by: of the "metantk", the plain "ntk", or "none".
+        condition: the score that candidates are ranked by beside the regions. The condition number of the "metantk" or
+            of the plain "ntk", another one of `SCORES`, or "none".
         regions: whether they are ranked by linear regions too.
         shot, queries, tasks: of the batch of tasks; their way is the layout's.
         region_batches, region_images: of 3x3 patches for the regions.
@@ -102,6 +107,16 @@ class SearchSettings:
             object.__setattr__(self, name, whole(name, getattr(self, name), low, do="correct it"))
         for name in ("inner_time", "ridge"):
             number(name, getattr(self, name), infinite=name == "inner_time", do="correct it")
+
+    @property
+    def larger(self) -> bool:
+        """Whether of `condition` the larger value is the better one."""
+        return self.condition not in CONDITION_NUMBERS
+
+    def change(self, score: str) -> Callable[[float, float], float]:
+        """How the change of a score, "condition" or "regions", is counted: `relative_change` of it."""
+        larger = self.larger and score == "condition"
+        return partial(relative_change, larger=larger, blind=self.reference_quirks)
 
     @property
     def key(self) -> Array:
