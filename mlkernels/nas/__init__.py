@@ -6,6 +6,7 @@
 from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.network import Network
 from mlkernels.nas.engine.operations import run_block
+from mlkernels.nas.engine.weights import head as init_head
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.evaluation.compare import (
     Spread,
@@ -33,8 +34,8 @@ from mlkernels.nas.training.train import Trained, TrainSettings, load_trained, t
 __all__ = [
     "CELL_TYPES", "SCORES", "SHORT", "SPACES", "Draw", "Evaluated", "Found", "Genotype", "Layout", "Network",
     "ScoreSettings", "SearchSettings", "Space", "Spread", "TrainSettings", "Trained", "agreement", "agreement_gain",
-    "condition_score", "dense_ranks", "estimate", "evaluate", "flop_count", "init", "load_trained", "log_determinant",
-    "metantk_score", "parameter_count", "pixels_of", "random_genotypes", "relu_codes", "repeatability", "replay",
-    "round_flops", "rule_of", "run_block", "sample_kernels", "score_of", "score_spread", "search", "search_tasks",
-    "spectral_entropy", "synflow", "train", "trained_accuracies", "training_free_scores",
+    "condition_score", "dense_ranks", "estimate", "evaluate", "flop_count", "init", "init_head", "load_trained",
+    "log_determinant", "metantk_score", "parameter_count", "pixels_of", "random_genotypes", "relu_codes",
+    "repeatability", "replay", "round_flops", "rule_of", "run_block", "sample_kernels", "score_of", "score_spread",
+    "search", "search_tasks", "spectral_entropy", "synflow", "train", "trained_accuracies", "training_free_scores",
 ]  # fmt: skip

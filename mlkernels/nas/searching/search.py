@@ -222,8 +222,14 @@ def _pruned(gates: np.ndarray, log: list[dict], number: int, space: Space) -> np
 
 
 def rule_of(log) -> str:
-    """The rule by which a recorded search has pruned: what its last line says, which older searches did not."""
-    return log[-1].get("rule", OLD_RULE)
+    """The rule by which a recorded search has pruned, as its last line says; those of older searches name none.
+
+    Example:
+        >>> rule_of([{"genotype": "...", "short": "..."}])
+        'all edges in one pool; of equal sums the first candidate'
+    """
+    last = log[-1]
+    return last.get("rule", OLD_RULE if "genotype" in last else RULE)  # one that is not finished is of this version
 
 
 def replay(log, space: Space) -> list[np.ndarray]:
