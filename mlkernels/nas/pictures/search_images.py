@@ -15,8 +15,8 @@ from mlkernels.nas.pictures.augment import apply_crop, apply_flip
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch, episodes
 
-PADDING = 4  # black pixels around an image of which a window of its own size is cut
-LOOK = "support flipped and cropped, queries as they are"  # for files: older ones had queries flipped and cropped, too
+PADDING = 1 / 8  # of the side: black pixels around an image of which a window of its own size is cut; 4 of 32
+LOOK = "support flipped and cropped by an eighth, queries as they are"  # for files
 
 
 def search_tasks(
@@ -44,6 +44,7 @@ def search_tasks(
         (3, 5, 16, 16, 1)
 
     Source: Wang et al. 2022, its code: resize to 32, normalise; of the support alone flip, crop with padding 4.
+    At other sizes the padding is an eighth of the side, too: with more, a small image may be cut to nothing.
     """
     drawn, look = jax.random.split(key)
     split = next(iter(dataset.splits))
@@ -60,7 +61,8 @@ def _looked_at(pair, key: Array, mean: Array, std: Array, pixels: int, dtype) ->
     cut = pair[0].shape[0] * pair[0].shape[1]
     where, side = jax.random.split(key)
     support = apply_flip(small[:cut], jax.random.bernoulli(side, 0.5, (cut,)))
-    support = apply_crop(support, jax.random.randint(where, (cut, 2), 0, 2 * PADDING + 1), PADDING)
+    padding = max(1, round(PADDING * pixels))
+    support = apply_crop(support, jax.random.randint(where, (cut, 2), 0, 2 * padding + 1), padding)
     small = jnp.concatenate([support, small[cut:]])
     small = ((small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]).astype(dtype)
     return [x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((small[:cut], small[cut:]), pair, strict=True)]

@@ -30,6 +30,14 @@ class Draw:
         thin, thin_params, patches: the same for the linear regions, with batches of patches.
         luck: a key, for the score that knows nothing.
         inner_loop: algorithm, inner time and ridge of the MetaNTK, as in `kernel_scores.score_of`.
+
+    Example:
+        >>> layout = Layout(channels=1, pixels=4, depth=1)
+        >>> gates = layout.space.open_gates()
+        >>> SCORES["FLOPs"](Draw(layout, {}, None), gates) == flop_count(layout, gates)
+        True
+
+    Source: notebooks/04_metantk_nas.
     """
 
     layout: Layout

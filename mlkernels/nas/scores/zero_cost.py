@@ -7,7 +7,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, ArrayLike, Float
+from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.engine.operations import forward, jitted, observe
@@ -36,7 +36,7 @@ def spectral_entropy(kernel: Float[ArrayLike, "N N"]) -> float:
         InputError: not a square matrix.
 
     Example:
-        >>> round(spectral_entropy(np.eye(4)) / np.log(4), 3), spectral_entropy(np.ones((4, 4))) < 1e-9
+        >>> round(spectral_entropy(np.eye(4)) / math.log(4), 3), spectral_entropy(np.ones((4, 4))) < 1e-9
         (1.0, True)
 
     Source: Kang 2025 (IBFS), of which the abstract alone was at hand: "spectral entropy of the Jacobian at
@@ -54,7 +54,8 @@ def spectral_entropy(kernel: Float[ArrayLike, "N N"]) -> float:
     return float(-(p * np.log(p)).sum())
 
 
-def relu_codes(layout: Layout, params: dict, gates, images) -> Float[Array, "N N"]:
+@typed
+def relu_codes(layout: Layout, params: dict, gates, images) -> Float[np.ndarray, "N N"]:
     """On how many ReLUs, of all in the network that gates leave, two images agree: on in both or off in both.
 
     A ReLU whose input is zero but for rounding is off.
@@ -64,6 +65,17 @@ def relu_codes(layout: Layout, params: dict, gates, images) -> Float[Array, "N N
 
     Returns:
         Whole numbers as float64 `[N, N]`, the number of ReLUs on the diagonal.
+
+    Raises:
+        InputError: images or gates that do not fit.
+
+    Example:
+        >>> from mlkernels.nas.engine.weights import init
+        >>> layout = Layout(channels=1, pixels=4, depth=1, colours=1)
+        >>> closed = layout.space.open_gates() & False  # leaves the ReLUs of the inputs and the last ones
+        >>> images = np.stack([np.eye(4), -np.eye(4)])[..., None]
+        >>> relu_codes(layout, init(layout, key=jax.random.key(0)), closed, images).diagonal().tolist()
+        [80.0, 80.0]
 
     Source: Mellor et al. 2021 (NASWOT).
     """
@@ -82,10 +94,19 @@ def relu_codes(layout: Layout, params: dict, gates, images) -> Float[Array, "N N
     return total
 
 
-def log_determinant(kernel) -> float:
-    """The logarithm of a kernel's determinant, minus infinity for one that is singular: the larger the better.
+@typed
+def log_determinant(kernel: Num[ArrayLike, "N N"]) -> float:
+    r"""The logarithm of a kernel's determinant: the larger the better.
+
+    .. math:: \log \det K
 
     Of `relu_codes` it is NASWOT: images that the ReLUs tell apart make it large.
+
+    Args:
+        kernel: `[N, N]`.
+
+    Returns:
+        A number, minus infinity for a kernel that is singular or not positive.
 
     Example:
         >>> log_determinant(np.eye(2)), log_determinant(np.ones((2, 2)))
@@ -110,6 +131,15 @@ def synflow(layout: Layout, params: dict, gates) -> float:
 
     Returns:
         A number, minus infinity where nothing comes through.
+
+    Raises:
+        InputError: gates that do not fit.
+
+    Example:
+        >>> from mlkernels.nas.engine.weights import init
+        >>> layout = Layout(channels=1, pixels=4, depth=1, colours=1)
+        >>> synflow(layout, init(layout, key=jax.random.key(0)), layout.space.open_gates() & False)
+        -inf
 
     Source: Tanaka et al. 2020; Abdelfattah et al. 2021, who leave out normalisation.
     """
