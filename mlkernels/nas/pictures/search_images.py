@@ -15,14 +15,15 @@ from mlkernels.nas.pictures.augment import apply_crop, apply_flip
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch, episodes
 
-PADDING = 4  # black pixels around an image of which a window of its own size is cut
+PADDING = 1 / 8  # of the side: black pixels around an image of which a window of its own size is cut; 4 of 32
+LOOK = "support flipped and cropped by an eighth, queries as they are"  # for files
 
 
 def search_tasks(
     dataset: Dataset, *, key: Array, pixels: int = 32, way: int = 5, shot: int = 1, queries: int = 1, tasks: int = 3,
     dtype=jnp.float32,
 ) -> TaskBatch:  # fmt: skip
-    """Episodes of the classes to train on, resized, flipped and cropped at random, and normalised.
+    """Episodes of the classes to train on, resized and normalised, support images flipped and cropped at random, too.
 
     Args:
         dataset: its first split is sampled.
@@ -42,7 +43,8 @@ def search_tasks(
         >>> search_tasks(datasets.load("glyphs"), key=jax.random.key(0), pixels=16).query_x.shape
         (3, 5, 16, 16, 1)
 
-    Source: Wang et al. 2022, its code: resize to 32, flip, crop with padding 4, normalise.
+    Source: Wang et al. 2022, its code: resize to 32, normalise; of the support alone flip, crop with padding 4.
+    At other sizes the padding is an eighth of the side, too: with more, a small image may be cut to nothing.
     """
     drawn, look = jax.random.split(key)
     split = next(iter(dataset.splits))
@@ -56,11 +58,13 @@ def search_tasks(
 def _looked_at(pair, key: Array, mean: Array, std: Array, pixels: int, dtype) -> list[Array]:
     images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in pair])
     small = jax.image.resize(images, (len(images), pixels, pixels, images.shape[-1]), "linear")
-    where, side = jax.random.split(key)
-    small = apply_flip(small, jax.random.bernoulli(side, 0.5, (len(small),)))
-    small = apply_crop(small, jax.random.randint(where, (len(small), 2), 0, 2 * PADDING + 1), PADDING)
-    small = ((small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]).astype(dtype)
     cut = pair[0].shape[0] * pair[0].shape[1]
+    where, side = jax.random.split(key)
+    support = apply_flip(small[:cut], jax.random.bernoulli(side, 0.5, (cut,)))
+    padding = max(1, round(PADDING * pixels))
+    support = apply_crop(support, jax.random.randint(where, (cut, 2), 0, 2 * padding + 1), padding)
+    small = jnp.concatenate([support, small[cut:]])
+    small = ((small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]).astype(dtype)
     return [x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((small[:cut], small[cut:]), pair, strict=True)]
 
 
