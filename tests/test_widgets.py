@@ -27,6 +27,7 @@ from mlkernels.course.demos.demo import Control, Demo, RunItem, Stage, choice, s
 from mlkernels.course.widgets import explorer, static_twin
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
+from mlkernels.runner import pages
 
 X = np.linspace(-5, 5, 200)
 
@@ -257,7 +258,7 @@ def test_the_output_has_the_picture_for_every_viewer_without_a_kernel(demo, outp
     assert '"heat map"' not in still["text/html"]  # escaped
     assert base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])[:4] == b"\x89PNG"
     assert f'data-demo="{view.spec["id"]}"' in page
-    assert about["metadata"][explorer.STILL]
+    assert about["metadata"] == {pages.STILL: True}
     assert live["text/plain"] == ""  # the still picture says it
     assert live["application/vnd.jupyter.widget-view+json"]["model_id"] == view.model_id
 
