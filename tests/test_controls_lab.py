@@ -169,7 +169,13 @@ def test_opened_with_saved_widgets_it_does_so_too(lab):
     page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for()
     _browser.wait_until_idle(page)
     _browser.run_all(page, minutes=5)
-    assert "widgets" in _browser.saved(page, NAME).metadata
+    for _ in range(60):  # what is on the disk may be of before
+        if "widgets" in _browser.saved(page, NAME).metadata:
+            break
+        page.keyboard.press("Control+s")
+        page.wait_for_timeout(500)
+    else:
+        raise AssertionError("no widget state was saved")
     for session in page.request.get(urljoin(page.url, f"/api/sessions?token={TOKEN}")).json():
         page.request.delete(urljoin(page.url, f"/api/sessions/{session['id']}?token={TOKEN}"), headers=headers)
     reopen(page)
