@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 import os
 import threading
@@ -19,21 +18,21 @@ import traitlets
 
 from mlkernels.course.demos.demo import Demo, Frame, RunItem
 from mlkernels.course.demos.poster import kept
-from mlkernels.course.plots import SCREEN
+from mlkernels.course.plots import SCREEN, few_colours, img
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
 
 UNATTENDED = "MLKERNELS_UNATTENDED"  # set where notebooks are executed with nobody before them
 IDLE = 0.3  # seconds without a change of a control before something is compiled for later
 RENEW = 1.0  # seconds without a new picture before the still one in the output follows
-STILL = "mlk-still"  # the class of that still one
+STILL = "mlk-still"  # the class of that still one, and the mark of its output
 RUN_AGAIN = "Run this cell to move the sliders."
 _ONE_AT_A_TIME = threading.Lock()
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-# beside a still picture, JupyterLab's "Loading widget..." and "model not found" say nothing that it does not
+# beside a still picture, JupyterLab's "Loading widget..." and "model not found" (a text and no element) are idle
 _HIDE = (
-    f".jp-OutputArea-child:has(.{STILL}) + .jp-OutputArea-child "
-    f'[data-mime-type="{_WIDGET}"]:not(:has(*)) {{ display: none; }}'
+    f".jp-OutputArea-child:has(.{STILL}) + .jp-OutputArea-child > .jp-OutputArea-output"
+    ":not([data-mime-type]):not(:has(*)) { display: none; }"
 )
 
 
@@ -259,11 +258,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _still(self) -> dict[str, str]:
         """The newest picture and what to do, for viewers that have no widget."""
-        data = base64.b64encode(self.frame).decode()
-        wide, high = self.spec["width"], self.spec["height"]
-        alt = html.escape(self.alt, quote=True)
-        picture = f'<img alt="{alt}" width="{wide}" height="{high}" style="max-width:100%;height:auto" '
-        picture += f'src="data:image/png;base64,{data}">'
+        picture = img(few_colours(self.frame), self.alt, self.spec["width"] / SCREEN)
         words = "" if self.readout == "" else f"<p>{html.escape(self.readout)}</p>"
         head = f"<style>{_HIDE}</style><p><strong>{html.escape(self.demo.question)}</strong></p><p>{RUN_AGAIN}</p>"
         shown = f'<div class="{STILL}" data-demo="{self._id}">{head}{words}{picture}</div>'
@@ -272,7 +267,7 @@ class Explorer(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self._still(), raw=True, display_id=self._id)
+        display(self._still(), raw=True, metadata={STILL: True}, display_id=self._id)
         widget = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         display({_WIDGET: widget, "text/plain": ""}, raw=True)
         self._shown = True
@@ -290,7 +285,7 @@ class Explorer(anywidget.AnyWidget):
     def _renew(self) -> None:
         from IPython.display import display
 
-        display(self._still(), raw=True, display_id=self._id, update=True)
+        display(self._still(), raw=True, metadata={STILL: True}, display_id=self._id, update=True)
 
 
 def explore(demo: Demo) -> Explorer:
