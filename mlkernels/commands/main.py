@@ -100,7 +100,11 @@ def lab(name, extra, notebooks) -> None:
     path = next(iter(choose_notebooks(found, [name] if name else []).values()))
     sys.stdout.flush()
     command = [sys.executable, "-m", "jupyterlab", str(path), *extra]
-    os.execve(sys.executable, command, kernel_environment(path.resolve().parents[1]))
+    environment = kernel_environment(path.resolve().parents[1])
+    # defaults of ours, below the user's own settings: no question about news over the first notebook
+    paths = [str(Path(__file__).with_name("jupyter")), environment.get("JUPYTER_CONFIG_PATH", "")]
+    environment["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
+    os.execve(sys.executable, command, environment)
 
 
 @cli.command()

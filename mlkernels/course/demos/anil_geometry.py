@@ -115,7 +115,7 @@ def _stage() -> Stage:
     image = left.imshow(blank, extent=(0, 1, 0, 1), origin="lower", aspect="auto", interpolation="nearest")
     left.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
     left.grid(False)
-    (later,) = left.plot([], [], ".-", color="white", alpha=0.35, linewidth=1, markersize=4)
+    (later,) = left.plot([], [], ".-", color="white", alpha=0.6, linewidth=1.2, markersize=5)
     (shadow,) = left.plot([], [], "-", color="black", alpha=0.5, linewidth=4)
     (way,) = left.plot([], [], "o-", color="#FFC000", linewidth=2, markersize=4.5, markeredgecolor="black",
                        markeredgewidth=0.5, label="inner loop")  # fmt: skip

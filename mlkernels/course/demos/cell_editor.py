@@ -140,7 +140,7 @@ def _stage() -> Stage:
         lines[name] = [plots.spectrum(right, np.ones(count), method=name) for _ in range(DRAWS)]
         lines[name][0].set_label(label)
         for line in lines[name]:
-            line.set(alpha=0.6, markersize=3)
+            line.set(alpha=0.8, markersize=4)
     right.set(xlim=(0, images + 1), ylim=(LOWEST, 2), ylabel="eigenvalue / the largest")
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=10)
     notes = [

@@ -168,7 +168,7 @@ def _stage() -> Stage:
     boxes = [(0.05, 0.15, 0.27, 0.70), (0.385, 0.15, 0.265, 0.70), (0.73, 0.15, 0.255, 0.70)]
     fig, (left, middle, right) = plots.figure(10.5, 3.8, boxes=boxes)
     clouds = [
-        left.plot([], [], marker, color=colour, markersize=4, alpha=0.45, markeredgewidth=0)[0]
+        left.plot([], [], marker, color=colour, markersize=4.5, alpha=0.6, markeredgewidth=0)[0]
         for colour, marker in (("#02A550", "o"), ("#7C1480", "s"))
     ]
     first, other = (

@@ -104,7 +104,7 @@ def _stage() -> Stage:
     left.plot(x, training.truth(), color="#888888", linewidth=3, alpha=0.6, label="truth")
     for name in METHODS:
         look = plots.look(name) | {"marker": ""}
-        (moving[f"{name} before"],) = left.plot(x, 0 * x, **look | {"linewidth": 0.8, "alpha": 0.6})
+        (moving[f"{name} before"],) = left.plot(x, 0 * x, **look | {"linewidth": 1.2, "alpha": 0.8})
         (moving[name],) = left.plot(x, 0 * x, **look | {"linewidth": 1.8}, label=name)
     (points,) = left.plot([], [], "ko", markersize=5.5, label="support")
     left.set(xlim=(-training.REACH, training.REACH), ylim=(-4.5, 4.5), xlabel="x (thin: before adaptation)")

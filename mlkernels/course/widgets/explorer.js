@@ -6,7 +6,7 @@
 function explorerView(root, spec, on) {
   const QUIET = 600; // milliseconds without a change before the live region speaks
   const FEW = 4; // choices that stand side by side; more are a list
-  const SMALLEST = 150; // height of the picture that must scroll rather than shrink
+  const SMALLEST = 120; // height of the picture that must scroll rather than shrink
   const state = { indices: {}, readout: "", refusal: "", status: "", dead: "", running: false };
   const inputs = [];
 
@@ -149,12 +149,6 @@ function explorerView(root, spec, on) {
   }
 
   // The picture fills the column, but question, controls, read-out and picture stay on the screen together.
-  function port() {
-    for (let node = root.parentElement; node; node = node.parentElement) {
-      if (/auto|scroll/.test(getComputedStyle(node).overflowY) && node.clientHeight > 200) return node;
-    }
-    return document.documentElement;
-  }
   let known = 0;
   function fit() {
     const wide = view.clientWidth;
@@ -163,7 +157,8 @@ function explorerView(root, spec, on) {
     known = wide;
     [readout, status].forEach(keep);
     const rest = view.offsetHeight - figure.offsetHeight;
-    const high = Math.max(SMALLEST, Math.min(port().clientHeight, window.innerHeight) - rest - 20);
+    const port = root.closest(".jp-WindowedPanel-outer")?.clientHeight || Infinity; // what JupyterLab leaves for cells
+    const high = Math.max(SMALLEST, Math.min(port, window.innerHeight) - rest - 20);
     const width = `${Math.min(wide, Math.floor((high * spec.width) / spec.height))}px`;
     if (picture.style.width !== width) picture.style.width = width;
   }
@@ -280,16 +275,15 @@ function render({ model, el }) {
   hide.textContent = `${still}, .jp-OutputArea-child:has(${still}) { display: none !important; }`;
   document.head.append(hide);
 
-  // After a restart nobody answers: Jupyter marks the view, and the kernel says where it goes.
+  // After a restart nobody answers: Jupyter says so to its views, one of which is `this` of what a model calls.
   const gone = new Set(["restarting", "autorestarting", "dead", "terminating"]);
   const kernel = model.widget_manager?.kernel;
-  const look = () => view.dead(el.classList.contains("jupyter-widgets-disconnected") ? RUN_AGAIN : "");
   const heard = (_, status) => gone.has(status) && view.dead(RUN_AGAIN);
   const lost = () => view.dead(RUN_AGAIN);
-  model.on("comm_live_update", look);
+  model.on("comm_live_update", function () { view.dead(this?.model?.comm_live === false ? RUN_AGAIN : ""); });
   kernel?.statusChanged?.connect(heard);
   kernel?.disposed?.connect(lost);
-  look();
+  if (el.classList.contains("jupyter-widgets-disconnected")) lost(); // restored from a file
 
   return () => {
     kernel?.statusChanged?.disconnect(heard);

@@ -26,14 +26,14 @@ from mlkernels.errors import InputError, bad_input
 UNATTENDED = "MLKERNELS_UNATTENDED"  # set where notebooks are executed with nobody before them
 IDLE = 0.3  # seconds without a change of a control before something is compiled for later
 RENEW = 1.0  # seconds without a new picture before the still one in the output follows
-STILL = "mlk-still"  # the class of that still one
+STILL = "mlk-still"  # the class of that still one, and the mark of its output
 RUN_AGAIN = "Run this cell to move the sliders."
 _ONE_AT_A_TIME = threading.Lock()
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-# beside a still picture, JupyterLab's "Loading widget..." and "model not found" say nothing that it does not
+# beside a still picture, JupyterLab's "Loading widget..." and "model not found" (a text and no element) are idle
 _HIDE = (
-    f".jp-OutputArea-child:has(.{STILL}) + .jp-OutputArea-child "
-    f'[data-mime-type="{_WIDGET}"]:not(:has(*)) {{ display: none; }}'
+    f".jp-OutputArea-child:has(.{STILL}) + .jp-OutputArea-child > .jp-OutputArea-output"
+    ":not([data-mime-type]):not(:has(*)) { display: none; }"
 )
 
 
@@ -272,7 +272,7 @@ class Explorer(anywidget.AnyWidget):
     def _ipython_display_(self) -> None:
         from IPython.display import display
 
-        display(self._still(), raw=True, display_id=self._id)
+        display(self._still(), raw=True, metadata={STILL: True}, display_id=self._id)
         widget = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
         display({_WIDGET: widget, "text/plain": ""}, raw=True)
         self._shown = True
@@ -290,7 +290,7 @@ class Explorer(anywidget.AnyWidget):
     def _renew(self) -> None:
         from IPython.display import display
 
-        display(self._still(), raw=True, display_id=self._id, update=True)
+        display(self._still(), raw=True, metadata={STILL: True}, display_id=self._id, update=True)
 
 
 def explore(demo: Demo) -> Explorer:
