@@ -15,7 +15,6 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import nbformat
-import pytest
 from _compilation import as_a_reader
 from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
@@ -38,11 +37,20 @@ ALL_RUN = """() => {
     return cells.length > 0 && (failed || waiting === 0);
 }"""
 
-# kernels answer in order: behind this question's answer lie those to all before it, and to what a widget held back
-SETTLED = """async () => {
+# Which of the messages that the page sends are not answered yet. (Asking the kernel something oneself would not do:
+# widgets have a line of their own into it.)
+LISTEN = """() => {
     const kernel = window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel;
-    for (let i = 0; i < 2; i++) await kernel.requestKernelInfo();
-    await new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)));
+    window.unanswered = new Set();
+    kernel.anyMessage.connect((_, {msg, direction}) => {
+        if (direction === 'send') { if (msg.channel === 'shell') window.unanswered.add(msg.header.msg_id); }
+        else if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle')
+            window.unanswered.delete(msg.parent_header.msg_id);
+    });
+}"""
+SETTLED = """async () => {
+    const frame = () => new Promise(done => requestAnimationFrame(done));
+    for (let quiet = 0; quiet < 3; quiet = window.unanswered.size ? 0 : quiet + 1) await frame();
 }"""
 
 
@@ -132,9 +140,10 @@ def browser_page(path: str) -> Iterator[tuple[Page, list[str]]]:
 
 def open_notebook(page: Page, address: str, name: str) -> None:
     """Open a notebook and wait until its kernel is there."""
-    page.goto(f"{address}lab/tree/{name}?token={TOKEN}")
+    page.goto(f"{address}lab/tree/{name}?token={TOKEN}&reset")  # without the notebook that was open before
     page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for()
     wait_until_idle(page)
+    page.evaluate(LISTEN)
 
 
 def wait_until_idle(page: Page) -> None:
@@ -193,7 +202,7 @@ def saved(page: Page, name: str) -> nbformat.NotebookNode:
 
 @contextlib.contextmanager
 def opened(address: str, browser: Browser, path: str, minutes: float) -> Iterator[tuple[Page, list[str]]]:
-    """A notebook in a tab of its own after Run All Cells: the page, and its uncaught errors. Its kernel ends with it."""
+    """A notebook in a tab after Run All Cells: the page, and its uncaught errors. Its kernel ends with it."""
     page, errors = new_page(browser)
     try:
         open_notebook(page, address, path)
