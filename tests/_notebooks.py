@@ -1,10 +1,11 @@
-"""Executed notebooks, read: for test_notebooks.py and test_browser.py."""
+"""Notebooks, read and cut down: for test_notebooks.py and test_browser.py."""
 
 from __future__ import annotations
 
-import nbformat
+import ast
+import symtable
 
-from mlkernels.course.claim_records import claims_of
+import nbformat
 
 
 def read(path):
@@ -16,11 +17,34 @@ def outputs(notebook):
     return [(index, output) for index, cell in enumerate(notebook.cells, 1) for output in cell.get("outputs", [])]
 
 
-def check_real_omniglot(notebook):
-    """Notebook 01 has taken real Omniglot, and says so where it prints and in its claims."""
-    printed = "\n".join(output.get("text", "") for _, output in outputs(notebook))
-    assert "omniglot" in printed.lower()
-    assert "glyphs:" not in printed
-    sources = [claim["source"].lower() for claim in claims_of(notebook) if claim["id"].startswith("metantk.images")]
-    assert sources, "no claim on images"
-    assert all("omniglot" in source for source in sources), sources
+def needed(notebook, wanted):
+    """A notebook's cells of code that `wanted` names, and those that last set what these read, in order."""
+    kept, names = [], set()
+    for cell in reversed([cell for cell in notebook.cells if cell.cell_type == "code"]):
+        told, read = _names(cell.source)
+        if wanted(cell) or told & names:
+            kept.insert(0, cell)
+            names = (names - told) | read
+    return kept
+
+
+def _names(source):
+    """The global names that a cell sets, and those that it reads, some of which it may have set itself."""
+    top = symtable.symtable(source, "cell", "exec")
+    told = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
+    tables = [top]
+    for table in tables:
+        tables += table.get_children()
+    read = {
+        symbol.get_name()
+        for table in tables
+        for symbol in table.get_symbols()
+        if symbol.is_referenced() and (table is top or symbol.is_global())
+    }
+    nodes = [node.target for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AugAssign)]
+    return told, read | {node.id for node in nodes if isinstance(node, ast.Name)}
+
+
+def begins(cell):
+    """Whether every run of a notebook needs this cell: its parameters, or its settings."""
+    return "parameters" in cell.metadata.get("tags", []) or "presets.choose(" in cell.source
