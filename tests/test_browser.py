@@ -39,15 +39,15 @@ def test_real_omniglot_is_used_where_it_is_found(course, real_data):
 
 def test_the_demo_answers_to_the_keyboard(course):
     page, errors = course
-    demo = page.locator(".jp-CodeCell", has=page.locator(".widget-slider")).first
+    demo = page.locator(".jp-CodeCell", has=page.locator(".mlk-demo")).first
     outputs = demo.locator(".jp-Cell-outputWrapper")
     outputs.scroll_into_view_if_needed()
-    image = demo.locator(".jp-OutputArea img")
+    image = demo.locator(".mlk-picture")
     pictures = [image.get_attribute("src")]
 
     def changed():
         """The picture, once it is another than the last one."""
-        other = "([cell, last]) => (cell.querySelector('.jp-OutputArea img')?.src ?? last) !== last"
+        other = "([cell, last]) => (cell.querySelector('.mlk-picture')?.src ?? last) !== last"
         page.wait_for_function(other, arg=[demo.element_handle(), pictures[-1]], timeout=240_000)
         pictures.append(image.get_attribute("src"))
         assert len(image.get_attribute("alt")) > 20
@@ -55,13 +55,13 @@ def test_the_demo_answers_to_the_keyboard(course):
         return pictures[-1]
 
     for label, key in (("inner steps", "ArrowRight"), ("inner steps", "ArrowLeft"), ("width", "ArrowLeft")):
-        slider = demo.locator(".widget-slider", has_text=label).locator("[role=slider]")
+        slider = demo.get_by_role("slider", name=label)
         slider.focus()
         page.keyboard.press(key)
         changed()
         assert slider.evaluate("slider => slider === document.activeElement"), "the slider has lost the keyboard"
     assert pictures[2] == pictures[0] != pictures[1], "back where it was, the picture is the same"
-    demo.get_by_role("button", name="ANIL").click()
+    demo.get_by_text("ANIL", exact=True).click()
     changed()
     assert "ANIL" in image.get_attribute("alt")
     demo.get_by_role("button", name="Reset").click()
