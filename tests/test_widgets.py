@@ -262,6 +262,18 @@ def test_the_output_has_the_picture_for_every_viewer_without_a_kernel(demo, outp
     assert live["application/vnd.jupyter.widget-view+json"]["model_id"] == view.model_id
 
 
+def test_a_page_that_nbconvert_makes_of_a_saved_notebook_has_picture_and_words(demo, outputs):
+    from nbconvert.exporters import HTMLExporter
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    widgets.explore(demo)._ipython_display_()
+    shown = [new_output("display_data", data, metadata=about.get("metadata", {})) for data, about in outputs]
+    page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[new_code_cell("widgets", outputs=shown)]))
+    assert page.count(explorer.RUN_AGAIN) == 1
+    assert page.count("<img ") == 1
+    assert "Explorer(" not in page
+
+
 def test_the_still_picture_follows_once_the_controls_rest(demo, outputs, monkeypatch):
     monkeypatch.setattr(explorer, "RENEW", 0.05)
 
