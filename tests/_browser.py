@@ -60,7 +60,7 @@ def chromium() -> str | None:
 def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
     """JupyterLab on `folder`, with settings of its own in `home`: gives its address, stops it and its kernels."""
     settings = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
+    settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(json.dumps(QUIET), encoding="utf-8")
     environment = {
         **{

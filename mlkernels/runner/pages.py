@@ -14,6 +14,7 @@ from mlkernels.support.files import scratch_folder, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STILL = "mlk-still"  # marks the output that explorers put before their widget
 MATHJAX = "mathjax/MathJax.js"
 _ALT_MISSING = "First figure of this notebook"
 # what the pages use of MathJax: TeX in, HTML out; not the menus' translations or the speech engine
@@ -54,7 +55,7 @@ def without_widgets(notebook: dict, number: str) -> dict:
     note = f'<p class="widget-note">Interactive in JupyterLab: <code>{command}</code></p>'
     for cell in notebook["cells"]:
         if "outputs" in cell:  # a record without a text beside it shows nothing, and nbconvert warns of it
-            cell["outputs"] = [output for output in cell["outputs"] if not _record_only(output)]
+            cell["outputs"] = [output for output in cell["outputs"] if not _unseen(output)]
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):
                 output["data"].clear()
@@ -95,8 +96,10 @@ def first_figure(notebook: dict) -> tuple[str, bytes, str] | None:
     return None
 
 
-def _record_only(output: dict) -> bool:
-    return bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
+def _unseen(output: dict) -> bool:
+    """Whether an output has no place in a page: a record only, or the still picture that stands before a widget."""
+    record = bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
+    return record or output.get("metadata", {}).get(STILL, False)
 
 
 def render(notebook: dict, name: str, title: str = "") -> str:

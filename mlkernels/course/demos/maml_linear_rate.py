@@ -227,7 +227,7 @@ DEMO = Demo(
         steps("inner_steps", "inner steps τ", STEPS, 5, "steps of gradient descent on each support set"),
         steps("inner_rate", "inner rate λ", INNER_RATES, 0.1, "step size of the inner loop"),
         steps("outer_rate", "outer rate ×", OUTER_RATES, 0.9, "the outer rate η in units of 2/(λ_min + λ_max)"),
-        steps("label_scale", "label scale", LABELS, 0.1, "labels are plus or minus this: the loss at t = 0 grows with its square, the predicted curve over it stays; train"),
+        steps("label_scale", "label scale", LABELS, 0.1, "labels are ± this: it moves the loss at t = 0, and training"),
         steps("tasks", "tasks", TASKS, 3, "each of 4 support and 4 query points"),
     ),
     compute=numbers,

@@ -31,7 +31,15 @@ RATIOS = 0.02, 50.0  # of scores without and with; what lies beyond is drawn the
 GLYPHS = Path(mlkernels.__file__).parents[1] / "data" / "results" / "search_glyphs.json"  # in a checkout
 MARKS = ("o", "s", "D", "v", "^", "P", "p", "h", "<", ">")  # of the operations, in the space's order
 BEAD = 0.14  # from one operation's mark to the next, where a cell's nodes are 1.6 apart
-RING = {"marker": "o", "linestyle": "", "color": "black", "fillstyle": "none", "markersize": 11, "markeredgewidth": 1.2, "zorder": 4}
+RING = {
+    "marker": "o",
+    "linestyle": "",
+    "color": "black",
+    "fillstyle": "none",
+    "markersize": 11,
+    "markeredgewidth": 1.2,
+    "zorder": 4,
+}
 
 
 @dataclass(frozen=True)
