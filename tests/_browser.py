@@ -207,5 +207,5 @@ def opened(address: str, browser: Browser, path: str, minutes: float) -> Iterato
         yield page, errors
     finally:
         for session in page.request.get(f"{address}api/sessions?token={TOKEN}").json():
-            page.request.delete(f"{address}api/sessions/{session['id']}?token={TOKEN}")
+            assert page.request.delete(f"{address}api/sessions/{session['id']}?token={TOKEN}").ok
         page.close()
