@@ -28,16 +28,12 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run")
 FLAGS += ("--disable-component-update", "--disable-sync")
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no dialog over the notebook, no request to the network
-# a running or waiting cell shows [*]; one that was never run shows [ ]; a folded one, as solutions are, shows nothing
+# a cell that runs, waits or was never run has no number; the page shows it, but not for a folded cell
 ALL_RUN = """() => {
-    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')]
-        .filter(cell => cell.querySelector('.jp-InputPlaceholder') === null);
-    const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt')?.textContent.trim() ?? '');
+    const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.model.type === 'code');
     const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') !== null;
-    const waiting = prompts.filter(prompt => !/^\\[\\d+\\]:$/.test(prompt)).length;
-    return cells.length > 0 && (failed || waiting === 0);
+    return cells.length > 0 && (failed || cells.every(cell => cell.model.executionCount !== null));
 }"""
-
 # Which of the messages that the page sends are not answered yet. (Asking the kernel something oneself would not do:
 # widgets have a line of their own into it.)
 LISTEN = """() => {
@@ -211,5 +207,5 @@ def opened(address: str, browser: Browser, path: str, minutes: float) -> Iterato
         yield page, errors
     finally:
         for session in page.request.get(f"{address}api/sessions?token={TOKEN}").json():
-            page.request.delete(f"{address}api/sessions/{session['id']}?token={TOKEN}")
+            assert page.request.delete(f"{address}api/sessions/{session['id']}?token={TOKEN}").ok
         page.close()

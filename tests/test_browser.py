@@ -22,6 +22,7 @@ NOTEBOOKS = sorted((_browser.ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 EXPECT = 240_000  # ms: a machine that does other things, too
 expect.set_options(timeout=EXPECT)
 pytestmark = pytest.mark.browser
+each_notebook = pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 
 
 def its_demos(path: Path) -> nbformat.NotebookNode:
@@ -53,7 +54,7 @@ def lab(tmp_path_factory):
         yield address, browser
 
 
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each_notebook
 def test_the_demos_answer_at_both_ends_of_each_control(lab, path):
     with _browser.opened(*lab, f"demos/{path.name}", minutes=10) as (page, errors):
         check_demos(page, path)
@@ -62,7 +63,7 @@ def test_the_demos_answer_at_both_ends_of_each_control(lab, path):
 
 
 @pytest.mark.once
-@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+@each_notebook
 def test_all_cells_run_in_jupyterlab(lab, path):
     with _browser.opened(*lab, f"whole/{path.name}", minutes=60) as (page, errors):
         page.locator(".jp-Notebook h1").scroll_into_view_if_needed()

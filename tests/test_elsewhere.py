@@ -196,3 +196,17 @@ def test_the_cells_commands_in_a_clean_environment(tmp_path):
     assert done.returncode == 0, done.stderr
     assert str(course) in done.stdout
     assert not UNWANTED & installed(python)
+
+
+def test_on_colab_a_demo_says_what_shows_it(monkeypatch):
+    """Colab shows no widget of others without an address in the output's metadata."""
+    from mlkernels.course.demos import start_here
+    from mlkernels.course.widgets import explorer
+
+    shown = []
+    monkeypatch.setenv(explorer.UNATTENDED, "1")
+    monkeypatch.setattr("IPython.display.display", lambda data, **more: shown.append((data, more.get("metadata"))))
+    demo = explorer.explore(start_here.DEMO)
+    monkeypatch.setattr(explorer.Explorer, "_repr_mimebundle_", lambda self: ({}, {"a page": "an address"}))
+    demo._ipython_display_()
+    assert shown[-1][1] == {"a page": "an address"}

@@ -269,7 +269,8 @@ class Explorer(anywidget.AnyWidget):
 
         display(self._still(), raw=True, metadata={STILL: True}, display_id=self._id)
         widget = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        display({_WIDGET: widget, "text/plain": ""}, raw=True)
+        _, metadata = self._repr_mimebundle_()  # on Colab it says what shows a widget; elsewhere it is empty
+        display({_WIDGET: widget, "text/plain": ""}, metadata=metadata, raw=True)
         self._shown = True
 
     def _renew_soon(self) -> None:
