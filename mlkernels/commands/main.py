@@ -1,4 +1,4 @@
-"""The command line: mlkernels run | sweep | lab | export | data | nas | check. Commands import what is heavy."""
+"""The command line: mlkernels run | sweep | site | lab | export | data | nas | check. Commands import what is heavy."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ from mlkernels.commands.data import data as data_group
 from mlkernels.commands.export import export
 from mlkernels.commands.nas import nas as nas_group
 from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.site import site
 from mlkernels.commands.sweep import sweep
 from mlkernels.errors import InputError
 from mlkernels.support import provenance
@@ -33,6 +34,7 @@ def cli() -> None:
 
 cli.add_command(data_group)
 cli.add_command(nas_group)
+cli.add_command(site)
 cli.add_command(sweep)
 cli.add_command(export)
 
