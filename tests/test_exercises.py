@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import inspect
 import re
+import sys
 from pathlib import Path
 
 import jax
@@ -158,6 +159,17 @@ def test_an_exercise_is_found_by_its_number():
     assert str(exercises.check("02.3", lambda labels, start: labels + start)) == "✓ right: 02.3, centred outputs"
     with pytest.raises(InputError, match=r"one of 02.1, 02.2, 02.3, 02.4, got '02.9'"):
         exercises.check("02.9", stub)
+
+
+def test_points_are_one_or_nothing_and_nothing_is_said(capsys):
+    def loud(rate, m):
+        print("mind this", file=sys.stderr)
+        return 2 * rate / m
+
+    assert exercises.points("01.2", loud) == 1
+    assert exercises.points("01.2", lambda rate, m: rate) == exercises.points("01.2", stub) == 0
+    said = capsys.readouterr()
+    assert (said.out, said.err) == ("", "")
 
 
 # --- the notebooks' exercises -----------------------------------------------------------------------------------------

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
+import contextlib
+import io
 from typing import Any
 
 from mlkernels.course.cases import EXERCISES
@@ -46,7 +47,7 @@ def points(number: str, attempt: Any) -> int:
         attempt: the student's function.
 
     Returns:
-        1 or 0. Warnings are held back: nbgrader gives nothing for a cell that writes to stderr.
+        1 or 0. What an attempt warns of is held back: nbgrader gives nothing for a cell that writes to stderr.
 
     Raises:
         InputError: there is no such exercise.
@@ -55,7 +56,7 @@ def points(number: str, attempt: Any) -> int:
         >>> points("01.2", lambda rate, m: 2 * rate / m)
         1
     """
-    with warnings.catch_warnings(action="ignore"):
+    with contextlib.redirect_stderr(io.StringIO()):
         return int(bool(check(number, attempt)))
 
 
