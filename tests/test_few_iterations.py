@@ -620,7 +620,7 @@ def test_bad_calls_are_named():
         ({"labels": np.full((3, 3), None)}, "labels: expected an array [m, k] of real numbers"),
         ({"queries": np.ones((2, 5)), "inner": ENTROPIC}, "queries: expected an array [n, p] with p = 2"),
         ({"queries": np.ones((0, 2)), "inner": ENTROPIC}, "queries: expected one or more"),
-        ({"rates": ENTROPIC.numbers}, "rates: expected scalars in the form of"),
+        ({"rates": ENTROPIC.numbers}, "rates: expected numbers in the form of"),
         ({"rates": PLAIN.numbers | {"ridge": "a"}}, "rates: expected real numbers"),
     ],
 )

@@ -95,7 +95,7 @@ def numbers_for(inner: FunctionSpace, numbers):
     if jax.tree.structure(numbers) != jax.tree.structure(inner.numbers) or any(map(jnp.ndim, leaves)):
         do = "pass the rates of a fit with these settings, or inner.numbers with other numbers in it"
         shapes = jax.tree.map(lambda leaf: list(jnp.shape(leaf)) or "a number", inner.numbers)
-        raise bad_input("rates", f"scalars in the form of {shapes}", in_short(numbers), do)
+        raise bad_input("rates", f"numbers in the form of {shapes}", in_short(numbers), do)
     for leaf in leaves:
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):
