@@ -298,6 +298,16 @@ def test_of_the_search_s_images_support_alone_is_flipped_and_cropped():
     assert (np.asarray(tasks.support_x).reshape(60, -1).std(1) > 0.1).all()  # and none is cut to nothing
 
 
+def test_no_image_comes_twice_in_the_search_s_tasks_where_that_can_be():
+    """Six queries of 24 images: most draws have one twice. Where images are too few they are taken as they come."""
+    data = synthetic(classes=4, each=6)
+    for seed in range(5):
+        tasks = search_tasks(data, key=jax.random.key(seed), pixels=8, way=3, tasks=2)
+        assert len(np.unique(np.asarray(all_points(tasks)).reshape(12, -1), axis=0)) == 12
+    few = search_tasks(synthetic(classes=3, each=2), key=jax.random.key(0), pixels=8, way=3, tasks=5)
+    assert few.query_x.shape == (5, 3, 8, 8, 3)
+
+
 @pytest.mark.parametrize("time", ["fast", -1.0, np.nan])
 def test_a_bad_inner_time_is_refused_by_its_name(time):
     tasks = TaskBatch(*(jnp.ones((2, 3, 4)) for _ in range(4)))

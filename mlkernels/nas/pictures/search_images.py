@@ -11,11 +11,13 @@ from jaxtyping import Array, Float
 
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
+from mlkernels.metantk import all_points
 from mlkernels.nas.pictures.augment import apply_crop, apply_flip
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch, episodes
 
 PADDING = 1 / 8  # of the side: black pixels around an image of which a window of its own size is cut; 4 of 32
+ATTEMPTS = 20  # to draw tasks without the same image twice
 LOOK = "support flipped and cropped by an eighth, queries as they are"  # for files
 
 
@@ -24,6 +26,8 @@ def search_tasks(
     dtype=jnp.float32,
 ) -> TaskBatch:  # fmt: skip
     """Episodes of the classes to train on, resized and normalised, support images flipped and cropped at random, too.
+
+    Tasks in which one image comes twice are drawn again, a few times at most: the NTK over both has no inverse.
 
     Args:
         dataset: its first split is sampled.
@@ -46,12 +50,17 @@ def search_tasks(
     Source: Wang et al. 2022, its code: resize to 32, normalise; of the support alone flip, crop with padding 4.
     At other sizes the padding is an eighth of the side, too: with more, a small image may be cut to nothing.
     """
-    drawn, look = jax.random.split(key)
     split = next(iter(dataset.splits))
-    batch = episodes(dataset, split, way, shot, queries, tasks, drawn, one_hot="plain", dtype=dtype)
-    pair = batch.support_x, batch.query_x
-    support, query = _looked_at(pair, look, np.asarray(dataset.mean), np.asarray(dataset.std), pixels, dtype)
-    return TaskBatch(support, batch.support_y, query, batch.query_y)
+    for attempt in range(ATTEMPTS):
+        drawn, look = jax.random.split(jax.random.fold_in(key, attempt) if attempt else key)
+        batch = episodes(dataset, split, way, shot, queries, tasks, drawn, one_hot="plain", dtype=dtype)
+        pair = batch.support_x, batch.query_x
+        support, query = _looked_at(pair, look, np.asarray(dataset.mean), np.asarray(dataset.std), pixels, dtype)
+        found = TaskBatch(support, batch.support_y, query, batch.query_y)
+        rows = np.asarray(all_points(found)).reshape(tasks * (found.queries + found.support), -1)
+        if len(np.unique(rows, axis=0)) == len(rows):
+            break
+    return found
 
 
 @partial(jax.jit, static_argnames=("pixels", "dtype"))
