@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import ast
-import symtable
+import dis
+import types
 
 import nbformat
+
+READS = ("LOAD_NAME", "LOAD_GLOBAL")
 
 
 def read(path):
@@ -29,20 +31,19 @@ def needed(notebook, wanted):
 
 
 def _names(source):
-    """The global names that a cell sets, and those that it reads, some of which it may have set itself."""
-    top = symtable.symtable(source, "cell", "exec")
-    told = {symbol.get_name() for symbol in top.get_symbols() if symbol.is_assigned() or symbol.is_imported()}
-    tables = [top]
-    for table in tables:
-        tables += table.get_children()
-    read = {
-        symbol.get_name()
-        for table in tables
-        for symbol in table.get_symbols()
-        if symbol.is_referenced() and (table is top or symbol.is_global())
-    }
-    nodes = [node.target for node in ast.walk(ast.parse(source)) if isinstance(node, ast.AugAssign)]
-    return told, read | {node.id for node in nodes if isinstance(node, ast.Name)}
+    """The global names that a cell sets, and those that it reads without having set them before."""
+    code = compile(source, "cell", "exec")
+    told, read = set(), set()
+    for step in dis.get_instructions(code):
+        if step.opname == "STORE_NAME":
+            told.add(step.argval)
+        elif step.opname in READS and step.argval not in told:
+            read.add(step.argval)
+    inner = [part for part in code.co_consts if isinstance(part, types.CodeType)]
+    for part in inner:  # functions are called once all is set
+        inner += [deeper for deeper in part.co_consts if isinstance(deeper, types.CodeType)]
+        read |= {step.argval for step in dis.get_instructions(part) if step.opname in READS} - told
+    return told, read
 
 
 def begins(cell):

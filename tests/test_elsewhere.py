@@ -17,6 +17,7 @@ from pathlib import Path
 
 import pytest
 
+from mlkernels.runner import pages
 from tools import colab, install_cell
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -95,6 +96,11 @@ def test_each_notebook_begins_with_the_same_install_cell(path):
     assert install_cell.with_cell(notebook, CELL) == notebook
     marks = [tag for cell in notebook["cells"] for tag in cell["metadata"].get("tags", [])]
     assert marks[:2] == ["install", "parameters"]
+
+
+def test_no_page_shows_the_cell():
+    notebook = json.loads(NOTEBOOKS[0].read_text(encoding="utf-8"))
+    assert len(pages.without_widgets(notebook, "00")["cells"]) == len(notebook["cells"]) - 1
 
 
 def run_cell(monkeypatch, tmp_path, source="", found=None):

@@ -10,10 +10,10 @@ import json
 import tomllib
 from pathlib import Path
 
+from mlkernels.runner.pages import INSTALL as TAG
 from mlkernels.support.files import write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
-TAG = "install"
 CELL = """\
 # @title Install the course, where it is missing
 # Does nothing where mlkernels is there. Else, as on Colab, it fetches the course by git and adds
