@@ -19,6 +19,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
 
+from benchmarks import site as bench
 from mlkernels.course.demos import search_replay, start_here
 from mlkernels.course.demos.demo import steps
 from mlkernels.course.demos.grid import Grid
@@ -335,3 +336,20 @@ def test_on_paper_nothing_is_cut_off(browser, out):
         assert page.locator("details.twin[open]").count() == 0
     finally:
         page.emulate_media(media="screen")
+
+
+@pytest.mark.browser
+def test_the_benchmark_measures_every_demo_and_page(browser, out, pages, monkeypatch):
+    monkeypatch.setattr(bench, "MOVES", 6)
+    result = bench.measured(browser[0].context.browser, out)
+    assert set(result["pages"]) == set(pages)
+    assert set(result["demos"]) == set(_site.GRIDS)
+    assert all(found["moves"] >= 2 and found["median_ms"] > 0 for found in result["demos"].values())
+    assert result["size"]["met"]
+    assert result["size"]["total_mb"] == pytest.approx(sum(result["size"]["parts_mb"].values()), abs=0.05)
+    assert "start_here" in bench.report(result)
+
+
+def test_the_benchmark_wants_a_site(tmp_path):
+    with pytest.raises(InputError, match="make site"):
+        bench.measure(site=tmp_path)

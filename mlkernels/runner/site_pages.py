@@ -82,7 +82,7 @@ def _pictures_apart(notebook: dict, out: Path) -> None:
                 src, wide, high = picture(base64.b64decode("".join(content)), out)
                 about = output.setdefault("metadata", {}).setdefault("image/png", {})
                 about["width"] = about.get("width", wide)
-                about |= {"src": src, "height": round(about["width"] * high / wide), "loading": "lazy"}
+                about |= {"src": src, "height": round(about["width"] * high / wide)}
 
 
 def _place(demo: Demo, table: Mapping[str, Any], name: str, made_here: bool) -> str:
@@ -98,8 +98,8 @@ def _place(demo: Demo, table: Mapping[str, Any], name: str, made_here: bool) -> 
     data = dumps(about).replace("</", "<\\/")
     return (
         f'<div class="demo" id="demo-{demo.name}"><div class="demo-view"></div>{below}\n'
-        f'<noscript><p class="widget-note">With scripts on, this demo moves here; below it are still pictures. In '
-        f"JupyterLab: <code>mlkernels lab {html.escape(number)}</code></p></noscript>\n"
+        f'<p class="widget-note">With scripts on, this demo moves here; below it are still pictures. In '
+        f"JupyterLab: <code>mlkernels lab {html.escape(number)}</code></p>\n"
         f'<script type="application/json">{data}</script></div>'
     )
 

@@ -77,11 +77,20 @@
     const twin = document.getElementById(`twin-${place.id}`);
     demo(place);
     if (twin) twin.open = false;
-    place.querySelector("noscript")?.remove();
+    place.querySelector(".widget-note")?.remove();
   }
   // on paper nothing moves: the still pictures take the demos' place
   const twins = [...document.querySelectorAll("details.twin")];
-  const were = twins.map(() => false);
-  window.addEventListener("beforeprint", () => twins.forEach((twin, i) => { were[i] = twin.open; twin.open = true; }));
-  window.addEventListener("afterprint", () => twins.forEach((twin, i) => { twin.open = were[i]; }));
+  window.addEventListener("beforeprint", () => {
+    for (const twin of twins.filter((each) => !each.open)) {
+      twin.dataset.folded = "yes";
+      twin.open = true;
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const twin of twins.filter((each) => each.dataset.folded)) {
+      delete twin.dataset.folded;
+      twin.open = false;
+    }
+  });
 })();
