@@ -52,7 +52,7 @@ gpu: $(STAMP) ## add JAX's CUDA 13 libraries (several GB, Linux) to .venv; for o
 	  "jax[$(CUDA)]==$$(.venv/bin/python -c 'import importlib.metadata as m; print(m.version("jax"))')"
 	.venv/bin/python -c 'import jax; print("devices:", jax.devices())'
 
-matrix: ## the core's tests under Python 3.11 and 3.13 if found, JAX 0.11.2, and the least instructions
+matrix: ## the core's tests under Python 3.11 and 3.13 if found; kernels on JAX 0.11.2 with the least instructions; both graders
 	bash tools/matrix.sh $(ARGS)
 
 lock: ## renew requirements.txt after a change in pyproject.toml; make lock ARGS=--upgrade for newer versions

@@ -26,6 +26,7 @@ from mlkernels.course.demos.demo import Control, Demo, RunItem, Stage, choice, s
 from mlkernels.course.widgets import explorer
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
+from mlkernels.runner import pages
 
 X = np.linspace(-5, 5, 200)
 
@@ -256,9 +257,21 @@ def test_the_output_has_the_picture_for_every_viewer_without_a_kernel(demo, outp
     assert '"heat map"' not in still["text/html"]  # escaped
     assert base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])[:4] == b"\x89PNG"
     assert f'data-demo="{view.spec["id"]}"' in page
-    assert about["metadata"][explorer.STILL]
+    assert about["metadata"] == {pages.STILL: True}
     assert live["text/plain"] == ""  # the still picture says it
     assert live["application/vnd.jupyter.widget-view+json"]["model_id"] == view.model_id
+
+
+def test_a_page_that_nbconvert_makes_of_a_saved_notebook_has_picture_and_words(demo, outputs):
+    from nbconvert.exporters import HTMLExporter
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
+
+    widgets.explore(demo)._ipython_display_()
+    shown = [new_output("display_data", data, metadata=about.get("metadata", {})) for data, about in outputs]
+    page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[new_code_cell("widgets", outputs=shown)]))
+    assert page.count(explorer.RUN_AGAIN) == 1
+    assert page.count("<img ") == 1
+    assert "Explorer(" not in page
 
 
 def test_the_still_picture_follows_once_the_controls_rest(demo, outputs, monkeypatch):

@@ -1,8 +1,8 @@
 #!/bin/bash
 # The core's tests (all doctests, and what is not arithmetic) under the oldest and the newest Python, 3.11 and 3.13, where
-# they are found and are not .venv's own, then the bridge's and the kernels' tests under JAX 0.11.2 on Python 3.12, then the
-# kernels' arithmetic under the least instruction set that XLA knows. Environments are kept in build/venvs and made
-# from the same lock.
+# they are found and are not .venv's own; then the bridge's and the kernels' tests under JAX 0.11.2 and, in the same run, the
+# least instruction set that XLA knows: another JAX rounds in another way, and so do other machines. Environments are kept
+# in build/venvs and made from the same lock. At last, the editions of mlkernels export go through nbgrader and Otter-Grader.
 # bash tools/matrix.sh [PYTEST ARGUMENT...]; JUnit reports go to $REPORTS if that is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -47,69 +47,77 @@ report() { [ -z "${REPORTS:-}" ] || echo "--junitxml=$REPORTS/$1.xml"; }
 own=$(.venv/bin/python -c 'import sys; print(sys.version_info[1])' 2>/dev/null || true)
 mkdir -p build/venvs
 others=()
-for minor in 11 12 13; do # at the same time: each is one process, and waits much
+python=.venv/bin/python
+for minor in 11 13; do # at the same time: each is one process, and waits much
     [ "$minor" != "$own" ] || continue
-    python=$(find_python "$minor")
-    if [ -z "$python" ]; then
+    found=$(find_python "$minor")
+    if [ -z "$found" ]; then
         echo "== Python 3.$minor: not found, left out"
         continue
     fi
-    set_up "$minor" "$python" &
+    set_up "$minor" "$found" &
     others+=("$minor:$!")
 done
 for other in ${others[@]+"${others[@]}"}; do
     minor=${other%:*}
     wait "${other#*:}" || { failed+=("set-up of 3.$minor") && continue; }
-    [ "$minor" != 12 ] || continue # 3.11 and 3.13 stand for what lies between; 3.12 is for JAX 0.11.2
-    check "core on 3.$minor" "build/venvs/3.$minor/bin/python" -m pytest -q $parallel -m "$core and not numerics" --ignore=tests/test_benchmarks.py --ignore=tests/test_sweep.py \
-        $(report "core-3.$minor") "$@"
+    python=build/venvs/3.$minor/bin/python
+    check "core on 3.$minor" "$python" -m pytest -q $parallel -m "$core and not numerics" \
+        --ignore=tests/test_benchmarks.py --ignore=tests/test_sweep.py $(report "core-3.$minor") "$@"
 done
 
 # JAX 0.11.2 lies before the locked JAX on the path; everything else is the lock's.
-python=build/venvs/3.12/bin/python
-[ "$own" != 12 ] || python=.venv/bin/python
-overlay=$PWD/build/venvs/3.12-jax-0.11.2
+overlay=$PWD/build/venvs/jax-0.11.2
 tests=()
-for file in tests/test_neural_tangents.py tests/test_kernels.py tests/test_layers.py tests/test_metantk.py; do
-    [ ! -f "$file" ] || tests+=("$file")
+for test in tests/test_neural_tangents.py tests/test_kernels.py tests/test_layers.py tests/test_metantk.py \
+    tests/test_benchmarks.py::test_{all_ways_to_the_analytic_metantk_agree,a_run_writes_its_numbers_with_provenance}; do
+    [ ! -f "${test%%::*}" ] || tests+=("$test")
 done
 if [ -x "$python" ] && [ ${#tests[@]} -gt 0 ]; then
-    if [ ! -f "$overlay/.installed" ]; then
+    version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+    if [ "$(cat "$overlay/.installed" 2>/dev/null)" != "$version" ]; then
         rm -rf "$overlay"
         "$python" -m pip install --quiet --disable-pip-version-check --no-deps --target "$overlay" jax==0.11.2 jaxlib==0.11.2 &&
-            touch "$overlay/.installed" || failed+=("set-up of JAX 0.11.2")
+            echo "$version" >"$overlay/.installed" || failed+=("set-up of JAX 0.11.2")
     fi
     if [ -f "$overlay/.installed" ]; then
-        check "bridge and kernels on JAX 0.11.2" env PYTHONPATH="$overlay" "$python" -m pytest -q $parallel -m "$core" --ignore=tests/test_benchmarks.py \
+        flags=${XLA_FLAGS:-}
+        if grep -qsm1 '^flags.*[[:space:]]sse4_2[[:space:]]' /proc/cpuinfo; then
+            flags="$flags --xla_cpu_max_isa=SSE4_2"
+        fi
+        check "bridge and kernels on JAX 0.11.2, Python $version${flags:+,$flags}" \
+            env PYTHONPATH="$overlay" XLA_FLAGS="$flags" "$python" -m pytest -q $parallel -m "$core" \
             $(report jax-0.11.2) "$@" "${tests[@]}"
     fi
 fi
 
-# XLA compiles for the machine that it runs on, and rounds as that machine's instructions do: fewer of them stand in for
-# other machines, and another JAX rounds in another way, too.
-arithmetic=()
-for test in tests/test_kernels.py tests/test_layers.py tests/test_metantk.py tests/test_benchmarks.py::test_{all_ways_to_the_analytic_metantk_agree,a_run_writes_its_numbers_with_provenance}; do
-    [ ! -f "${test%%::*}" ] || arithmetic+=("$test")
-done
-has() { grep -qsm1 "^flags.*[[:space:]]$1\([[:space:]]\|$\)" /proc/cpuinfo; }
-most=
-for set in AVX512:avx512f AVX2:avx2 SSE4_2:sse4_2; do
-    isa=${set%:*}
-    flags="${XLA_FLAGS:-} --xla_cpu_max_isa=$isa"
-    python=.venv/bin/python
-    if ! has "${set#*:}"; then
-        echo "== $isa: this machine has no such instructions, left out"
-    elif [ -z "$most" ]; then
-        most=$isa
-        echo "== $isa: the most that this machine has, and what make test compiles for, left out"
-    elif [ "$isa" = AVX2 ]; then
-        echo "== $isa: lies between $most and SSE4_2, left out"
-    elif ! XLA_FLAGS=$flags "$python" -c 'import jax; jax.devices()' >/dev/null 2>&1; then # jaxlib stops at flags it does not know
-        failed+=("$isa: this jaxlib does not know --xla_cpu_max_isa")
-    elif [ ${#arithmetic[@]} -gt 0 ]; then
-        check "arithmetic with $isa" env XLA_FLAGS="$flags" "$python" -m pytest -q $parallel -m "$core" $(report "isa-$isa") "$@" "${arithmetic[@]}"
+# nbgrader and Otter-Grader stay out of .venv: in an environment of their own, with the lock's versions of what both have.
+grading=$PWD/build/venvs/grading
+set_up_grading() {
+    local start=$SECONDS wanted
+    wanted=$(cat requirements.txt pyproject.toml | cksum)
+    [ "$(cat "$grading/.installed" 2>/dev/null)" != "$wanted" ] || return 0
+    rm -rf "$grading"
+    .venv/bin/python -m venv "$grading"
+    sed -e 's/ *\\$//' -e '/^ *--hash/d' requirements.txt >"$grading/constraints.txt"
+    .venv/bin/python -c 'import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["grading"], sep="\n")' >"$grading/group.txt"
+    "$grading/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
+        -c "$grading/constraints.txt" -r "$grading/group.txt"
+    echo "$wanted" >"$grading/.installed"
+    echo "== graders: set up in $((SECONDS - start)) s"
+}
+if [ -x .venv/bin/python ] && [ -f tests/test_editions.py ]; then
+    set_up_grading >build/venvs/grading.log 2>&1 & # as a condition it would not stop at its first error
+    if wait $!; then
+        tail -1 build/venvs/grading.log
+        check "editions in both graders" env MLKERNELS_GRADERS="$grading/bin" .venv/bin/python -m pytest -q -n auto -m "$core" \
+            $(report editions) "$@" tests/test_editions.py
+    else
+        cat build/venvs/grading.log
+        failed+=("set-up of the graders")
     fi
-done
+fi
 
 if [ ${#failed[@]} -gt 0 ]; then
     echo "== failed: ${failed[*]}"

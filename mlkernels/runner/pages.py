@@ -16,7 +16,9 @@ from mlkernels.support.files import scratch_folder, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STILL = "mlk-still"  # marks the output that explorers put before their widget
 MATHJAX = "mathjax/MathJax.js"
+INSTALL = "install"  # the tag of the cell that fetches the course where it is missing: nothing for a page
 _ALT_MISSING = "First figure of this notebook"
 # what the pages use of MathJax: TeX in, HTML out; not the menus' translations or the speech engine
 _MATHJAX_PARTS = ("MathJax.js", "LICENSE", "config", "extensions", "fonts", "jax")
@@ -48,10 +50,11 @@ def without_widgets(notebook: dict, number: str) -> dict:
     """A copy of an executed notebook whose widgets, which need a kernel, are replaced by a note ("01" opens it).
 
     Widget state is gone as well, since only scripts from the network could show it, and so are outputs that are a
-    record only.
+    record only, and the cell that installs the course.
     """
     notebook = copy.deepcopy(notebook)
     notebook["metadata"].pop("widgets", None)
+    notebook["cells"] = [cell for cell in notebook["cells"] if INSTALL not in cell["metadata"].get("tags", [])]
     command = html.escape(f"mlkernels lab {number}")
     note = f'<p class="widget-note">Interactive in JupyterLab: <code>{command}</code></p>'
     for cell in notebook["cells"]:
@@ -98,9 +101,13 @@ def first_figure(notebook: dict) -> tuple[str, bytes, str] | None:
 
 
 def _unseen(output: dict) -> bool:
-    """Whether an output has no place of its own in a page: a record only, or a caption, which stands in its figure."""
+    """Whether an output has no place of its own in a page.
+
+    A record only; the still picture that stands before a widget; a caption, which stands in its figure.
+    """
     record = bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
-    return record or output.get("metadata", {}).get("caption_of_next", False)
+    metadata = output.get("metadata", {})
+    return record or metadata.get(STILL, False) or metadata.get("caption_of_next", False)
 
 
 def render(notebook: dict, name: str, title: str = "", course: Mapping[str, Any] | None = None) -> str:

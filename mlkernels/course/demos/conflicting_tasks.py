@@ -194,7 +194,7 @@ DEMO = Demo(
     name="conflicting_tasks",
     question="At which angle does the mean gradient begin to raise a task's loss? Is a lower temperature a help?",
     controls=(
-        steps("angle", "angle between the groups °", ANGLES, 90, "of their mean gradients, but for a small scatter"),
+        steps("angle", "angle between the groups", ANGLES, 90, "of their mean gradients, but for a scatter", "°"),
         steps("temperature", "temperature T", TEMPERATURES, 0.3, "of SoftmaxCosine alone"),
         steps("smaller", "tasks in the smaller group", SMALLER, 2, "of eight, the last ones"),
         steps("ratio", "length of their gradients", RATIOS, 1.0, "times the larger group's; a loss is ½|∇|²"),

@@ -80,9 +80,9 @@ def written(value: Any) -> str:
     return str(value)
 
 
-def steps(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
-    """A slider over these values."""
-    return Control("steps", name, label, tuple((written(v), v) for v in values), default, help)
+def steps(name: str, label: str, values: Iterable[Any], default: Any, help: str = "", unit: str = "") -> Control:
+    """A slider over these values, each said with its unit."""
+    return Control("steps", name, label, tuple((f"{written(v)}{unit}", v) for v in values), default, help)
 
 
 def choice(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:

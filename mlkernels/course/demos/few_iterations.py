@@ -161,7 +161,6 @@ def _look(kind: int) -> dict:
     return plots.look(("function space", "ANIL")[kind])
 
 
-LIGHT = ("#FFC000", "#FFFFFF")  # of the paths on the surface
 CORNER = 3.2  # of the plane of features
 
 
@@ -185,11 +184,9 @@ def _stage() -> Stage:
     extent = (*WINDOW[0], *WINDOW[1])
     image = middle.imshow(blank, extent=extent, origin="lower", aspect="auto", interpolation="nearest")
     middle.grid(False)
-    ways = [
-        middle.plot([], [], marker=marker, color=colour, linewidth=1.6, markersize=size, markeredgecolor="black",
-                    markeredgewidth=0.5)[0]
-        for colour, marker, size in ((LIGHT[0], "p", 5.5), (LIGHT[1], "s", 3.5))
-    ]  # fmt: skip
+    # seen on dark and on light
+    seen = {"linestyle": "-", "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    ways = [middle.plot([], [], **_look(kind) | seen)[0] for kind in (0, 1)]
     (lowest,) = middle.plot([], [], "+", color="black", markersize=12, markeredgewidth=2.2)
     middle.set(xlim=WINDOW[0], ylim=WINDOW[1], xlabel="weight 1")
     middle.set_ylabel("weight 2", labelpad=-2)

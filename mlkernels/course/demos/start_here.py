@@ -12,7 +12,7 @@ import numpy as np
 
 from mlkernels import kernels, metantk, tasks
 from mlkernels.course import plots
-from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps
+from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps, written
 from mlkernels.networks import MLP
 
 REACH, GRID, RATE = 4.0, 100, 0.005
@@ -107,7 +107,7 @@ def _move(stage: Stage, n: Numbers) -> None:
 
 def _describe(n: Numbers) -> str:
     return (
-        f"A sinusoid with {n.shot} support points and the network after {n.steps:g} inner steps, "
+        f"A sinusoid with {n.shot} support points and the network after {written(n.steps)} inner steps, "
         f"when the loss on the support set is {n.loss:.2g}; beside it that loss against the step."
     )
 

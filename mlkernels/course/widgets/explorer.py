@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import html
 import os
 import threading
@@ -19,7 +18,7 @@ import traitlets
 
 from mlkernels.course.demos.demo import Demo, Frame, RunItem
 from mlkernels.course.demos.poster import kept
-from mlkernels.course.plots import SCREEN
+from mlkernels.course.plots import SCREEN, few_colours, img
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
 
@@ -259,11 +258,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _still(self) -> dict[str, str]:
         """The newest picture and what to do, for viewers that have no widget."""
-        data = base64.b64encode(self.frame).decode()
-        wide, high = self.spec["width"], self.spec["height"]
-        alt = html.escape(self.alt, quote=True)
-        picture = f'<img alt="{alt}" width="{wide}" height="{high}" style="max-width:100%;height:auto" '
-        picture += f'src="data:image/png;base64,{data}">'
+        picture = img(few_colours(self.frame), self.alt, self.spec["width"] / SCREEN)
         words = "" if self.readout == "" else f"<p>{html.escape(self.readout)}</p>"
         head = f"<style>{_HIDE}</style><p><strong>{html.escape(self.demo.question)}</strong></p><p>{RUN_AGAIN}</p>"
         shown = f'<div class="{STILL}" data-demo="{self._id}">{head}{words}{picture}</div>'
@@ -274,7 +269,8 @@ class Explorer(anywidget.AnyWidget):
 
         display(self._still(), raw=True, metadata={STILL: True}, display_id=self._id)
         widget = {"version_major": 2, "version_minor": 0, "model_id": self.model_id}
-        display({_WIDGET: widget, "text/plain": ""}, raw=True)
+        _, metadata = self._repr_mimebundle_()  # on Colab it says what shows a widget; elsewhere it is empty
+        display({_WIDGET: widget, "text/plain": ""}, metadata=metadata, raw=True)
         self._shown = True
 
     def _renew_soon(self) -> None:
