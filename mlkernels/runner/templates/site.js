@@ -29,7 +29,7 @@
       clearTimeout(later);
       const next = () => {
         if (!files.length) return;
-        fetched(files.shift());
+        files.splice(0, 2).forEach(fetched);
         later = setTimeout(next, 15);
       };
       later = setTimeout(next, 30);
