@@ -134,13 +134,12 @@ def render(notebook: dict, name: str, title: str = "", course: Mapping[str, Any]
 
 
 def with_named_tables(page: str) -> str:
-    """HTML whose tables have a caption, the heading above where they have none, and header cells that say of what.
-
-    Markdown has no way to write either.
+    """HTML whose tables have a caption, unseen the heading above where they have none, and header cells that say of
+    what. Markdown has no way to write either.
 
     Example:
         >>> with_named_tables("<h2>Cost</h2><table><thead><tr><th>a</th></tr></thead></table>")
-        '<h2>Cost</h2><table><caption>Cost</caption><thead><tr><th scope="col">a</th></tr></thead></table>'
+        '<h2>Cost</h2><table><caption class="unseen">Cost</caption><thead><tr><th scope="col">a</th></tr></thead></table>'
     """
     title, scope = "", "row"
 
@@ -152,7 +151,7 @@ def with_named_tables(page: str) -> str:
         elif tag.endswith("thead>"):
             scope = "row" if tag.startswith("</") else "col"
         elif tag.startswith("<table"):
-            return tag if found["captioned"] or not title else f"{tag}<caption>{title}</caption>"
+            return tag if found["captioned"] or not title else f'{tag}<caption class="unseen">{title}</caption>'
         elif tag.startswith("<th") and "scope=" not in tag:
             return tag.replace("<th", f'<th scope="{scope}"', 1)
         return tag
