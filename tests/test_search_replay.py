@@ -146,9 +146,9 @@ def test_a_finished_search_is_packed_and_replayed(tmp_path):
     where = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["provenance"]
     assert where == {"commit": "c", "command": "a", "versions": {}, "device": {}, "devices": 1}
     view = widgets.explore(search_replay.make_demo(*search_replay.unpack(tmp_path / "out.json")))
-    view.controls["round"].value = 10
+    view.set(round=10)
     assert view.error is None
-    assert "12 of 126" in view.readout.value
+    assert "12 of 126" in view.readout
 
 
 def test_what_cannot_be_packed_or_read_is_said(tmp_path):

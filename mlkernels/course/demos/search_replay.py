@@ -31,7 +31,15 @@ RATIOS = 0.02, 50.0  # of scores without and with; what lies beyond is drawn the
 GLYPHS = Path(mlkernels.__file__).parents[1] / "data" / "results" / "search_glyphs.json"  # in a checkout
 MARKS = ("o", "s", "D", "v", "^", "P", "p", "h", "<", ">")  # of the operations, in the space's order
 BEAD = 0.14  # from one operation's mark to the next, where a cell's nodes are 1.6 apart
-CROSS = {"color": "black", "markersize": 8, "markeredgewidth": 1.0, "zorder": 4}
+RING = {
+    "marker": "o",
+    "linestyle": "",
+    "color": "black",
+    "fillstyle": "none",
+    "markersize": 11,
+    "markeredgewidth": 1.2,
+    "zorder": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -136,10 +144,10 @@ def _stage(rounds: Sequence[Round]) -> Stage:
         cell = draw_cell(ax, title, [(source, 2 + node, "operation") for node, source in space.edges], space.nodes)
         moving[f"{kind} arrows"], moving[f"{kind} labels"] = [*cell.arrows.values()], [*cell.labels.values()]
         moving[f"{kind} beads"] = _marks(ax, space, 6)
-        moving[f"{kind} gone"] = ax.plot([], [], "x", **CROSS)
+        moving[f"{kind} gone"] = ax.plot([], [], **RING)
     moving["scores"] = _marks(right, space, 6)
     moving["scores"] += right.plot([], [], "s", color="black", fillstyle="none", markersize=6, label=EDGE)
-    moving["gone"] = right.plot([], [], "x", **CROSS, label="pruned in this round")
+    moving["gone"] = right.plot([], [], **RING, label="pruned in this round")
     right.axvline(1, color=FAINT, zorder=0)
     right.axhline(1, color=FAINT, zorder=0)
     right.set(xscale="log", xlim=_limits(rounds, "condition", 1.5), ylim=_limits(rounds, "regions", 1.01))

@@ -159,7 +159,7 @@ def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
 
     Source: notebooks/04_metantk_nas.
     """
-    sizes(count=count)
+    (count,) = sizes(count=count)
     if 2 * count > space.architectures:
         raise bad_input("count", f"at most half of the {space.architectures} there are", count, "ask for fewer")
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
