@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _refused import assert_refused
 from jax.flatten_util import ravel_pytree
 from test_rkhs import BATCH, PARAMS, along, apply, close, direction_like, dot, same
 
@@ -458,3 +459,99 @@ def test_a_single_chain_has_no_error():
     found = covariance_gradient(miss, well, jnp.array(0.3), jnp.linspace(-1.0, 1.0, 9)[None])
     assert np.isfinite(found.gradient)
     assert np.isnan(found.error)
+
+
+# --- what is refused in one line --------------------------------------------------------------------------------------
+
+QUADRATIC = {"outer": lambda x, y: (y**2).sum(), "inner": lambda x, y: ((y - x) ** 2).sum(), "steps": 2, "rate": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("change", "x", "said"),
+    [
+        ({}, None, "x: expected a pytree of numbers"),
+        ({}, "a", "x: expected a pytree of real numbers"),
+        ({}, {"a": [None, "b"]}, "x: expected a pytree of real numbers"),
+        ({}, 1j, "x: expected a pytree of real numbers"),
+        (
+            {"outer": lambda x, y: y.astype(complex)},
+            1.0,
+            "outer: expected a function that gives a scalar, a float, got complex128",
+        ),
+        ({"outer": lambda x, y: "a"}, 1.0, "outer: expected a function that gives a scalar"),
+        ({"inner": lambda x, y: None}, 1.0, "inner: expected a function that gives a scalar"),
+        ({"inner": lambda x, y: 1}, 1.0, "inner: expected a function that gives a scalar"),
+        ({"start": lambda x: "a"}, 1.0, "start: expected a pytree of real numbers"),
+        ({"start": lambda x: {}}, 1.0, "start: expected a pytree of numbers"),
+        ({"rate": jnp.ones(3)}, jnp.ones(2), "rate: expected a number, or a tree that is a prefix of y"),
+        ({"rate": lambda x: "a"}, 1.0, "rate: expected a pytree of real numbers"),
+        ({"rate": "fast"}, 1.0, "rate: expected a finite number of at least 0"),
+    ],
+)
+def test_problems_of_something_else_than_numbers_are_refused_in_one_line(change, x, said):
+    assert_refused(lambda: bilevel(**QUADRATIC | change)(x), said)
+
+
+def test_data_of_something_else_than_arrays_are_refused_and_keys_are_none():
+    problem = QUADRATIC | {
+        "inner": lambda x, y, key: (y - x) ** 2,
+        "outer": lambda x, y, key: y,
+        "start": lambda x, k: x,
+    }
+    assert_refused(lambda: bilevel(**problem)(1.0, "a"), "data: expected arrays of real numbers")
+    assert np.isfinite(bilevel(**problem)(1.0, jax.random.key(0)).value)
+
+
+CHAINS = {"inner": lambda x, y: 0.5 * (y - x) ** 2, "x": 1.0, "start": jnp.zeros(2), "step": 0.1, "steps": 2}
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"inner": None}, "inner: expected a function that can be hashed"),
+        ({"inner": lambda x, y: y + jnp.ones(2)}, "inner: expected a function that gives a scalar"),
+        ({"x": "a"}, "x: expected a pytree of real numbers"),
+        ({"start": None}, "start: expected a pytree of numbers"),
+        ({"start": 0.0}, "start: expected leaves [chains, ...]"),
+        ({"start": np.full(2, "a")}, "start: expected a pytree of real numbers"),
+        ({"step": "a"}, "step: expected a finite number"),
+        ({"steps": None}, "steps: expected a whole number"),
+        ({"key": jnp.zeros(3, jnp.uint32)}, "key: expected one JAX key"),
+    ],
+)
+def test_chains_of_something_else_are_refused_in_one_line(change, said):
+    given = CHAINS | {"key": jax.random.key(0)} | change
+    assert_refused(lambda: langevin(**given), said)
+    assert_refused(lambda: frozen_noise_gradient(lambda x, y: y, **given), said)
+
+
+@pytest.mark.parametrize(
+    ("samples", "said"),
+    [(None, "samples: expected a pytree of numbers"), (jnp.ones(3), "leaves [chains, kept, ...]"),
+     (jnp.ones((0, 3)), "leaves [chains, kept, ...]"), ("a", "samples: expected a pytree of real numbers")],
+)  # fmt: skip
+def test_samples_of_something_else_are_refused(samples, said):
+    assert_refused(lambda: covariance_gradient(lambda x, y: y, CHAINS["inner"], 1.0, samples), said)
+
+
+@pytest.mark.parametrize("points", [None, "a", 1.0, jnp.ones(1), jnp.array([0.0, 1.0, 5.0]), jnp.array([0.0, jnp.nan])])
+def test_points_of_no_quadrature_are_refused(points):
+    """Of unequal spaces the sum would be another integral, and say nothing of it."""
+    for function in (quadrature_mean, quadrature_gradient):
+        assert_refused(lambda function=function: function(lambda x, y: y, CHAINS["inner"], 1.0, points), "points: ")
+
+
+@pytest.mark.parametrize(
+    ("task", "said"),
+    [(None, "task: expected a TaskBatch of one task"), (BATCH, "task: expected one task, got a batch")],
+)
+def test_instances_are_of_one_task(task, said):
+    assert_refused(lambda: bilevel(*Adaptation(apply).parts, steps=1, rate=0.1)(PARAMS, task), said)
+    assert_refused(lambda: bilevel(*Ridge().parts, steps=1, rate=0.1)(0.0, task), said)
+    assert_refused(lambda: Ridge().exact(0.0, task), said)
+
+
+def test_settings_of_instances():
+    assert_refused(lambda: Adaptation(None), "apply: expected a function")
+    assert_refused(lambda: Adaptation(apply, adapt=None), "adapt: expected 'all' or different names of layers")
+    assert_refused(lambda: Ridge().exact("a", jax.tree.map(lambda leaf: leaf[0], BATCH)), "log_ridge: expected")

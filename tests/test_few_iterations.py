@@ -12,6 +12,7 @@ import numpy as np
 import optax
 import pytest
 import scipy.optimize
+from _refused import assert_refused
 from test_rkhs import along, close, direction_like, dot, same, task
 
 from mlkernels import datasets, tasks
@@ -582,7 +583,7 @@ def test_bad_calls_are_named():
         (lambda: adapt(*given, sx, sx, PLAIN), "support_y: expected two numbers, one of them above 0, got 12 from"),
         (lambda: adapt(*given, sx, 0 * sy, PLAIN), "support_y: expected two numbers"),
         (lambda: adapt(*given, sx[:0], sy[:0], PLAIN), "support_y: expected two numbers, .* got none"),
-        (lambda: adapt(*given, sx, sy[:3], PLAIN), r"support_y: expected \[6, k\], got \[3, 3\]"),
+        (lambda: adapt(*given, sx, sy[:3], PLAIN), r"support_y: expected .*with m = 6, got float64 \[3, 3\]"),
         (lambda: adapt(*given, sx, sy, ENTROPIC), "queries: expected features of queries, .* got None"),
         (lambda: adapt(*given, sx, sy, FunctionSpace()), "inner: expected a few_iterations.FewIterations"),
         (lambda: adapt(square, PARAMS, sx, sy, PLAIN), "apply: expected a network of mlkernels.networks"),
@@ -607,3 +608,49 @@ def test_bad_calls_are_named():
     ):  # fmt: skip
         with pytest.raises(InputError, match=said):
             call()
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"features": None}, "features: expected an array [m, p] of real numbers"),
+        ({"features": 1j * np.ones((3, 2))}, "features: expected an array [m, p] of real numbers, got complex128"),
+        ({"features": np.ones((4, 2))}, "labels: expected an array [m, k] with m = 4"),
+        ({"labels": "abc"}, "labels: expected an array [m, k] of real numbers"),
+        ({"labels": np.full((3, 3), None)}, "labels: expected an array [m, k] of real numbers"),
+        ({"queries": np.ones((2, 5)), "inner": ENTROPIC}, "queries: expected an array [n, p] with p = 2"),
+        ({"queries": np.ones((0, 2)), "inner": ENTROPIC}, "queries: expected one or more"),
+        ({"rates": ENTROPIC.numbers}, "rates: expected numbers in the form of"),
+        ({"rates": PLAIN.numbers | {"ridge": "a"}}, "rates: expected real numbers"),
+    ],
+)
+def test_features_that_do_not_fit_are_refused_in_one_line(change, said):
+    given = {"features": np.ones((3, 2)), "labels": np.eye(3), "inner": PLAIN} | change
+    assert_refused(lambda: descend(**given), said)
+    assert_refused(lambda: head_loss(np.ones((2, 3)), **given), said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"apply": NETWORK}, "apply: expected a function"),
+        ({"params": "a"}, "params: expected a pytree of floats"),
+        ({"params": {"head": PARAMS["head"]}}, "params: expected a dictionary of the layers"),
+        ({"support_x": np.ones((3, 4))}, "inputs of width 2, as its weights have"),
+        ({"support_x": ["a"]}, "support_x: expected an array [m, *d] of real numbers"),
+        ({"support_y": np.eye(4)}, "support_y: expected an array [m, k] with m = 3"),
+        ({"inner": ENTROPIC, "query_x": np.ones((2, 5))}, "query_x: expected an array [n, *d] with d = [2]"),
+        ({"inner": ENTROPIC, "query_x": np.ones((0, 2))}, "query_x: expected one query or more"),
+        ({"inner": FewIterations(features=lambda params, x: "a")}, "features: expected a function that gives an array"),
+    ],
+)
+def test_tasks_that_do_not_fit_are_refused_in_one_line(change, said):
+    given = {"apply": NETWORK.apply, "params": PARAMS, "support_x": np.ones((3, 2)), "support_y": np.eye(3)}
+    assert_refused(lambda: adapt(**{"inner": PLAIN} | given | change), said)
+
+
+def test_a_weight_for_nothing_and_scalars_of_jax():
+    assert_refused(lambda: head_loss(None, np.ones((3, 2)), np.eye(3), PLAIN), "weights: expected an array [p, k]")
+    assert_refused(lambda: head_loss(np.ones((3, 3)), np.ones((3, 2)), np.eye(3), PLAIN), "with p = 2")
+    high = jnp.asarray(5.0)
+    assert FewIterations(targets=(high, -high), entropy=high) == FewIterations(targets=(5.0, -5.0), entropy=5.0)

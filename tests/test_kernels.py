@@ -9,6 +9,7 @@ import jax.flatten_util
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _refused import assert_refused
 
 from mlkernels import kernels
 from mlkernels.errors import InputError
@@ -302,3 +303,36 @@ def test_infinite_kernels_of_many_points_are_those_of_pairs(network, count, shap
                 np.testing.assert_allclose(kernel[i, j], one[0, 0], rtol=1e-12)
     for kernel in both["alone"]:
         np.testing.assert_allclose(kernel, kernel.T, rtol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"x1": None}, "x1: expected points [N, ...]"),
+        ({"x1": "a"}, "x1: expected an array of real numbers"),
+        ({"x1": 1.0}, "x1: expected points [N, ...]"),
+        ({"x1": 1j * np.ones((3, 2))}, "x1: expected an array of real numbers"),
+        ({"x2": np.ones((3, 4))}, "x2: expected points of shape (2,) as in x1, got (4,)"),
+        ({"x2": np.full((3, 2), "a")}, "x2: expected an array of real numbers"),
+    ],
+)
+def test_points_of_no_kernel_are_refused_in_one_line(change, said):
+    network, given = MLP(3), {"x1": np.ones((3, 2))} | change
+    params = network.init(jax.random.key(0), (2,))
+    assert_refused(lambda: kernels.infinite_kernels(network, **given), said)
+    assert_refused(lambda: kernels.empirical_ntk(network.apply, params, **given), said)
+    assert_refused(lambda: kernels.empirical_nngp(network.apply, params, **given), said)
+
+
+def test_networks_of_no_kernel_are_refused_in_one_line():
+    network, x = MLP(3), np.ones((3, 2))
+    params = network.init(jax.random.key(0), (2,))
+    assert_refused(lambda: kernels.empirical_ntk(network, params, x), "apply: expected a function")
+    assert_refused(lambda: kernels.empirical_ntk(network.apply, None, x), "params: expected a pytree of floats")
+    assert_refused(
+        lambda: kernels.empirical_ntk(network.apply, params, np.ones((3, 5))), "inputs of width 2, as its weights"
+    )
+    for size in ("a", 0, 1.5, np.ones(2)):
+        assert_refused(
+            lambda size=size: kernels.empirical_ntk(network.apply, params, x, batch_size=size), "batch_size: exp"
+        )

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _refused import assert_refused
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -371,3 +372,43 @@ def test_the_fastest_within_a_drop():
 def test_bad_input_is_named(params, call, said):
     with pytest.raises(InputError, match=said):
         call(params)
+
+
+@pytest.mark.parametrize("masks", [None, "101", [[1, 0], [1]], [[None, 1, 0]], [[0.5, 1.0, 0.0]], 1, [[2, 0, 1]]])
+def test_what_are_no_masks_is_refused_in_one_line(masks):
+    for call in (lambda: layer_masks.deepest(masks), lambda: layer_masks.layers_of(NETWORK, masks)):
+        assert_refused(call, "masks: expected")
+
+
+def test_networks_and_parameters_that_are_none_are_refused_in_one_line(params):
+    rest = BATCH, InnerLoop(0.05, 1), MASKS
+    for network in (None, MLP, NETWORK.apply):
+        assert_refused(
+            lambda network=network: layer_masks.scores(network, params, *rest), "network: expected a network"
+        )
+    words = {name: {"w": "a"} for name in NETWORK.layers}
+    assert_refused(lambda: layer_masks.scores(NETWORK, words, *rest, score="mean_squares"), "params: expected a pytree")
+    lists = jax.tree.map(lambda leaf: leaf.tolist(), params)
+    assert_refused(
+        lambda: layer_masks.layer_costs(NETWORK, lists, *rest[:2], compiled=False), "params: expected arrays"
+    )
+    assert_refused(
+        lambda: layer_masks.layer_costs(NETWORK, params, *rest[:2], compiled="no"), "compiled: expected True"
+    )
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: layer_masks.LayerCosts(np.ones(3), np.ones(2), np.ones(3)), "backward: expected an array [L] with L"),
+        (lambda: layer_masks.LayerCosts(None, np.ones(2), np.ones(3)), "forward: expected an array [L] of real"),
+        (lambda: layer_masks.LayerCosts(*np.ones((3, 3))).of(MASKS, keep="no"), "keep: expected True or False"),
+        (lambda: layer_masks.cost_by_depth(MASKS, None), "costs: expected an array of real numbers"),
+        (lambda: layer_masks.pareto_front(["a"], [1.0]), "costs: expected an array of real numbers"),
+        (lambda: layer_masks.pareto_front([1.0], [1j]), "scores: expected an array of real numbers"),
+        (lambda: layer_masks.fastest([1.0], [1.0], drop=0.1, reference="best"), "reference: expected a number"),
+        (lambda: layer_masks.fastest([1.0], [1.0], drop=0.1, reference=np.nan), "reference: expected a number"),
+    ],
+)
+def test_costs_that_are_none_are_refused_in_one_line(make, said):
+    assert_refused(make, said)

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from _refused import assert_refused
 from test_rkhs import PARAMS, apply, close, draw_batch, same
 
 from mlkernels import tasks
@@ -681,3 +682,80 @@ def test_a_number_without_a_memory_ends_a_training_later_on_and_is_named(sampler
 
 def some_of(numbers):
     return NumberedTasks(draw_batch(1, B=2), numbers)
+
+
+COMPLEX, WORDS = (
+    (lambda tree: jax.tree.map(lambda leaf: leaf.astype(complex), tree)),
+    (lambda tree: jax.tree.map(str, tree)),
+)
+WIDE = jax.tree.map(lambda leaf: jnp.concatenate([leaf, leaf], -1), EVERYONE)
+NETWORK = MLP(3)
+OF_NETWORK = NETWORK.apply, NETWORK.init(KEY, (2,))
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"apply": None}, "apply: expected a function"),
+        ({"apply": MLP(3)}, "pass the network's apply"),
+        ({"params": {}}, "params: expected a pytree of floats"),
+        ({"params": WORDS(PARAMS)}, "params: expected a pytree of floats"),
+        ({"params": COMPLEX(PARAMS)}, "params: expected a pytree of floats"),
+        ({"tasks": NumberedTasks(EVERYONE, None)}, "tasks: expected tasks with an array of numbers"),
+        ({"tasks": TaskBatch(None, None, None, None)}, "tasks: expected a TaskBatch, got one without arrays"),
+        ({"tasks": COMPLEX(EVERYONE)}, "support_x: expected real numbers, got complex128"),
+        ({"tasks": EVERYONE[:0]}, "tasks: expected one or more"),
+        ({"rates": "fast"}, "rates: expected an array of real numbers"),
+        ({"rates": 1j}, "rates: expected an array of real numbers"),
+        ({"rates": jnp.ones(7)}, "rates: expected numbers that fit the adapted layers, got shapes [7]"),
+        ({"rates": [0.1]}, "rates: expected numbers that fit the adapted layers"),
+    ],
+)
+def test_one_line_for_what_no_learner_with_a_memory_can_work_with(change, said):
+    common = {"apply": apply, "params": PARAMS, "tasks": EVERYONE, "inner": INNER}
+    assert_refused(lambda: memory.start(**common | change), said)
+    assert_refused(lambda: memory.local_copies(**common | change, local=LOCAL["memory"]), said)
+    assert_refused(lambda: memory.meta_gradient(**common | change, memories=start_of(), memory=Memory(0.3)), said)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"memories": WORDS(start_of())}, "memories: expected a pytree of floats"),
+        ({"memories": {"w": jnp.ones((4, 2))}}, "memories: expected a tree like the parameters"),
+        ({"memories": jax.tree.map(lambda leaf: leaf.tolist(), start_of())}, "memories: expected a tree like"),
+        ({"beta": jnp.ones(2)}, "beta: expected a number above 0"),
+        ({"beta": jnp.asarray(1.5)}, "beta: expected a number above 0 and at most 1, got 1.5"),
+        ({"sequential": "no"}, "sequential: expected True or False"),
+        (
+            {"outer_loss": lambda f, y: ((f - y) ** 2).sum().astype(complex)},
+            "loss: expected a function that gives a scalar",
+        ),
+    ],
+)
+def test_one_line_for_what_does_not_go_with_memories(change, said):
+    given = {"memories": start_of(), "tasks": some([1]), "inner": INNER, "memory": Memory(0.3)}
+    assert_refused(lambda: memory.meta_gradient(*GIVEN, **given | change), said)
+
+
+@pytest.mark.parametrize("rate", [lambda step: "a", lambda step: jnp.ones(3), lambda step: None, lambda step: -1.0])
+def test_schedules_of_something_else_are_refused(rate):
+    scheduled = replace(LOCAL["memory"], rate=rate)
+    assert_refused(lambda: memory.local_copies(*GIVEN, LOCAL_BATCH, INNER, scheduled), "rate: expected")
+
+
+def test_inputs_of_another_width_than_the_networks_are_refused():
+    assert_refused(lambda: memory.start(*OF_NETWORK, WIDE, INNER), "inputs of width 2, as its weights have")
+
+
+def test_scalars_of_jax_are_settings():
+    assert Memory(jnp.asarray(0.5)) == Memory(0.5)
+    assert LocalMemory(np.asarray(0.5), rate=jnp.asarray(2), steps=jnp.asarray(3)) == LocalMemory(0.5, 2.0, 3)
+    assert InnerLoop(jnp.asarray(0.5), jnp.asarray(2)) == InnerLoop(0.5, 2)
+
+
+def test_a_training_that_local_steps_drive_to_infinity_names_their_rate():
+    wild = LocalMemory(0.5, rate=1e9, steps=2, start=2)
+    with pytest.raises(DivergenceError, match="the local rate is likely too large") as caught:
+        maml.fit(*GIVEN, local_sample, InnerLoop(1e-3, 1), optax.sgd(1.0), key=KEY, steps=200, memory=wild)
+    assert caught.value.result.diverged.culprit == "local rate"

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _refused import assert_refused
 from jax.flatten_util import ravel_pytree
 
 from mlkernels import tasks
@@ -104,3 +105,39 @@ def test_below_two_over_l_a_convex_product_does_not_grow():
     for rate, grows in ((0.49, False), (0.8, True)):
         second = (np.cumprod(1 - rate * h, 1) ** 2).mean(0)
         assert (second[-1] > 1) == grows
+
+
+def given(**change):
+    x, y = jnp.ones((3, 2, 1)), jnp.ones((3, 2, 1))
+    common = {"apply": NETWORK.apply, "params": NETWORK.init(jax.random.key(1), (1,)), "support_x": x, "support_y": y}
+    return common | {"query_x": x[0], "query_y": y[0], "rates": jnp.full(3, 0.1)} | change
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"apply": NETWORK}, "apply: expected a function"),
+        ({"params": None}, "params: expected a pytree of floats"),
+        ({"params": MLP(8, 3).init(jax.random.key(0), (1,))}, "params: expected a dictionary of the layers"),
+        ({"support_x": None}, "support_x: expected an array [N, m, *d] of real numbers"),
+        ({"support_x": jnp.ones((3, 2, 2)), "query_x": jnp.ones((2, 2))}, "inputs of width 1, as its weights have"),
+        ({"support_y": jnp.ones((3, 4, 1))}, "support_y: expected an array [N, m, k] with m = 2"),
+        ({"support_y": 1j * np.ones((3, 2, 1))}, "support_y: expected an array [N, m, k] of real numbers"),
+        ({"query_x": jnp.ones((2, 2))}, "query_x: expected an array [n, *d] with d = [1]"),
+        ({"query_y": np.full((2, 1), "a")}, "query_y: expected an array [n, k] of real numbers"),
+        ({"rates": jnp.full(2, 0.1)}, "rates: expected an array [N] with N = 3"),
+        ({"rates": 0.1}, "give it 1 axes"),
+        ({"loss": "huber"}, "loss: expected"),
+    ],
+)
+def test_points_that_do_not_fit_together_are_refused(change, said):
+    assert_refused(lambda: moments.fresh_meta_gradient(**given(**change)), said)
+
+
+@pytest.mark.parametrize(
+    ("samples", "exact"),
+    [(None, None), ("a", None), (np.ones(4), None), ([[1.0], [1.0, 2.0]], None), (np.ones((3, 2)), np.ones(3)),
+     (np.ones((3, 2)), 1.0), (1j * np.ones((3, 2)), None), (np.ones((3, 2)), ["a", "b"])],
+)  # fmt: skip
+def test_samples_that_are_none_are_refused(samples, exact):
+    assert_refused(lambda: moments.of(samples, exact), ": expected an array [")

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _refused import assert_refused
 
 from mlkernels import tasks
 from mlkernels.errors import InputError
@@ -174,3 +175,17 @@ def test_weights_are_jaxs_own_draws_whatever_size_is_compiled(network, dtype, ke
 @pytest.mark.parametrize(("network", "shape"), [(MLP(4), (7,)), (Conv4(4, depth=1), (4, 4, 1))], ids=str)
 def test_no_points_have_no_outputs(network, shape, key):
     assert network.apply(network.init(key, shape), jnp.ones((0, *shape))).shape == (0, 1)
+
+
+@pytest.mark.parametrize(("network", "shape"), [(MLP(3), (2,)), (Conv4(2, 1), (4, 4, 1))])
+def test_what_does_not_fit_a_network_is_refused_in_one_line(network, shape, key):
+    params, x = network.init(key, shape), np.ones((5, *shape))
+    for bad in (None, "a", 1.0, 1j * x, np.full(x.shape, "a")):
+        assert_refused(lambda bad=bad: network.apply(params, bad), "x: expected")
+    assert_refused(lambda: network.apply(params, np.repeat(x, 2, -1)), "as its weights have")
+    assert_refused(lambda: jax.jit(network.apply)(params, np.repeat(x, 2, -1)), "as its weights have")
+    for bad in (None, {}, {"head": params["head"]}, params | {"more": params["head"]}):
+        assert_refused(lambda bad=bad: network.apply(bad, x), "params: expected a dictionary of the layers")
+    for layer in (None, {}, {"w": "a"}, {"w": np.ones(3)}, params["head"] | {"b": np.ones(7)}):
+        assert_refused(lambda layer=layer: network.apply(params | {"head": layer}, x), "params: expected arrays w")
+    assert network.apply(params, x.tolist()).shape == (5, 1)

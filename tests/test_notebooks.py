@@ -24,7 +24,7 @@ from PIL import Image
 
 from mlkernels import datasets
 from mlkernels.course.claim_records import CLAIM_MIME, VERDICTS, broken, claims_of
-from mlkernels.course.exercises import OPEN, RIGHT
+from mlkernels.course.judging import OPEN, RIGHT
 from mlkernels.course.ranges import ranges_of
 from mlkernels.errors import InputError
 from mlkernels.runner import jobs, notebooks, parameters
@@ -254,9 +254,9 @@ def test_exercises_have_a_check_and_a_solution(path):
 
 
 def checks(cell):
-    """The calls of exercises.check in a cell, as source."""
+    """The numbers of the exercises that a cell checks."""
     calls = [node for node in ast.walk(ast.parse(cell.source)) if isinstance(node, ast.Call)]
-    return [ast.unparse(call) for call in calls if ast.unparse(call.func) == "exercises.check"]
+    return [ast.literal_eval(call.args[0]) for call in calls if ast.unparse(call.func) == "exercises.check"]
 
 
 @each_lesson

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _refused import assert_refused
 from scipy.linalg import eigh, subspace_angles
 
 from mlkernels.errors import InputError
@@ -208,3 +209,21 @@ def test_features_of_each_layer(network, shape, units, key):
 def test_a_network_is_needed():
     with pytest.raises(InputError, match=r"network: expected a network of mlkernels.networks, got Apply"):
         layer_features(MLP(4).apply, {}, jnp.ones((2, 3)))
+
+
+@pytest.mark.parametrize("bad", [None, "a", [[1.0], [1.0, 2.0]], np.full((8, 2), "a"), 1j * np.ones((8, 2))], ids=str)
+def test_features_that_are_none_are_refused_in_one_line(bad):
+    for measure in (linear_cka, canonical_correlations, cca, cca_distance):
+        assert_refused(lambda measure=measure: measure(draw(0, 8, 2), bad), "b: expected an array of real numbers")
+
+
+def test_layers_of_something_else_are_refused_in_one_line():
+    network, x = MLP(4), draw(0, 8, 2)
+    params = network.init(jax.random.key(0), (2,))
+    for other in (None, MLP, network.apply):
+        assert_refused(lambda other=other: layer_features(other, params, x), "network: expected a network")
+    assert_refused(lambda: layer_features(network, None, x), "params: expected a pytree of floats")
+    assert_refused(lambda: layer_features(MLP(4, 3), params, x), "params: expected a dictionary of the layers")
+    assert_refused(lambda: layer_features(network, params, draw(0, 8, 3)), "inputs of width 2, as its weights have")
+    assert_refused(lambda: layer_features(network, params, "a"), "x: expected an array of real numbers")
+    assert_refused(lambda: layer_similarities(network, params, params, x, "cka"), "measure: expected a function")

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _refused import assert_refused
 
 from mlkernels.errors import InputError
 from mlkernels.learners.bilevel import bilevel
@@ -289,3 +290,33 @@ def test_bad_choices_are_named():
     ):
         with pytest.raises(InputError, match=said):
             call()
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: Quadratic(None, [1.0]), "curvatures: expected an array of real numbers"),
+        (lambda: Quadratic([1j], [1.0]), "curvatures: expected an array of real numbers"),
+        (lambda: Quadratic([1.0], ["a"]), "start: expected an array of real numbers"),
+        (lambda: Quadratic.of("a", [1.0]), "hessian: expected an array of real numbers"),
+        (lambda: Quadratic.of([[1.0, 2.0], [0.0, 1.0]], [1.0, 1.0]), "hessian: expected a symmetric matrix"),
+        (lambda: Quadratic.of(np.full((2, 2), np.nan), [1.0, 1.0]), "hessian: expected finite numbers"),
+        (lambda: objective(SMALL, None, 3), "rate: expected an array of real numbers"),
+        (lambda: objective(SMALL, [0.1, 0.2], [1, 2, 3]), "steps: expected a shape that goes with the rates'"),
+        (lambda: objective(SMALL, 0.1, "a"), "steps: expected an array of real numbers"),
+        (lambda: slope(SMALL, ["a"], 3), "rate: expected an array of real numbers"),
+        (lambda: backpropagated(np.eye(2), None, 0.1, 3), "start: expected an array of real numbers"),
+        (lambda: backpropagated(np.eye(2), np.ones(2), np.ones(2), 3), "rate: expected one number"),
+        (lambda: choose_rate(LinearTasks(None, None, None), [0.1], 3, by="train"), "x: expected an array [B, n, d]"),
+        (lambda: choose_rate(REGRESSIONS, None, 3, by="train"), "rates: expected an array of real numbers"),
+        (lambda: choose_rate(REGRESSIONS, [0.1], [], by="train"), "steps: expected one number or more"),
+        (lambda: choose_rate(REGRESSIONS, [0.1], "a", by="train"), "steps: expected an array of real numbers"),
+        (lambda: choose_rate(LinearTasks(REGRESSIONS.x, REGRESSIONS.y, REGRESSIONS.w[:1]), [0.1], 3, by="train"),
+         "w: expected an array [B, d] with B = 2"),
+    ],
+)  # fmt: skip
+def test_what_are_no_numbers_or_do_not_fit_is_refused_in_one_line(make, said):
+    assert_refused(make, said)
+
+
+REGRESSIONS = draw_regressions(tasks=2, samples=4, dimension=3, noise=0.1, key=jax.random.key(0))

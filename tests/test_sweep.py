@@ -28,7 +28,7 @@ from PIL import Image
 
 from mlkernels.course.plots import verdicts
 from mlkernels.errors import InputError
-from mlkernels.runner import cores, execute, grid, point, pool, sweep, sweep_table
+from mlkernels.runner import cores, execute, executors, grid, point, pool, sweep, sweep_table
 from mlkernels.runner.parameters import Parameter
 
 PARAMETERS = """from typing import Optional
@@ -165,6 +165,53 @@ def test_what_is_refused_gets_one_line_before_anything_runs(folder, capsys, argu
     assert said in shown.err
     assert shown.err.count("\n") == 1
     assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["", " ", "http://localhost:8786", "udp://localhost:8786", "tcp://", "tcp://localhost", "tcp://localhost:0",
+     "tcp://localhost:99999", "tcp://local host:8786", "tcp://localhost:8786/status", ":8786", "localhost:dask"],
+)  # fmt: skip
+def test_an_address_of_another_protocol_is_refused_before_anything_is_asked(folder, capsys, monkeypatch, address):
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    assert status_of("sweep", "03", "--notebooks", folder, "--grid", "seed=1", "--dask", address) == 2
+    shown = capsys.readouterr().err
+    assert f"--dask: expected the address of a scheduler as tcp://host:8786, got {address!r}; start one" in shown
+    assert shown.count("\n") == 1
+    assert not (folder.parent / "build").exists()
+
+
+@pytest.mark.parametrize("address", ["tcp://localhost:8786", "tls://h-1.x_y:1", "10.0.0.1:65535", "tcp://[::1]:8786"])
+def test_addresses_of_schedulers(address):
+    executors.check_address(address)
+
+
+@pytest.mark.parametrize(
+    "place",
+    ["sweep.json", "sweep.csv", "sweep.png", ".going", ".lock", "points/03_tiny,quick,seed=1.ipynb",
+     "points/03_tiny,quick,seed=1.html"],
+)  # fmt: skip
+def test_a_folder_in_a_files_place_is_refused_before_anything_runs(folder, capsys, place):
+    out = folder.parent / "out"
+    (out / place).mkdir(parents=True)
+    assert status_of("sweep", "03", "--notebooks", folder, "--out", out, "--grid", "seed=0:3") == 2
+    shown = capsys.readouterr().err
+    assert "expected a file, got a folder; move it away, or choose another --out" in shown
+    assert place in shown
+    assert shown.count("\n") == 1
+    assert not (folder / "diary").exists()
+
+
+@pytest.mark.parametrize("place", ["", "points"])
+def test_a_file_in_a_folders_place_is_refused_before_anything_runs(folder, capsys, place):
+    out = folder.parent / "out"
+    if place:
+        out.mkdir()
+    (out / place).write_text("")
+    assert status_of("sweep", "03", "--notebooks", folder, "--out", out, "--grid", "seed=1") == 2
+    shown = capsys.readouterr().err
+    assert "a folder, got a file" in shown or "Directory" in shown
+    assert shown.count("\n") == 1
 
 
 def test_a_sweep_is_of_one_notebook(folder, capsys):

@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _refused import assert_refused
 
 from mlkernels import tasks
 from mlkernels.errors import InputError
@@ -243,3 +244,33 @@ def test_bad_input_is_named(change, said):
 def test_what_is_no_network_cannot_be_normalised(params):
     with pytest.raises(InputError, match="params: expected layers with w and b, the last one the head"):
         tasks.batch_normalised(params, jnp.ones((3, 1)))
+
+
+@pytest.mark.parametrize("x_range", [None, 1.0, (1.0,), (0, 1, 2), ("a", "b"), (2.0, 1.0), (None, 1.0)])
+def test_ranges_that_are_none_are_refused_in_one_line(x_range):
+    assert_refused(lambda: drawn(x_range=x_range), "x_range: expected two finite numbers, the smaller first")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"split": np.ones(2)}, "split: expected train or val or test"),
+        ({"batch_norm": "no"}, "batch_norm: expected True or False"),
+        ({"dtype": "float33"}, "dtype: expected a floating type"),
+        ({"key": jnp.zeros(3, jnp.uint32)}, "key: expected one JAX key"),
+        ({"tasks": "a"}, "tasks: expected a whole number"),
+    ],
+)
+def test_settings_of_something_else_are_refused_in_one_line(change, said):
+    assert_refused(lambda: drawn(**change), said)
+
+
+def test_points_and_parameters_that_are_none_are_refused_in_one_line():
+    truth = drawn()
+    for x in (None, "a", jnp.ones(3), jnp.ones((2, 2)), jnp.ones((7, 3, 1))):
+        assert_refused(lambda x=x: truth.value(x), "x: expected")
+    params = jax.tree.map(lambda leaf: leaf[0], truth.plain)
+    for points in (None, "a", 1.0, jnp.ones(3), jnp.ones((0, 1)), jnp.ones((3, 2))):
+        assert_refused(lambda points=points: tasks.batch_normalised(params, points), "points: expected")
+    for bad in (None, {}, {"head": 1, "layer1": 2}, params | {"layer2": params["layer1"]}, {**params, "more": 1}):
+        assert_refused(lambda bad=bad: tasks.batch_normalised(bad, jnp.ones((3, 1))), "params: expected")

@@ -17,14 +17,13 @@ from functools import partial
 import numpy as np
 import pytest
 from _demos import ends_of
-from matplotlib.font_manager import findfont
-from PIL import Image, ImageFont
+from PIL import Image
 
 from benchmarks import sliders
 from mlkernels.course import plots, widgets
 from mlkernels.course.demos import poster
 from mlkernels.course.demos.demo import Control, Demo, RunItem, Stage, choice, steps
-from mlkernels.course.widgets import explorer, static_twin
+from mlkernels.course.widgets import explorer
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
 from mlkernels.runner import pages
@@ -457,38 +456,36 @@ time.sleep(0.2)
     assert time.monotonic() - start < 45
 
 
-def test_twin_stacks_the_demos_own_pictures(demo, monkeypatch):
+def shown_by(monkeypatch, *twins):
+    """What is displayed while these twins are shown: (data, metadata) each."""
     shown = []
-    monkeypatch.setattr(static_twin, "show_png", lambda png, alt, width: shown.append((png, alt, width)))
-    widgets.twin(demo)
-    ((png, alt, width),) = shown
-    sheet = np.asarray(Image.open(io.BytesIO(png)))
-    assert width == 11
-    assert sheet.shape[1] == 1760
-    assert sheet.shape[0] == 3 * (576 + round(0.34 * plots.DPI))
-    assert alt.startswith("3 pictures. width 16, inner steps τ 1")
-    first = np.asarray(Image.open(io.BytesIO(demo.frame(demo.build(), width=16).png)))
-    head = round(0.34 * plots.DPI)
-    np.testing.assert_array_equal(sheet[head : head + 576], first)
-    assert sheet[:head].min() < 128  # a caption is written there
+    monkeypatch.setattr(
+        "IPython.display.display", lambda data, metadata=None, raw=False: shown.append((data, metadata))
+    )
+    for demo in twins:
+        widgets.twin(demo)
+    return shown
 
 
-def test_a_long_caption_is_broken_between_settings():
-    image = Image.new("RGB", (640, 80), "#ff0000")
-    parts = [f"edge {number} sep_conv_3x3" for number in range(6)]
-    font = ImageFont.truetype(findfont("DejaVu Sans:bold"), 24)
-    lines = static_twin._lines(", ".join(parts), font, 600)
-    assert " ".join(lines) == ", ".join(parts)
-    assert all(font.getlength(line) <= 610 for line in lines)
-    assert static_twin._lines("one", font, 1) == ["one"]
-    once, often = (widgets.compose([(text, image)], 1) for text in ("short", ", ".join(parts)))
-    assert often.height - once.height == round(0.2 * plots.DPI) * (len(lines) - 1)
-    assert often.crop((0, often.height - 80, 640, often.height)).tobytes() == image.tobytes()
+def test_a_twin_is_the_demos_own_pictures_each_below_its_caption(demo, monkeypatch):
+    shown = shown_by(monkeypatch, demo)
+    captions, pictures = shown[::2], shown[1::2]
+    assert len(captions) == len(pictures) == 3
+    texts = [data["text/plain"] for data, _ in captions]
+    assert texts[0] == "width 16, inner steps τ 1, ridge 0.001, adapts MAML"
+    assert all(metadata == {"caption_of_next": True} for _, metadata in captions)
+    for text, (data, metadata), values in zip(texts, pictures, demo.twin, strict=True):
+        about, frame = metadata["image/png"], demo.frame(demo.build(), **values)
+        assert about == {"alt": frame.alt, "width": 11 * plots.SCREEN, "caption": text}
+        ours, its = (np.asarray(Image.open(io.BytesIO(png))) for png in (data["image/png"], frame.png))
+        np.testing.assert_array_equal(ours, its)
 
 
-def test_narrow_twins_stand_in_two_columns():
-    pictures = [(str(i), Image.new("RGB", (20, 10), "red")) for i in range(3)]
-    assert widgets.compose(pictures, 2, dpi=50).size == (40, 2 * (10 + 17))
+def test_a_caption_is_written_as_text(demo, monkeypatch):
+    controls = (choice("adapt", "<b> & co", ["MAML", "ANIL"], "MAML"), *demo.controls[:3])
+    data, _ = shown_by(monkeypatch, make_demo(controls=controls))[0]
+    assert data["text/plain"].startswith("<b> & co MAML")
+    assert data["text/html"].startswith("<p><strong>&lt;b&gt; &amp; co MAML")
 
 
 def test_latency_goes_through_the_widget_and_reports(demo):
@@ -730,12 +727,10 @@ def test_a_loop_that_is_gone_ends_the_run():
 
 
 def test_a_twin_may_show_the_runs(monkeypatch):
-    shown = []
-    monkeypatch.setattr(static_twin, "show_png", lambda png, alt, width: shown.append((png, alt)))
     run = Steered(last=3)
     run.go.release(100)
-    widgets.twin(running_demo(run))
-    widgets.twin(running_demo(run, twin_runs=True))
+    without = shown_by(monkeypatch, running_demo(run))
+    shown = shown_by(monkeypatch, running_demo(run, twin_runs=True))
     assert len(run.started) == 3
-    assert shown[0][0] != shown[1][0]
-    assert "Run: step 3" in shown[1][1]
+    assert shown[1][0]["image/png"] != without[1][0]["image/png"]
+    assert "Run: step 3" in shown[1][1]["image/png"]["alt"]

@@ -1,7 +1,8 @@
-"""The command line: mlkernels run | sweep | lab | data | nas | check. Heavy imports stay inside the commands."""
+"""The command line: mlkernels run | sweep | site | lab | export | data | nas | check. Commands import what is heavy."""
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import sys
@@ -11,8 +12,10 @@ import click
 
 import mlkernels
 from mlkernels.commands.data import data as data_group
+from mlkernels.commands.export import export
 from mlkernels.commands.nas import nas as nas_group
 from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.site import site
 from mlkernels.commands.sweep import sweep
 from mlkernels.errors import InputError
 from mlkernels.support import provenance
@@ -31,7 +34,9 @@ def cli() -> None:
 
 cli.add_command(data_group)
 cli.add_command(nas_group)
+cli.add_command(site)
 cli.add_command(sweep)
+cli.add_command(export)
 
 
 @cli.command()
@@ -57,12 +62,15 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     """
     from mlkernels.runner import pool, report
     from mlkernels.runner.jobs import plan
+    from mlkernels.runner.worker import tidy_cache
 
     work, out = plan(notebooks, names, out, preset, settings)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = provenance.command()
     with alone(out):
+        if told := tidy_cache(work[0].source.parents[1]):
+            click.echo(told, err=True)
         outcomes = pool.run(work, workers=jobs, timeout=timeout_cell, resume=resume)
         for outcome in outcomes:
             if outcome.detail:
@@ -114,8 +122,14 @@ def check() -> int:
     Exit status 1 if anything is wrong, with a line for each remedy.
     """
     from mlkernels.course.installation import check as look
+    from mlkernels.course.installation import check_cache
+    from mlkernels.runner.notebooks import find_notebooks
+    from mlkernels.runner.worker import kernel_environment
 
     findings = look()
+    with contextlib.suppress(InputError):  # no notebooks here, so that nothing is kept for them
+        root = next(iter(find_notebooks(None).values())).parents[1]
+        findings.append(check_cache(Path(kernel_environment(root)["JAX_COMPILATION_CACHE_DIR"])))
     for finding in findings:
         click.echo(str(finding))
     wrong = [finding for finding in findings if not finding.ok]

@@ -45,17 +45,22 @@ def sweep(name, grid, preset, settings, out, jobs, dask, timeout_cell, notebooks
     from mlkernels.runner import executors
     from mlkernels.runner import sweep as runner
     from mlkernels.runner.grid import plan as planned
+    from mlkernels.runner.worker import tidy_cache
 
-    if jobs and dask:
+    if jobs and dask is not None:
         raise bad_input("--jobs", "either it or --dask", "both", "a cluster runs a point on each thread of its workers")
+    if dask is not None:
+        executors.check_address(dask)
     plan = planned(notebooks, name, out, preset, settings, grid)
     signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = provenance.command()
-    where = executors.on_cluster(dask) if dask else executors.on_this_machine(jobs or 1)
+    where = executors.on_this_machine(jobs or 1) if dask is None else executors.on_cluster(dask)
     with where as (executor, slots), alone(plan.out):
         if not slots:
             click.echo("the cluster has no workers yet: the points wait for them", err=True)
+        if told := tidy_cache(plan.points[0].job.source.parents[1]):
+            click.echo(told, err=True)
         outcomes = runner.run(plan, executor, slots, command=command, timeout=timeout_cell)
     for outcome in outcomes:
         if outcome.detail:

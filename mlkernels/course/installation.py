@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mlkernels.errors import InputError
+from mlkernels.support.compiled import unreadable
 from mlkernels.support.provenance import device, version
 
 PACKAGES = (
@@ -125,6 +126,13 @@ def check_memory(free: float) -> Finding:
     """Whether there is memory, in GiB, for the quick preset."""
     remedy = "" if free >= LEAST_MEMORY else f"close other programs: {LEAST_MEMORY:.0f} GiB or more is needed"
     return Finding("free memory", f"{free:.1f} GiB", not remedy, remedy)
+
+
+def check_cache(folder: Path) -> Finding:
+    """What JAX has compiled for the notebooks, and how much of that a full disk has damaged: no fault, for it goes."""
+    count, damaged = sum(1 for _ in folder.glob("*-cache")), len(unreadable(folder))
+    words = f", {damaged} of them damaged: the next mlkernels run removes them" if damaged else ""
+    return Finding("compiled", f"{count} programs in {folder}{words}")
 
 
 def check() -> list[Finding]:

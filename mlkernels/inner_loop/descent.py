@@ -17,6 +17,8 @@ from mlkernels.inner_loop.losses import check_labels, support_loss
 from mlkernels.inner_loop.parts import joined, split, spread
 from mlkernels.inner_loop.settings import InnerLoop, form, rates_for
 from mlkernels.support.arguments import whole
+from mlkernels.support.array_arguments import real_arrays
+from mlkernels.support.network_arguments import check_apply
 from mlkernels.support.typed import typed
 
 
@@ -101,10 +103,12 @@ def adapt(
 
     Source: Finn et al. 2017 (MAML), Raghu et al. 2020 (ANIL), Li et al. 2017 (Meta-SGD: learned rates).
     """
+    check_apply(apply)
     rates = rates_for(params, inner, rates)
+    support_x, support_y = real_arrays(support_x=(support_x, "m *d"), support_y=(support_y, "m k"))
     check_labels(support_y, inner.loss, "support_y")
     if steps is not None and not isinstance(steps, jax.core.Tracer):
-        steps = jnp.asarray(whole("steps", steps.item() if hasattr(steps, "item") else steps))
+        steps = jnp.asarray(whole("steps", steps))
     static = form(inner) if steps is None else replace(form(inner), steps=0)
     return _adapted(apply, params, rates, support_x, support_y, static, steps)
 
@@ -171,6 +175,8 @@ def trajectory(
     if isinstance(inner, ImplicitLoop):
         do = "its way is none of the settings: give an InnerLoop"
         raise bad_input("inner", "an InnerLoop", type(inner).__name__, do)
+    check_apply(apply)
+    support_x, support_y = real_arrays(support_x=(support_x, "m *d"), support_y=(support_y, "m k"))
     check_labels(support_y, inner.loss, "support_y")
     steps = inner.steps if steps is None else whole("steps", steps)
     return _trajectory(apply, replace(form(inner), l2=0.0, steps=steps), params, rates, inner.l2, support_x, support_y)

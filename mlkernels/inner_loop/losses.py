@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.parts import joined
 from mlkernels.support.arguments import one_of
+from mlkernels.support.array_arguments import is_real_type, real_array
 from mlkernels.support.typed import typed
 
 Loss = str | Callable[[Array, Array], Array]
@@ -36,13 +37,17 @@ def loss_of(loss: Loss, outputs: Float[Array, "N k"], labels: Num[ArrayLike, "N 
 
     For "cross_entropy" each row of the labels is a distribution over the classes.
     """
-    if outputs.shape != labels.shape:
+    shape = getattr(outputs, "shape", None)
+    if shape is not None and not is_real_type(outputs.dtype):
+        raise bad_input("apply", "a function that gives real numbers", outputs.dtype, "give real parts")
+    if shape != labels.shape:
         do = "give the network as many outputs as the labels have, and labels two axes"
-        raise bad_input("labels", f"the shape of the network's outputs {list(outputs.shape)}", list(labels.shape), do)
+        raise bad_input("labels", f"the shape of the network's outputs {shape and list(shape)}", list(labels.shape), do)
     if callable(loss):
         value = jnp.asarray(loss(outputs, labels))
-        if value.shape:
-            raise bad_input("loss", "a function that gives a scalar", list(value.shape), "sum or average in it")
+        if value.shape or not jnp.issubdtype(value.dtype, jnp.floating):
+            got = f"{value.dtype} {list(value.shape)}"
+            raise bad_input("loss", "a function that gives a scalar, a float", got, "sum or average in it")
         return value
     if loss == "cross_entropy":
         return -jnp.sum(labels * jax.nn.log_softmax(outputs)) / len(outputs)
@@ -72,7 +77,9 @@ def check_labels(labels, loss: Loss, what: str) -> None:
     """Refuse labels `[..., N, k]` for the cross-entropy that are no distributions; traced ones pass."""
     if loss != "cross_entropy" or isinstance(labels, jax.core.Tracer):
         return
-    labels = np.asarray(labels)  # a fixed array, also while JAX traces what is around it
+    labels = np.asarray(real_array(what, labels))  # a fixed array, also while JAX traces what is around it
+    if not labels.size:
+        return
     lowest, sums = float(labels.min()), labels.sum(-1)
     if lowest < 0 or np.abs(sums - 1).max() > 1e-3:
         expected = "rows that are distributions (one-hot labels are) for the cross-entropy"

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from numbers import Real
 
@@ -14,7 +14,9 @@ from jax import Array
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import Loss, check_loss
 from mlkernels.inner_loop.parts import split
-from mlkernels.support.arguments import number, whole
+from mlkernels.support.arguments import flag, in_short, number, whole
+from mlkernels.support.array_arguments import real_array
+from mlkernels.support.network_arguments import check_params
 
 
 @dataclass(frozen=True)
@@ -66,11 +68,16 @@ class InnerLoop:
             keep("rate", number("rate", self.rate))
         keep("steps", whole("steps", self.steps))
         keep("l2", number("l2", self.l2))
+        for name in ("first_order", "remat"):
+            keep(name, flag(name, getattr(self, name)))
         check_loss(self.loss, "loss")
         if self.adapt != "all":
-            keep("adapt", (self.adapt,) if isinstance(self.adapt, str) else tuple(self.adapt))
-            if not self.adapt or len(set(self.adapt)) < len(self.adapt):
-                raise bad_input("adapt", "'all' or different names of layers", self.adapt, "name what is to adapt")
+            names = (self.adapt,) if isinstance(self.adapt, str) else self.adapt
+            names = tuple(names) if isinstance(names, Sequence) else ()
+            if not names or not all(isinstance(name, str) for name in names) or len(set(names)) < len(names):
+                got, do = in_short(self.adapt), "name what is to adapt"
+                raise bad_input("adapt", "'all' or different names of layers", got, do)
+            keep("adapt", names)
 
     @property
     def layers(self) -> tuple[str, ...] | None:
@@ -110,6 +117,7 @@ def rates_for(params, inner: InnerLoop, rates):
     if not isinstance(inner, InnerLoop):
         do = "make one, as maml.InnerLoop(0.1, 5); what is no loop adapts by the `adapt` of its own module"
         raise bad_input("inner", "an InnerLoop", type(inner).__name__, do)
+    check_params(params)
     if inner.layers is not None:
         names = sorted(params) if isinstance(params, dict) else []
         for name in inner.layers:
@@ -124,14 +132,39 @@ def rates_for(params, inner: InnerLoop, rates):
             raise bad_input("rates", f"one for each adapted layer, {names}", sorted(rates), "name each layer once")
         rates = dict(rates)
     for rate in jax.tree.leaves(rates):
-        if not isinstance(rate, jax.core.Tracer) and not np.isfinite(np.asarray(rate)).all():
+        known = isinstance(rate, Real) or real_array("rates", rate, "an array") is not None
+        if known and not isinstance(rate, jax.core.Tracer) and not np.isfinite(np.asarray(rate)).all():
             raise bad_input("rates", "finite numbers", rate, "lower the rate at which the rates are learned")
+    if not _all_scalars(rates):
+        _check_fit(rates, moving)
     dtype = jnp.result_type(*jax.tree.leaves(moving))
 
     def typed(rate):  # a number stays on the host until it is used: a tenth of a millisecond, as much as a small step
         return np.asarray(rate, dtype) if isinstance(rate, Real) else jnp.asarray(rate, dtype)
 
     return jax.tree.map(typed, rates)
+
+
+def _all_scalars(rates) -> bool:
+    """Whether it is one number, or a dictionary with one for each layer, which fit whatever moves."""
+    parts = rates.values() if isinstance(rates, dict) else [rates]
+    return all(isinstance(part, Real) or getattr(part, "shape", None) == () for part in parts)
+
+
+def _check_fit(rates, moving) -> None:
+    """Refuse rates that are no tree of the layers' form, or whose shapes are not those of the parameters."""
+
+    def fits(rate, part):
+        for leaf in jax.tree.leaves(part):
+            if np.broadcast_shapes(np.shape(rate), np.shape(leaf)) != np.shape(leaf):
+                raise ValueError(np.shape(rate))
+
+    try:
+        jax.tree.map(fits, rates, moving)
+    except ValueError:
+        got = f"shapes {jax.tree.map(lambda rate: list(np.shape(rate)), rates)}"
+        do = "give one number, one for each layer, or a tree like the adapted layers"
+        raise bad_input("rates", "numbers that fit the adapted layers", in_short(got).strip("'\""), do) from None
 
 
 def form(inner: InnerLoop) -> InnerLoop:

@@ -14,9 +14,10 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.kernels.layers import Network, Points, network, points
-from mlkernels.support.arguments import one_of
+from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.array_arguments import traced
 from mlkernels.support.memory import require
+from mlkernels.support.network_arguments import check_apply, check_params, check_points
 from mlkernels.support.typed import typed
 
 OUTPUTS = ("sum", "full", "trace")
@@ -235,13 +236,15 @@ def empirical_ntk(
 
     Source: Jacot et al. 2018; notebooks/01_derive_metantk.
     """
+    check_apply(apply)
+    check_params(params)
     one_of("outputs", outputs, OUTPUTS)
     if part is not None and not (isinstance(params, dict) and part in params):
         names = sorted(params) if isinstance(params, dict) else "no names"
         raise bad_input("part", f"a layer among {names}", repr(part), "name a layer of params")
-    if batch_size is not None and batch_size < 1:
-        raise bad_input("batch_size", "at least 1", batch_size, "leave it out to take all points at once")
-    x1, x2 = (x if x is None else jnp.asarray(x) for x in (x1, x2))
+    if batch_size is not None:
+        batch_size = whole("batch_size", batch_size, 1, do="leave it out to take all points at once")
+    x1, x2 = check_points(x1, x2)
     n1, n2 = len(x1), 0 if x2 is None else len(x2)
     b1, b2 = min(n1, batch_size or n1), min(n2 or (n1 if batch_size else 0), batch_size or n2)
     one, two = (jax.ShapeDtypeStruct((b, *x1.shape[1:]), x1.dtype) for b in (b1, b2))

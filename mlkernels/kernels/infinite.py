@@ -17,6 +17,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 from mlkernels.errors import bad_input
 from mlkernels.kernels.half_angles import Half, joined, norm, relu
 from mlkernels.networks import MLP, Conv4
+from mlkernels.support.network_arguments import check_points
 from mlkernels.support.typed import typed
 
 
@@ -85,10 +86,8 @@ def check_inputs(network, x1: Array, x2: Array | None) -> tuple[Array, Array]:
     if isinstance(network, MLP) and network.activation != "relu":
         do = "tanh has no infinite-width kernel in closed form"
         raise bad_input("network.activation", "'relu'", repr(network.activation), do)
-    x1, x2 = map(jnp.asarray, (x1, x1 if x2 is None else x2))
+    x1, x2 = check_points(x1, x1 if x2 is None else x2)
     x1, x2 = (x if jnp.issubdtype(x.dtype, jnp.floating) else x.astype(float) for x in (x1, x2))
-    if x1.shape[1:] != x2.shape[1:]:
-        raise bad_input("x2", f"points of shape {x1.shape[1:]} as in x1", x2.shape[1:], "compare like with like")
     if isinstance(network, Conv4) and (x1.ndim != 4 or min(x1.shape[1:3]) < 2**network.depth):
         side = 2**network.depth
         expected = f"images [N1, height, width, channels] of at least {side} pixels a side for depth {network.depth}"

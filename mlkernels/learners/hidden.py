@@ -12,6 +12,7 @@ from mlkernels.errors import bad_input
 from mlkernels.networks import Apply
 from mlkernels.networks.layers import flat
 from mlkernels.support.arguments import one_of
+from mlkernels.support.array_arguments import real_array
 
 FEATURES = ("hidden", "inputs")
 
@@ -27,11 +28,13 @@ def check_features(features) -> None:
 
 def features_of(apply: Callable, params, x: Array, features) -> tuple[Array, Array | None]:
     """The features `[n, p]` that a setting names, and the network's outputs where those came along, else None."""
+    x = jnp.asarray(real_array("x", x))
     if callable(features):
         found = features(params, x)
+        found = real_array("features", found, "a function that gives an array")
         if found.ndim != 2 or len(found) != len(x):
             raise bad_input("features", f"[{len(x)}, p]", list(found.shape), "flatten what it gives")
-        return found, None
+        return jnp.asarray(found), None
     if features == "inputs":
         return flat(x), None
     if not isinstance(apply, Apply):
@@ -45,7 +48,7 @@ def of_points(predict: Callable, shape: tuple[int, ...]) -> Callable[[Array], Ar
     """A task's predictor, `x [n, ...] -> [n, k]`, that refuses points of another shape than its support's."""
 
     def say(x):
-        x = jnp.asarray(x)
+        x = jnp.asarray(real_array("x", x))
         if x.shape[1:] != shape:
             expected = f"points [n, {', '.join(map(str, shape))}]"
             raise bad_input("x", expected, list(x.shape), "give it the support's shape")

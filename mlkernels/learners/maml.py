@@ -26,8 +26,10 @@ from mlkernels.learners.outer_loop.fit import FitResult, fit
 from mlkernels.learners.outer_weights import Rule
 from mlkernels.learners.problem import Problem, check_inner_loop, check_support, form_and_rates, problem_of, query_loss
 from mlkernels.learners.rkhs.regularised import Regularised
+from mlkernels.support.network_arguments import check_apply
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
+from mlkernels.tasks.batch import check_types
 
 __all__ = [
     "LOSSES",
@@ -93,6 +95,10 @@ def task_loss(
 
     Source: Finn et al. 2017.
     """
+    check_apply(apply)
+    if not isinstance(task, TaskBatch) or not all(hasattr(leaf, "ndim") for leaf in vars(task).values()):
+        raise bad_input("task", "a TaskBatch of one task", type(task).__name__, "make one with mlkernels.tasks")
+    check_types(task)
     if task.query_y.ndim == 3 and len(task) == 1:
         task = jax.tree.map(lambda leaf: leaf[0], task)
     if task.query_y.ndim != 2:

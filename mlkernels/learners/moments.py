@@ -16,6 +16,8 @@ from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import gradient_step
 from mlkernels.inner_loop.losses import Loss, check_labels, check_loss, loss_of, support_loss
 from mlkernels.support.arguments import number, whole
+from mlkernels.support.array_arguments import real_arrays
+from mlkernels.support.network_arguments import check_apply, check_params
 from mlkernels.support.typed import typed
 
 __all__ = ["Moments", "factor", "fresh_meta_gradient", "of", "safe_rate"]
@@ -121,7 +123,7 @@ def fresh_meta_gradient(
         `(loss, gradient)`, the gradient like `params`.
 
     Raises:
-        InputError: an unknown loss, labels that it cannot work with.
+        InputError: an unknown loss, labels that it cannot work with, arrays that do not fit together.
 
     Example:
         >>> from mlkernels import networks, tasks
@@ -137,8 +139,14 @@ def fresh_meta_gradient(
 
     Source: Ji, Yang and Liang 2022, the resampling case as we read it; notebooks/08_more_steps_fewer_samples.
     """
+    check_apply(apply)
+    check_params(params)
     for name, which in (("loss", loss), ("outer_loss", outer_loss)):
         check_loss(which, name)
+    support_x, support_y, query_x, query_y, rates = real_arrays(
+        support_x=(support_x, "N m *d"), support_y=(support_y, "N m k"), query_x=(query_x, "n *d"),
+        query_y=(query_y, "n k"), rates=(rates, "N"),
+    )  # fmt: skip
     check_labels(support_y, loss, "support_y")
     check_labels(query_y, outer_loss, "query_y")
     dtype = jnp.result_type(*jax.tree.leaves(params))
@@ -188,7 +196,7 @@ def of(samples: Num[ArrayLike, "R p"], exact: Num[ArrayLike, " p"] | None = None
         `Moments`.
 
     Raises:
-        InputError: fewer than two draws.
+        InputError: fewer than two draws; arrays that do not fit together.
 
     Example:
         >>> round(of(np.array([[2.0], [4.0]]), np.array([3.0])).variance, 12)
@@ -196,8 +204,9 @@ def of(samples: Num[ArrayLike, "R p"], exact: Num[ArrayLike, " p"] | None = None
 
     Source: Ji, Yang and Liang 2022, whose bounds are on these; notebooks/08_more_steps_fewer_samples.
     """
-    samples = np.asarray(samples, float)
-    exact = np.full(samples.shape[1], np.nan) if exact is None else np.asarray(exact, float)
+    given = {} if exact is None else {"exact": (exact, "p")}
+    samples, *known = (np.asarray(each, float) for each in real_arrays(samples=(samples, "R p"), **given))
+    exact = known[0] if known else np.full(samples.shape[1], np.nan)
     if len(samples) < 2:
         raise bad_input("samples", "two draws or more", len(samples), "draw more: one has no spread")
     mean = samples.mean(0)

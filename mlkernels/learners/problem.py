@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.implicit import ImplicitLoop
@@ -18,8 +19,10 @@ from mlkernels.learners.function_space.closed_form import FunctionSpace, numbers
 from mlkernels.learners.outer_weights import Rule
 from mlkernels.learners.rkhs.closed_form import ClosedForm
 from mlkernels.learners.rkhs.regularised import Regularised
-from mlkernels.support.arguments import one_of
+from mlkernels.support.arguments import flag, one_of
+from mlkernels.support.network_arguments import check_apply, check_params
 from mlkernels.tasks import TaskBatch
+from mlkernels.tasks.batch import check_types
 
 Inner = InnerLoop | ClosedForm | Regularised | FunctionSpace | FewIterations
 _MANY = 10_000  # parameters (width 100, say) from which tasks in sequence were faster than vmap on two CPU cores
@@ -74,17 +77,22 @@ def problem_of(
     Raises:
         InputError: no tasks that the losses can work with, rates or layers that do not fit.
     """
-    if not isinstance(tasks, TaskBatch):
-        raise bad_input("tasks", "a TaskBatch", type(tasks).__name__, "make one with mlkernels.tasks")
+    check_apply(apply)
+    if not isinstance(tasks, TaskBatch) or not all(hasattr(leaf, "ndim") for leaf in vars(tasks).values()):
+        got = "one without arrays" if isinstance(tasks, TaskBatch) else type(tasks).__name__
+        raise bad_input("tasks", "a TaskBatch", got, "make one with mlkernels.tasks")
     if tasks.query_x.ndim < 3:
         raise bad_input("tasks", "a batch of tasks", "one task without its first axis", "use task_loss, or tasks[i]")
+    check_types(tasks)
+    if not tasks.tasks or not tasks.queries:
+        raise bad_input("tasks", "one or more, with one query or more", tasks, "draw some")
     check_loss(outer_loss, "outer_loss")
     static, rates = form_and_rates(params, inner, rates, learn_rates)
     check_support(inner, tasks.support_y)
     check_labels(tasks.query_y, query_loss(inner, outer_loss), "query_y")
     check_reduce(reduce, rules)
-    sequential = in_sequence(params) if sequential is None else bool(sequential)
-    return Problem(apply, static, outer_loss, reduce, sequential, bool(learn_rates)), rates
+    sequential = in_sequence(params) if sequential is None else flag("sequential", sequential)
+    return Problem(apply, static, outer_loss, reduce, sequential, flag("learn_rates", learn_rates)), rates
 
 
 def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]:
@@ -97,6 +105,7 @@ def form_and_rates(params, inner, rates, learn_rates=False) -> tuple[Inner, Any]
         expected = "an InnerLoop, rkhs.ClosedForm, rkhs.Regularised, function_space.FunctionSpace or "
         expected += "few_iterations.FewIterations"
         raise bad_input("inner", expected, got, do)
+    check_params(params)
     if learn_rates and isinstance(inner, ImplicitLoop):
         do = "leave them as they are: its solution does not depend on them"
         raise bad_input("learn_rates", "False with an ImplicitLoop", True, do)
@@ -144,4 +153,4 @@ def in_sequence(params) -> bool:
 
     In sequence, memory is one task's; an accelerator does better on all tasks at once.
     """
-    return jax.default_backend() == "cpu" and sum(leaf.size for leaf in jax.tree.leaves(params)) >= _MANY
+    return jax.default_backend() == "cpu" and sum(np.size(leaf) for leaf in jax.tree.leaves(params)) >= _MANY

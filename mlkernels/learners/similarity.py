@@ -9,7 +9,10 @@ import numpy as np
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
-from mlkernels.support.arguments import one_of
+from mlkernels.networks.layers import flat
+from mlkernels.support.arguments import in_short, one_of
+from mlkernels.support.array_arguments import real_array
+from mlkernels.support.network_arguments import check_params
 from mlkernels.support.typed import typed
 
 
@@ -49,7 +52,7 @@ def linear_cka(a: Num[ArrayLike, "N p"], b: Num[ArrayLike, "N q"]) -> float:
 
 def _centred(what: str, a, b) -> list[np.ndarray]:
     """Both sets of features in float64, a row a point, with centred columns; or an `InputError`."""
-    a, b = (np.asarray(part, np.float64) for part in (a, b))
+    a, b = (np.asarray(real_array(name, part), np.float64) for name, part in (("a", a), ("b", b)))
     if min(a.ndim, b.ndim) < 2 or len(a) != len(b) or len(a) < 2:
         got = f"{list(a.shape)} and {list(b.shape)}"
         raise bad_input(what, "features [n, ...] of the same n >= 2 points", got, "put the points first")
@@ -204,6 +207,8 @@ def layer_similarities(
 
     Source: Raghu et al. 2020, Miranda et al. 2021; notebooks/07_which_weights_adapt.
     """
+    if not callable(measure):
+        raise bad_input("measure", "a function of two sets of features", in_short(measure), "give one, as linear_cka")
     first, second = (layer_features(network, params, x) for params in (before, after))
     return {name: measure(first[name], second[name]) for name in first}
 
@@ -231,7 +236,8 @@ def layer_features(network, params, x: Num[ArrayLike, "N ..."]) -> dict[str, Flo
         >>> {name: f.shape for name, f in layer_features(network, params, np.ones((3, 8, 8, 1))).items()}
         {'conv1': (3, 128), 'conv2': (3, 32), 'head': (3, 5)}
     """
-    if not hasattr(network, "features"):
+    if isinstance(network, type) or not hasattr(network, "features"):
         do = "pass the network itself, not its apply"
         raise bad_input("network", "a network of mlkernels.networks", type(network).__name__, do)
-    return {name: part.reshape(len(part), -1) for name, part in network.features(params, x).items()}
+    check_params(params)
+    return {name: flat(part) for name, part in network.features(params, x).items()}

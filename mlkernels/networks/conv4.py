@@ -11,7 +11,7 @@ from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.networks.conv3x3 import conv3x3
-from mlkernels.networks.layers import Apply, Params, affine, check, flat, init_layer
+from mlkernels.networks.layers import Apply, Params, affine, check, check_inputs, flat, init_layer
 from mlkernels.support.typed import typed
 
 
@@ -85,7 +85,7 @@ class Conv4:
         self, params: Params, x: Num[ArrayLike, "N height width channels"]
     ) -> dict[str, Float[Array, "N ..."]]:
         """What each layer puts out, `[N, height, width, channels]` after pooling; the head's are the outputs."""
-        outputs = {}
+        x, outputs = check_inputs(self, params, x, 4), {}
         for name in self.layers[:-1]:
             x = affine(conv3x3, params[name], x, 9 * x.shape[-1], self.w_std, self.b_std, self.parametrization)
             outputs[name] = x = _average_pool(jax.nn.relu(x))

@@ -17,6 +17,7 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import one_of
+from mlkernels.support.array_arguments import real_array
 
 PARAMETRIZATIONS = ("ntk", "standard")
 ACTIVATIONS = ("relu", "tanh")
@@ -73,10 +74,33 @@ def init_layer(key: Array, shape: tuple[int, ...], w_std: float, b_std: float, p
 def affine(product, layer: dict, x: Array, fan_in: int, w_std: float, b_std: float, parametrization: str) -> Array:
     """`product(x, w)` scaled, plus the scaled bias."""
     _, _, w_scale, b_scale = scales(fan_in, w_std, b_std, parametrization)
+    if x.shape[-1] != jnp.shape(layer["w"])[-2]:
+        do = "give inputs of the shape that init was given, and parameters of this network"
+        got = f"inputs {list(x.shape)} for weights {list(jnp.shape(layer['w']))}"
+        raise bad_input("a layer", f"inputs of width {jnp.shape(layer['w'])[-2]}, as its weights have", got, do)
     y = w_scale * product(x, layer["w"])
     if "b" in layer:
         y = y + jnp.expand_dims(b_scale * layer["b"], tuple(range(y.ndim - 1)))
     return y
+
+
+def check_inputs(network, params, x, axes: int) -> Array:
+    """Inputs of at least so many axes as an array; or an `InputError`, also for parameters that are not a network's."""
+    names, do = set(network.layers), "give it those that its init makes"
+    if not isinstance(params, dict) or set(params) != names:
+        got = list(params) if isinstance(params, dict) else type(params).__name__
+        raise bad_input("params", f"a dictionary of the layers {list(network.layers)}", got, do)
+    for name, layer in params.items():
+        shapes = {part: getattr(leaf, "shape", None) for part, leaf in layer.items()} if isinstance(layer, dict) else {}
+        w, b = shapes.get("w"), shapes.get("b")
+        if w is None or len(w) < 2 or b not in (None, w[-1:]) or ("b" in shapes and b is None):
+            got = f"{shapes or type(layer).__name__} in {name}"
+            raise bad_input("params", "arrays w [..., in, out], and b [out], of each layer", got, do)
+    x = real_array("x", x)
+    if x.ndim < axes:
+        expected = "points [N, ...]" if axes == 1 else "images [N, height, width, channels]"
+        raise bad_input("x", expected, list(x.shape), "put the points on the first axis")
+    return jnp.asarray(x)
 
 
 def flat(x: Array) -> Array:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
-from mlkernels.networks.layers import ACTIVATIONS, Apply, Params, affine, check, flat, init_layer, scales
+from mlkernels.networks.layers import ACTIVATIONS, Apply, Params, affine, check, check_inputs, flat, init_layer, scales
 from mlkernels.support.arguments import one_of
 from mlkernels.support.typed import typed
 
@@ -86,7 +86,7 @@ class MLP:
     @typed
     def features(self, params: Params, x: Num[ArrayLike, "N ..."]) -> dict[str, Float[Array, "N _"]]:
         """What each layer puts out, `[N, units]`, first to last; the head's are the network's outputs."""
-        h, outputs = flat(x), {}
+        h, outputs = flat(check_inputs(self, params, x, 1)), {}
         for name in self.layers[:-1]:
             z = affine(jnp.matmul, params[name], h, h.shape[-1], self.w_std, self.b_std, self.parametrization)
             outputs[name] = h = self.activate(z)

@@ -14,11 +14,12 @@ from mlkernels.errors import bad_input
 from mlkernels.runner.jobs import Job, default_seed, fingerprint, package_hash
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
 from mlkernels.runner.parameters import Parameter, convert, divided, parameters_for, parameters_of, unknown
-from mlkernels.support.files import check_place
+from mlkernels.support.files import check_no_folder, check_place
 from mlkernels.support.provenance import versions
 
 MOST = 10_000  # points of a grid: more are a slip, such as 0:100000
 _LONGEST = 120  # letters of a file's name, to which others are added
+_ELSEWHERE = "move it away, or choose another --out"
 _RANGE = re.compile(r"(-?\d{1,15}):(-?\d{1,15})(?::(-?\d{1,15}))?")
 
 
@@ -64,8 +65,8 @@ def plan(
         do = "leave one of the two out"
         raise bad_input(f"--grid {both[0]}", "a parameter that --set leaves alone", f"--set {both[0]} as well", do)
     out = Path(out) if out is not None else path.parents[1] / "build" / "sweep" / f"{name}-{preset}"
-    for place in (out / "sweep.json", out / "points" / "point.ipynb"):
-        check_place(place)
+    for file in ("sweep.json", "sweep.csv", "sweep.png", ".going", ".lock", "points/point.ipynb"):
+        check_place(out / file, _ELSEWHERE)
     out = out.resolve()  # workers have other current folders
     from mlkernels.datasets.fingerprint import files  # NumPy, without which the command line starts
 
@@ -78,6 +79,9 @@ def plan(
         target = out / "points" / f"{file_name(name, preset, every)}.ipynb"
         mark = fingerprint(notebook, every, package, data, installed)
         points.append(Point(values, Job(shown(values), path, target, preset, every, seed, mark)))
+    for point in points:
+        check_no_folder(point.job.target, _ELSEWHERE)
+        check_no_folder(point.job.target.with_suffix(".html"), _ELSEWHERE)
     set_here = {key: value for key, value in fixed.items() if key != "preset"}
     return Plan(name, preset, out, axes, set_here, tuple(points), package, installed)
 

@@ -68,7 +68,10 @@ def plan(
         raise bad_input("--out", "a folder other than the notebooks'", str(out), do)
     from mlkernels.datasets.fingerprint import files  # NumPy, without which the command line starts
 
-    check_place(out / "index.html")
+    elsewhere = "move it away, or choose another --out"
+    names = [f"{name}{end}" for name in chosen for end in (".ipynb", ".html")]
+    for file in ("index.html", "claims.json", ".lock", *names):
+        check_place(out / file, elsewhere)
     package, data = package_hash(), files()
     jobs = []
     for name, path in chosen.items():

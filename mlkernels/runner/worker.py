@@ -15,6 +15,7 @@ import threading
 from pathlib import Path
 
 from mlkernels.runner.jobs import Job
+from mlkernels.support import compiled
 
 
 def kernel_environment(root: Path, jobs: int = 1) -> dict[str, str]:
@@ -39,6 +40,13 @@ def kernel_environment(root: Path, jobs: int = 1) -> dict[str, str]:
     if jobs > 1:
         environment.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     return environment
+
+
+def tidy_cache(root: Path) -> str | None:
+    """Remove what a full disk has damaged in the kernels' cache; a line that says so, None where all is whole."""
+    folder = Path(kernel_environment(root)["JAX_COMPILATION_CACHE_DIR"])
+    count = compiled.remove_unreadable(folder)
+    return f"removed {count} damaged entries of JAX's cache in {folder}; they are compiled anew" if count else None
 
 
 class Worker:

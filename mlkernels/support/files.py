@@ -34,12 +34,17 @@ def is_of_a_place(error: OSError) -> bool:
     return error.errno in _PLACE
 
 
-def check_place(path: Path) -> None:
+def check_no_folder(path: Path, do: str = "name a file") -> None:
+    """Refuse a file's place where a folder is."""
+    if path.is_dir():
+        raise bad_input(str(path), "a file", "a folder", do)
+
+
+def check_place(path: Path, do: str = "name a file") -> None:
     """Refuse a file's place that cannot be written to before there is anything to write; leaves nothing behind."""
     try:
         folder = next(each for each in path.absolute().parents if each.exists() or each.is_symlink())
-        if path.is_dir():
-            raise bad_input(str(path), "a file", "a folder", "name a file")
+        check_no_folder(path, do)
         if not folder.is_dir():
             raise bad_input(str(folder), "a folder", "a file", "name another place")
         with tempfile.TemporaryFile(dir=folder):

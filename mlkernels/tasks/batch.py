@@ -12,6 +12,7 @@ import numpy as np
 from jax import Array
 
 from mlkernels.errors import bad_input
+from mlkernels.support.array_arguments import is_real_type
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -67,6 +68,7 @@ class TaskBatch:
         if not fits:
             do = "give every array its axes of tasks and points, labels k outputs"
             raise bad_input("TaskBatch", expected, got, do)
+        check_types(self)
 
     @property
     def tasks(self) -> int:
@@ -113,6 +115,14 @@ class TaskBatch:
 
 
 _NAMES = tuple(field.name for field in fields(TaskBatch))
+
+
+def check_types(batch: TaskBatch) -> None:
+    """Refuse arrays of anything but real numbers."""
+    for name in _NAMES:
+        leaf = getattr(batch, name)
+        if not is_real_type(leaf.dtype):
+            raise bad_input(name, "real numbers", f"{leaf.dtype} {list(leaf.shape)}", "give it numbers")
 
 
 def _rebuild(_, leaves) -> TaskBatch:
@@ -179,6 +189,8 @@ def centred(batch: TaskBatch, apply: Callable, params) -> TaskBatch:
 
     Source: Lee et al. 2019, whose networks start at zero; notebooks/02_maml_linear_rate.
     """
+    if not isinstance(batch, TaskBatch):
+        raise bad_input("batch", "a TaskBatch", type(batch).__name__, "make one with mlkernels.tasks")
     start = jax.vmap(partial(apply, params))
     labels = {"support_y": batch.support_y + start(batch.support_x), "query_y": batch.query_y + start(batch.query_x)}
     return replace(batch, **labels)

@@ -69,7 +69,7 @@ def episodes(
         >>> batch.query_y[0, 3:6].argmax(axis=-1).tolist()
         [1, 1, 1]
     """
-    sizes(way=way, shot=shot, queries=queries, tasks=tasks)
+    way, shot, queries, tasks = sizes(way=way, shot=shot, queries=queries, tasks=tasks)
     one_of("one_hot", one_hot, ("centred", "plain"))
     one_of("normalise", normalise, ("none", "unit", "dataset"))
     one_key(key)

@@ -12,8 +12,8 @@ import numpy as np
 from jax import Array
 
 from mlkernels.errors import bad_input
-from mlkernels.support.arguments import number, whole
-from mlkernels.support.array_arguments import float_type, one_key, sizes
+from mlkernels.support.arguments import flag, in_short, number, span, whole
+from mlkernels.support.array_arguments import float_type, one_key, real_arrays, sizes
 from mlkernels.tasks.batch import TaskBatch
 from mlkernels.tasks.synthetic import sinusoid_value
 
@@ -52,6 +52,8 @@ class NumberedTasks:
             if isinstance(self.number, (list, tuple)):
                 raise bad_input("number", "an array", "a list", "wrap it in jnp.asarray")
             return  # in_axes and the like
+        if not hasattr(self.batch.support_x, "shape"):
+            raise bad_input("batch", "a TaskBatch of arrays", self.batch, do)
         got = f"{self.number.dtype} {list(self.number.shape)}"
         if tuple(self.number.shape) != (self.batch.tasks,) or not jnp.issubdtype(self.number.dtype, jnp.integer):
             raise bad_input("number", f"whole numbers [{self.batch.tasks}]", got, do)
@@ -83,7 +85,12 @@ jax.tree_util.register_pytree_with_keys(
 
 def parted(tasks: TaskBatch | NumberedTasks) -> tuple[TaskBatch, Array | None]:
     """The tasks, and their numbers if they have any."""
-    return (tasks.batch, tasks.number) if isinstance(tasks, NumberedTasks) else (tasks, None)
+    if not isinstance(tasks, NumberedTasks):
+        return tasks, None
+    if not hasattr(tasks.number, "shape"):
+        do = "give a whole number for each task"
+        raise bad_input("tasks", "tasks with an array of numbers", in_short(tasks.number), do)
+    return tasks.batch, tasks.number
 
 
 def sinusoid_population(
@@ -131,14 +138,14 @@ def sinusoid_population(
 
     Source: Wang et al. 2023 (MOML), the authors' public code; notebooks/08_more_steps_fewer_samples.
     """
-    sizes(support=support, queries=queries)
+    support, queries = sizes(support=support, queries=queries)
+    amplitudes, phases = real_arrays(amplitudes=(amplitudes, "A"), phases=(phases, "P"))
     for name, values in (("amplitudes", amplitudes), ("phases", phases)):
-        if np.ndim(values) != 1 or not len(values) or not np.isfinite(np.asarray(values, float)).all():
-            raise bad_input(name, "one or more finite numbers", values, "list them")
-    low, high = x_range
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise bad_input("x_range", "two finite numbers, the smaller first", x_range, "order them")
-    number("noise", noise, do="choose a standard deviation")
+        if not len(values) or not np.isfinite(np.asarray(values, float)).all():
+            raise bad_input(name, "one or more finite numbers", np.asarray(values).tolist(), "list them")
+    low, high = span("x_range", x_range)
+    noise = number("noise", noise, do="choose a standard deviation")
+    replace = flag("replace", replace)
     one_key(key)
     dtype, total = float_type(dtype), len(amplitudes) * len(phases)
     to_number, to_x, to_noise = jax.random.split(key, 3)

@@ -11,8 +11,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, ArrayLike, Float, Num
 
 from mlkernels.errors import bad_input
-from mlkernels.support.arguments import number
-from mlkernels.support.array_arguments import float_type, one_key, sizes
+from mlkernels.support.arguments import is_real, number, plain, span
+from mlkernels.support.array_arguments import float_type, one_key, real_array, sizes
 from mlkernels.support.typed import typed
 from mlkernels.tasks.batch import TaskBatch
 
@@ -64,7 +64,8 @@ def sinusoid_value(
         >>> sinusoid_value(jnp.zeros((2, 1)), jnp.array([1.0, 2.0]), jnp.full(2, math.pi / 2)).tolist()
         [[[1.0], [1.0]], [[2.0], [2.0]]]
     """
-    x, amplitude, phase = jnp.asarray(x), jnp.asarray(amplitude), jnp.asarray(phase)
+    given = (("x", x), ("amplitude", amplitude), ("phase", phase))
+    x, amplitude, phase = (jnp.asarray(real_array(name, value)) for name, value in given)
     if x.ndim not in (2, 3) or amplitude.ndim != 1 or amplitude.shape != phase.shape:
         got = f"{list(x.shape)}, {list(amplitude.shape)}, {list(phase.shape)}"
         raise bad_input("sinusoid_value", "x [B, n, d] or [n, d], amplitude [B], phase [B]", got, "add or drop axes")
@@ -120,11 +121,9 @@ def sinusoid_with_parameters(
 
     Source: Finn, Abbeel and Levine 2017, section 5.1.
     """
-    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
-    for name, (low, high) in (("amplitude", amplitude), ("phase", phase), ("x_range", x_range)):
-        if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-            raise bad_input(name, "two finite numbers, the smaller first", (low, high), "order them")
-    number("noise", noise, do="choose a standard deviation")
+    tasks, support, queries, dimension = sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
+    amplitude, phase, x_range = span("amplitude", amplitude), span("phase", phase), span("x_range", x_range)
+    noise = number("noise", noise, do="choose a standard deviation")
     one_key(key)
     dtype = float_type(dtype)
     keys = jax.random.split(key, 5)
@@ -186,8 +185,9 @@ def random_labels(
         >>> bool(jnp.allclose((batch.support_x**2).sum(axis=-1), 6.0))
         True
     """
-    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
-    if not math.isfinite(label_scale):
+    tasks, support, queries, dimension = sizes(tasks=tasks, support=support, queries=queries, dimension=dimension)
+    label_scale = plain(label_scale)
+    if not is_real(label_scale) or not math.isfinite(label_scale):
         raise bad_input("label_scale", "a finite number", label_scale, "choose such a number")
     one_key(key)
     dtype = float_type(dtype)
@@ -240,8 +240,9 @@ def teacher_student(
 
     Source: notebooks/03_anil_inner_loop_geometry.
     """
-    sizes(tasks=tasks, support=support, queries=queries, dimension=dimension, features=features)
-    number("noise", noise, do="choose a standard deviation")
+    counts = sizes(tasks=tasks, support=support, queries=queries, dimension=dimension, features=features)
+    tasks, support, queries, dimension, features = counts
+    noise = number("noise", noise, do="choose a standard deviation")
     one_key(key)
     teacher_key = jax.random.key(0) if teacher_key is None else teacher_key
     one_key(teacher_key)

@@ -14,8 +14,8 @@ from jaxtyping import Array, ArrayLike, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.networks import MLP
-from mlkernels.support.arguments import number, one_of
-from mlkernels.support.array_arguments import float_type, one_key, sizes
+from mlkernels.support.arguments import flag, number, one_of, span
+from mlkernels.support.array_arguments import float_type, one_key, real_array, real_arrays, sizes
 from mlkernels.support.typed import typed
 from mlkernels.tasks.batch import TaskBatch
 
@@ -50,7 +50,30 @@ class TeacherNetworkTasks:
 
     def value(self, x: Array) -> Array:
         """The true functions, without noise, at `x` `[B, n, 1]` or, the same for all tasks, `[n, 1]`: `[B, n, 1]`."""
+        x, tasks = real_array("x", x), len(self.batch)
+        if x.ndim not in (2, 3) or x.shape[-1] != 1 or (x.ndim == 3 and len(x) != tasks):
+            do = "give points of one number each"
+            raise bad_input("x", f"[{tasks}, n, 1], or [n, 1] for all tasks", list(x.shape), do)
         return jax.vmap(self.network.apply, (0, 0 if x.ndim == 3 else None))(self.plain, x)
+
+
+def _check_layers(params) -> None:
+    """Refuse what are no parameters of an `MLP` with biases."""
+    do = "give it those of an MLP with biases"
+    if not isinstance(params, dict) or set(params) != {"head", *(f"layer{i}" for i in range(1, len(params)))}:
+        got = list(params) if isinstance(params, dict) else type(params).__name__
+        raise bad_input("params", "layers with w and b, the last one the head", got, do)
+    units = None
+    for name in (*(f"layer{i}" for i in range(1, len(params))), "head"):
+        layer = params[name] if isinstance(params[name], dict) else {}
+        if set(layer) != {"b", "w"}:
+            got = f"{sorted(layer) or type(params[name]).__name__} in {name}"
+            raise bad_input("params", "layers with w and b, the last one the head", got, do)
+        w, b = (real_array(f"params of {name}", layer[part]) for part in ("w", "b"))
+        if w.ndim != 2 or b.shape != w.shape[1:] or units not in (None, len(w)):
+            got = f"{list(w.shape)} and {list(b.shape)} in {name}"
+            raise bad_input("params", f"w [{units or 'in'}, out] and b [out]", got, do)
+        units = w.shape[1]
 
 
 @typed
@@ -82,12 +105,14 @@ def batch_normalised(params, points: Num[ArrayLike, "P d"]) -> dict:
 
     Source: Miranda et al. 2021, the authors' public generator of tasks; notebooks/07_which_weights_adapt.
     """
-    if not isinstance(params, dict) or "head" not in params or any({"b", "w"} - set(each) for each in params.values()):
-        got = {name: sorted(each) for name, each in params.items()} if isinstance(params, dict) else params
-        raise bad_input("params", "layers with w and b, the last one the head", got, "give it those of an MLP")
-    h, found = jnp.asarray(points), dict(params)
+    _check_layers(params)
+    h, found = jnp.asarray(real_arrays(points=(points, "P d"))[0]), dict(params)
+    units = len(params["layer1" if len(params) > 1 else "head"]["w"])
+    if not len(h) or h.shape[1] != units:
+        do = "give inputs of the network"
+        raise bad_input("points", f"one point or more of {units} numbers, [P, {units}]", list(h.shape), do)
     for name in (f"layer{i}" for i in range(1, len(params))):
-        w, b = params[name]["w"], params[name]["b"]
+        w, b = jnp.asarray(params[name]["w"]), jnp.asarray(params[name]["b"])
         z = h @ w + b[None]
         mean, scale = z.mean(0), jnp.sqrt(z.var(0) + _EPSILON)
         found[name] = {"b": (b - mean) / scale, "w": w / scale[None]}
@@ -205,19 +230,18 @@ def teacher_networks_with_parameters(
     Source: Miranda et al. 2021, the authors' public generator (ultimate-utils); over which points its batch norm takes
     the statistics of a label is not known to us, all of the split's is our choice; notebooks/07_which_weights_adapt.
     """
-    sizes(tasks=tasks, support=support, queries=queries, points=points, width=width, depth=depth)
+    counts = sizes(tasks=tasks, support=support, queries=queries, points=points, width=width, depth=depth)
+    tasks, support, queries, points, width, depth = counts
     if support + queries > points:
         got, do = f"{support} + {queries}", "ask for fewer, or give the split more points"
         raise bad_input("support + queries", f"at most points = {points}", got, do)
     if population is not None:
-        sizes(population=population)
+        (population,) = sizes(population=population)
         if tasks > population:
             do = "ask for fewer, or give the split a larger population (None: without end)"
             raise bad_input("tasks", f"at most population = {population}", tasks, do)
-    low, high = x_range
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
-        raise bad_input("x_range", "two finite numbers, the smaller first", (low, high), "order them")
-    number("noise", noise, do="choose a standard deviation")
+    low, high = span("x_range", x_range)
+    noise = number("noise", noise, do="choose a standard deviation")
     spreads = [number("spread", spread), number("head_spread", head_spread)]
     if one_of("spread_is", spread_is, READINGS) == "variance":
         spreads = [math.sqrt(each) for each in spreads]
@@ -226,9 +250,9 @@ def teacher_networks_with_parameters(
     one_key(teacher_key)
     split_key = jax.random.fold_in(teacher_key, SPLITS.index(one_of("split", split, SPLITS)))
     dtype = float_type(dtype)
-    numbers = {"hidden": spreads[0], "head": spreads[1], "noise": float(noise), "x_range": (low, high)}
+    numbers = {"hidden": spreads[0], "head": spreads[1], "noise": noise, "x_range": (low, high)}
     numbers = jax.tree.map(lambda each: jnp.asarray(each, dtype), numbers)
-    how = {"batch_norm": bool(batch_norm), "population": population, "dtype": dtype}
+    how = {"batch_norm": flag("batch_norm", batch_norm), "population": population, "dtype": dtype}
     network = MLP(width, depth, parametrization="standard")
     return _drawn((tasks, support, queries, points), key, split_key, numbers, network=network, **how)
 

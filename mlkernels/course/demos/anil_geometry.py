@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from mlkernels.course import plots
 from mlkernels.course.demos import _anil_problem as problem
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.errors import bad_input
 
 STEPS = (0, 1, 2, 3, 5, 10, 15, 20)
@@ -220,4 +221,6 @@ DEMO = Demo(
     twin=({}, {"inner_rate": 0.65, "inner_steps": 20}, {"layers": "head + layer 2"},
           {"layers": "head + layer 2", "inner_rate": 0.4, "inner_steps": 20}),
     warm=_warm,
+    grid=Grid(together=(("inner_rate", "inner_steps"), ("layers", "inner_rate"), ("layers", "inner_steps"),
+                   ("layers", "l2"), ("inner_rate", "above"))),
 )  # fmt: skip

@@ -17,6 +17,7 @@ import numpy as np
 from mlkernels import datasets
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice
+from mlkernels.course.demos.grid import Grid
 from mlkernels.course.plots.drawings import FAINT, GONE, colour_of, draw_cell, name_of
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
@@ -213,4 +214,5 @@ DEMO = Demo(
         {"edge_1": NONE},
     ),
     warm=lambda: map(_compiled, OPERATIONS),
+    grid=Grid(together=tuple((name,) for name in EDGES)),
 )  # fmt: skip

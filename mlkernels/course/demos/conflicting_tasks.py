@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, once, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.outer_weights import InverseLoss, MinNorm, SoftmaxCosine, Uniform
 
 TASKS = 8
@@ -206,4 +207,5 @@ DEMO = Demo(
     twin=({"angle": 45}, {}, {"angle": 120, "temperature": 0.03}, {"angle": 120, "ratio": 4.0},
           {"angle": 120, "ratio": 0.25}, {"angle": 180, "smaller": 4}),
     warm=_warm,
+    grid=Grid(together=(("angle", "temperature"), ("angle", "ratio"), ("angle", "smaller"))),
 )  # fmt: skip

@@ -17,6 +17,7 @@ from matplotlib import colormaps
 
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.few_iterations import FewIterations, descend, head_loss
 from mlkernels.learners.few_iterations.settings import STARTS
 
@@ -285,4 +286,6 @@ DEMO = Demo(
         {"classes": "close", "start": "means", "entropy": 300.0, "count": 10},
     ),
     warm=_warm,
+    grid=Grid(together=(("classes", "start", "count"), ("start", "count", "entropy"), ("start", "count", "slope"),
+                  ("classes", "start", "entropy"), ("count", "ridge"))),
 )  # fmt: skip

@@ -19,6 +19,7 @@ from mlkernels import kernels, metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _maml_training as training
 from mlkernels.course.demos.demo import Demo, RunItem, Stage, once, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch, random_labels
@@ -239,4 +240,14 @@ DEMO = Demo(
     warm=_warm,
     run=train,
     overlay=_overlay,
+    grid=Grid(
+        together=(
+            ("width", "inner_steps"),
+            ("inner_steps", "inner_rate"),
+            ("inner_steps", "outer_rate"),
+            ("width", "tasks"),
+            ("label_scale", "outer_rate"),
+        ),
+        runs=(("label_scale", "outer_rate"), ("inner_steps",), ("inner_rate",)),
+    ),
 )

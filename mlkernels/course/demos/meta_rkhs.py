@@ -17,6 +17,7 @@ from mlkernels import metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _rkhs_training as training
 from mlkernels.course.demos.demo import Demo, Stage, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.rkhs.flow import flow_weights
 
 TIMES = (0.01, 0.1, 1.0, 10.0, 100.0, np.inf)
@@ -186,4 +187,7 @@ DEMO = Demo(
     readout=_readout,
     twin=({}, {"points": 2}, {"time": 0.1}, {"points": 20, "ridge": 1.0}),
     warm=_warm,
+    grid=Grid(
+        together=(("time", "points"), ("time", "ridge"), ("ridge", "points"), ("alpha", "points"), ("width", "points"))
+    ),
 )

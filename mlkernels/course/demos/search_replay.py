@@ -22,8 +22,8 @@ from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
 from mlkernels.course.plots.drawings import FAINT, GONE, NAMES, along, colour_of, draw_cell
 from mlkernels.errors import bad_input
-from mlkernels.nas import CELL_TYPES, SPACES, Space, replay
-from mlkernels.nas.searching.ranking import Candidate
+from mlkernels.nas import CELL_TYPES, SPACES, Space, replay, rule_of
+from mlkernels.nas.searching.ranking import RULE, Candidate
 
 EDGE = "a whole edge"
 BOTH = "both"
@@ -51,10 +51,12 @@ class Round:
     space: Space
     before: np.ndarray  # what is open before it, bool [cell type, edge, operation]
     gates: np.ndarray  # and after it
+    had: np.ndarray  # before it, or where an edge was closed even earlier, before that
     candidates: tuple[Candidate, ...]  # what was tried without
     gone: np.ndarray  # bool [candidates], which of them went
     condition: np.ndarray  # [candidates], the condition number without each over that with it; 1 where not used
     regions: np.ndarray  # [candidates], the same of the linear regions
+    rule: str = RULE  # by which it went
 
     @property
     def pruned(self) -> tuple[Candidate, ...]:
@@ -95,7 +97,11 @@ def _round(log, space: Space, states: list[np.ndarray], number: int) -> Round:
     ratios = {score: np.array([_ratio(row, score) for row in rows.values()]) for score in ("condition", "regions")}
     gone = np.array([candidate in pruned for candidate in rows], bool)
     before = states[max(number - 1, 0)]
-    return Round(number, len(states) - 1, space, before, states[number], tuple(rows), gone, **ratios)
+    had = before
+    for state in reversed(states[: max(number - 1, 0)]):
+        had = np.where(had.any(-1, keepdims=True), had, state)
+    open_, rule = (before, states[number], had), rule_of(log)
+    return Round(number, len(states) - 1, space, *open_, tuple(rows), gone, **ratios, rule=rule)
 
 
 def _ratio(row: dict, score: str) -> float:
@@ -183,7 +189,7 @@ def _move(stage: Stage, n: Round) -> None:
     for kind, name in enumerate(CELL_TYPES):
         marks, gone = [[] for _ in n.space.operations], []
         artists = zip(stage[f"{name} arrows"], stage[f"{name} labels"], _beads(n.space), strict=True)
-        for (arrow, label, beads), before, after in zip(artists, n.before[kind], n.gates[kind], strict=True):
+        for (arrow, label, beads), before, after in zip(artists, n.had[kind], n.gates[kind], strict=True):
             colour, text = _edge(n, before, after)
             arrow.set(color=colour if after.any() else FAINT, linestyle="-" if after.any() else ":")
             label.set(text=text, color=colour)
@@ -228,6 +234,7 @@ def _readout(n: Round) -> str:
     return (
         f"after round {n.number} of {n.rounds}: {left} · {len(n.candidates)} candidates, {len(n.pruned)} pruned: "
         f"{_what_went(n)} · condition number without / with, median: pruned {ratios[0]}, others {ratios[1]}"
+        f"{'' if n.rule == RULE else f' · pruned by an older rule: {n.rule}'}"
     )
 
 

@@ -61,11 +61,19 @@ def bundle(png: bytes, alt: str, width: float) -> tuple[dict[str, Any], dict[str
     return data, {"image/png": {"alt": alt, "width": round(width * SCREEN)}}
 
 
-def show_png(png: bytes, alt: str, width: float) -> None:
-    """Show a PNG with its alt text, `width` inches wide."""
+def show_png(png: bytes, alt: str, width: float, *, caption: str = "") -> None:
+    """Show a PNG with its alt text, `width` inches wide, below its caption if it has one.
+
+    The caption is an output of its own, since Jupyter and GitHub show a picture without a text. Both are marked in
+    their metadata, so that a page can join them to one figure.
+    """
     from IPython.display import display
 
     data, metadata = bundle(png, alt, width)
+    if caption:
+        texts = {"text/html": f"<p><strong>{html.escape(caption)}</strong></p>", "text/plain": caption}
+        display(texts, metadata={"caption_of_next": True}, raw=True)
+        metadata["image/png"]["caption"] = caption
     display(data, metadata=metadata, raw=True)
 
 

@@ -13,10 +13,11 @@ import numpy as np
 from jax import Array
 from jax.flatten_util import ravel_pytree
 
-from mlkernels.errors import bad_input
+from mlkernels.errors import InputError, bad_input
 from mlkernels.inner_loop.descent import descend
 from mlkernels.inner_loop.minimum import check_solver, solve
 from mlkernels.support.arguments import number, one_of, whole
+from mlkernels.support.array_arguments import real_array, real_tree
 
 WAYS = ("reverse", "forward", "implicit", "truncated", "one-step")
 
@@ -122,11 +123,7 @@ def bilevel(
     Source: Liu and Liu 2020 (BOML), whose ways these are, but for the last: Bolte et al. 2023;
     notebooks/09_one_bilevel_problem.
     """
-    for name, function in (("outer", outer), ("inner", inner), ("start", start)):
-        if not callable(function) or not isinstance(function, Hashable):
-            raise bad_input(
-                name, "a function that can be hashed", type(function).__name__, "give a function of x and y"
-            )
+    check_functions(outer=outer, inner=inner, start=start)
     way = one_of("hypergradient", hypergradient, WAYS)
     steps = whole("steps", steps)
     if (last is None) == (way == "truncated"):
@@ -143,18 +140,49 @@ def bilevel(
     form = _Form(outer, inner, start, way, steps, differentiated, rate if given is None else None, solver)
 
     def find(x, *data) -> Hypergradient:
-        x = jax.tree.map(jnp.asarray, x)
+        x = jax.tree.map(jnp.asarray, real_tree("x", x))
+        check_data(data)
         _check(form, x, given, data)
         return _trusted(form, _found(form, x, given, tolerance, data), tolerance)
 
     return find
 
 
+def check_functions(**functions) -> None:
+    """Refuse what is no function that a program can be compiled for."""
+    for name, function in functions.items():
+        if not callable(function) or not isinstance(function, Hashable):
+            got = type(function).__name__
+            raise bad_input(name, "a function that can be hashed", got, "give a function of x and y")
+
+
+def check_data(data) -> None:
+    """Refuse what JAX takes for no array, among what is handed on to the functions."""
+    for leaf in jax.tree.leaves(data):
+        if not isinstance(leaf, jax.Array):  # keys, too
+            real_array("data", leaf, "arrays")
+
+
+def check_losses(x, *arguments, **losses) -> None:
+    """Refuse losses `loss(x, *arguments)` that are not one float; arguments may be shapes."""
+    for name, loss in losses.items():
+        try:
+            found = jax.eval_shape(loss, x, *arguments)
+        except TypeError as error:
+            if "not a valid JAX type" not in str(error):  # its own: the traceback tells where
+                raise
+            found = None
+        if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
+            got = getattr(found, "shape", "nothing of the kind")
+            got = found.dtype.name if got == () else list(got) if isinstance(got, tuple) else got
+            raise bad_input(name, "a function that gives a scalar, a float", got, "sum or average in it")
+
+
 def _rate(each):
     """One rate, checked where it is a number that can be seen."""
     if isinstance(each, jax.core.Tracer) or np.ndim(each):
-        return each
-    return number("rate", each.item() if hasattr(each, "item") else each)
+        return real_array("rate", each)
+    return number("rate", each)
 
 
 @partial(jax.jit, static_argnums=0)
@@ -202,24 +230,38 @@ def _of_minimum(form: _Form, x, y, tolerance, data):
     return value, jax.tree.map(jnp.subtract, dx, products(v)[0]), residual
 
 
-def _check(form: _Form, x, rate, data) -> None:
+def check_x(x) -> None:
+    """Refuse an outer variable that nothing can be differentiated by."""
     for leaf in jax.tree.leaves(x):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise bad_input("x", "a pytree of floats", leaf.dtype.name, "nothing else can be differentiated by")
-    y = jax.eval_shape(form.start, x, *data)
+
+
+def _check(form: _Form, x, rate, data) -> None:
+    check_x(x)
+    y = jax.eval_shape(lambda x, *data: jax.tree.map(jnp.asarray, real_tree("start", form.start(x, *data))), x, *data)
     for leaf in jax.tree.leaves(y):
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise bad_input("start", "a pytree of floats", leaf.dtype.name, "descent moves nothing else")
-    rates = rate if form.rate is None else jax.eval_shape(form.rate, x)
+    rates = rate if form.rate is None else jax.eval_shape(lambda x: real_tree("rate", form.rate(x)), x)
     try:  # one rate for each part of y
-        jax.tree.map(lambda _, part: None, rates, y)
+        jax.tree.map(lambda each, part: jax.tree.map(partial(_check_rate, np.shape(each)), part), rates, y)
     except ValueError as error:
+        if isinstance(error, InputError):
+            raise
         got = f"{jax.tree.structure(rates)} for {jax.tree.structure(y)}"
         raise bad_input("rate", "a number, or a tree that is a prefix of y", got, "give one to each part") from error
-    for name, loss in (("outer", form.outer), ("inner", form.inner)):
-        shape = getattr(jax.eval_shape(loss, x, y, *data), "shape", None)
-        if shape != ():
-            raise bad_input(name, "a function that gives a scalar", shape, "sum or average in it")
+    check_losses(x, y, *data, outer=form.outer, inner=form.inner)
+
+
+def _check_rate(shape: tuple[int, ...], part) -> None:
+    try:
+        fits = np.broadcast_shapes(shape, part.shape) == part.shape
+    except ValueError:
+        fits = False
+    if not fits:
+        got = f"{list(shape)} for {list(part.shape)}"
+        raise bad_input("rate", "a number, or a tree that is a prefix of y", got, "give one to each part")
 
 
 def _trusted(form: _Form, found: Hypergradient, tolerance: float) -> Hypergradient:

@@ -14,8 +14,20 @@ from mlkernels.inner_loop.losses import Loss, check_loss, loss_of, support_loss
 from mlkernels.inner_loop.parts import joined, split
 from mlkernels.inner_loop.settings import InnerLoop
 from mlkernels.support.arguments import number
+from mlkernels.support.array_arguments import real_array
+from mlkernels.support.network_arguments import check_apply, check_params
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
+from mlkernels.tasks.batch import check_types
+
+
+def _check_task(task) -> None:
+    """Refuse what is no task without the axis of tasks."""
+    if not isinstance(task, TaskBatch) or not all(hasattr(leaf, "ndim") for leaf in vars(task).values()):
+        raise bad_input("task", "a TaskBatch of one task", type(task).__name__, "make one with mlkernels.tasks")
+    if task.support_y.ndim != 2:
+        raise bad_input("task", "one task", f"a batch of {len(task)}", "vmap over the batch")
+    check_types(task)
 
 
 @dataclass(frozen=True)
@@ -58,6 +70,7 @@ class Adaptation:
     strength: float = 0.0
 
     def __post_init__(self) -> None:
+        check_apply(self.apply)
         checked = InnerLoop(0.0, 0, self.loss, self.l2, self.adapt)
         check_loss(self.outer_loss, "outer_loss")
         object.__setattr__(self, "l2", checked.l2)
@@ -90,9 +103,11 @@ class Adaptation:
 
     def start(self, params, task: TaskBatch):
         """The adapted layers as they are."""
+        check_params(params)
         missing = [name for name in self.layers or () if not isinstance(params, dict) or name not in params]
         if missing:
             raise bad_input("adapt", "layers of the network", missing, "name layers of params, or 'all'")
+        _check_task(task)
         return split(params, self.layers)[0]
 
 
@@ -137,6 +152,7 @@ class Ridge:
 
     def start(self, log_ridge, task: TaskBatch) -> Array:
         """Zeros."""
+        _check_task(task)
         return jnp.zeros((task.support_x.shape[-1], task.support_y.shape[-1]), task.support_x.dtype)
 
     @typed
@@ -164,9 +180,13 @@ class Ridge:
 
         Source: derived here; notebooks/09_one_bilevel_problem.
         """
+        _check_task(task)
         if task.support_x.ndim != 2:
-            raise bad_input("task", "one task", f"a batch of {len(task)}", "vmap over the batch")
-        X, ridge = task.support_x, jnp.exp(jnp.asarray(log_ridge))
+            raise bad_input("task", "features [m, d]", list(task.support_x.shape), "flatten them")
+        log_ridge = jnp.asarray(real_array("log_ridge", log_ridge))
+        if log_ridge.ndim:
+            raise bad_input("log_ridge", "one number", list(log_ridge.shape), "give one, or vmap")
+        X, ridge = task.support_x, jnp.exp(log_ridge)
         A = jax.scipy.linalg.cho_factor(X.T @ X + ridge * jnp.eye(X.shape[1], dtype=X.dtype))
         w = jax.scipy.linalg.cho_solve(A, X.T @ task.support_y)
         residual = task.query_x @ w - task.query_y

@@ -20,7 +20,7 @@ from threadpoolctl import threadpool_limits
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import descend
 from mlkernels.support.arguments import number, one_of, whole
-from mlkernels.support.array_arguments import float_type, one_key, sizes
+from mlkernels.support.array_arguments import float_type, one_key, real_array, real_arrays, sizes
 from mlkernels.support.typed import typed
 
 OBJECTIVES = ("final", "log")
@@ -53,7 +53,8 @@ class Quadratic:
     start: np.ndarray
 
     def __post_init__(self) -> None:
-        l, c = (np.array(part, np.float64) for part in (self.curvatures, self.start))
+        given = (("curvatures", self.curvatures), ("start", self.start))
+        l, c = (np.array(real_array(name, part), np.float64) for name, part in given)
         if l.ndim != 1 or l.shape != c.shape or not l.size:
             raise bad_input("start", "as many coordinates as curvatures, [d]", [*l.shape, *c.shape], "give two rows")
         if not (np.isfinite(l).all() and (l > 0).all()):
@@ -67,10 +68,14 @@ class Quadratic:
     @classmethod
     def of(cls, hessian, start) -> Quadratic:
         """From H `[d, d]`, symmetric and positive definite, and w_0 `[d]`."""
-        H = np.asarray(hessian, np.float64)
+        H, start = np.asarray(real_array("hessian", hessian), np.float64), real_array("start", start)
         if H.ndim != 2 or H.shape[0] != H.shape[1] or np.shape(start) != H.shape[:1]:
             got = f"{list(H.shape)} and {list(np.shape(start))}"
             raise bad_input("hessian", "[d, d], and a start [d]", got, "give a square matrix")
+        if not H.size or not np.isfinite(H).all():
+            raise bad_input("hessian", "finite numbers", "infinities or NaN" if H.size else "none", "look at its data")
+        if np.abs(H - H.T).max() > 1e-6 * np.abs(H).max():
+            raise bad_input("hessian", "a symmetric matrix", "another", "symmetrise it: (H + H.T) / 2")
         l, vectors = np.linalg.eigh((H + H.T) / 2)
         return cls(l, vectors.T @ np.asarray(start, np.float64))
 
@@ -103,7 +108,7 @@ def draw_quadratic(dimension: int, *, samples: int | None = None, key) -> tuple[
 
     Source: Wang et al. 2021, their experiment of section 3 (d = 20); notebooks/09_one_bilevel_problem.
     """
-    sizes(dimension=dimension)
+    (dimension,) = sizes(dimension=dimension)
     samples = 2 * dimension if samples is None else whole("samples", samples, dimension)
     one_key(key)
     keys = jax.random.split(key)
@@ -116,11 +121,19 @@ def _broadcast(problem: Quadratic, rate, steps):
     """Logarithms of `l c^2 / 2`, the factors `1 - rate l`, and the steps, with the d directions last."""
     if not isinstance(problem, Quadratic):
         raise bad_input("problem", "a Quadratic", type(problem).__name__, "make one with Quadratic.of(H, start)")
-    rate, steps = np.asarray(rate, np.float64)[..., None], np.asarray(steps)[..., None]
+    rate = np.asarray(real_array("rate", rate), np.float64)[..., None]
+    steps = np.asarray(real_array("steps", steps))[..., None]
     if not np.isfinite(rate).all():
         raise bad_input("rate", "finite numbers", rate[..., 0].tolist(), "leave the others out")
     if not np.issubdtype(steps.dtype, np.integer) or (steps < 1).any():
         raise bad_input("steps", "whole numbers of at least 1", steps[..., 0].tolist(), "descend one step or more")
+    try:
+        np.broadcast_shapes(rate.shape, steps.shape)
+    except ValueError:
+        got = f"{list(steps.shape[:-1])} for rates {list(rate.shape[:-1])}"
+        raise bad_input(
+            "steps", "a shape that goes with the rates'", got, "give one for each, or one for all"
+        ) from None
     with np.errstate(divide="ignore"):
         logs = np.log(problem.curvatures / 2) + 2 * np.log(np.abs(problem.start))
     return logs, 1 - rate * problem.curvatures, steps
@@ -250,10 +263,13 @@ def backpropagated(hessian, start, rate, steps: int, *, of: str = "log", dtype=N
     """
     one_of("of", of, OBJECTIVES)
     dtype = float_type(dtype)
-    H, w = jnp.asarray(hessian, dtype), jnp.asarray(start, dtype)
+    given = (("hessian", hessian), ("start", start), ("rate", rate))
+    H, w, rate = (jnp.asarray(real_array(name, part), dtype) for name, part in given)
+    if rate.ndim:
+        raise bad_input("rate", "one number", list(rate.shape), "give one, or vmap over them")
     if H.ndim != 2 or w.shape != H.shape[:1] or H.shape[0] != H.shape[1]:
         raise bad_input("hessian", "[d, d], and a start [d]", f"{list(H.shape)} and {list(w.shape)}", "reshape them")
-    return _backpropagated(of, whole("steps", steps, 1), H, w, jnp.asarray(rate, dtype))
+    return _backpropagated(of, whole("steps", steps, 1), H, w, rate)
 
 
 @partial(jax.jit, static_argnums=(0, 1))
@@ -313,7 +329,7 @@ def draw_regressions(*, tasks: int, samples: int, dimension: int, noise: float, 
 
     Source: Wang et al. 2021, section 4; notebooks/09_one_bilevel_problem.
     """
-    sizes(tasks=tasks, samples=samples, dimension=dimension)
+    tasks, samples, dimension = sizes(tasks=tasks, samples=samples, dimension=dimension)
     noise = number("noise", noise)
     one_key(key)
     shapes = (tasks, dimension), (tasks, samples, dimension), (tasks, samples)
@@ -410,11 +426,16 @@ def choose_rate(tasks: LinearTasks, rates: Num[ArrayLike, " R"], steps, *, by: s
     """
     if not isinstance(tasks, LinearTasks):
         raise bad_input("tasks", "LinearTasks", type(tasks).__name__, "make them with draw_regressions")
+    arrays = real_arrays(x=(tasks.x, "B n d"), y=(tasks.y, "B n"), w=(tasks.w, "B d"))
+    if not all(len(part) and np.isfinite(part).all() for part in arrays):
+        raise bad_input("tasks", "one or more, of finite numbers", "none, or infinities or NaN", "look at the data")
     one_of("by", by, MEASURED_ON)
-    rates = np.asarray(rates, np.float64)
+    rates = np.asarray(real_array("rates", rates), np.float64)
     if rates.ndim != 1 or not rates.size or not (np.isfinite(rates).all() and (rates > 0).all()):
         raise bad_input("rates", "positive numbers [R]", rates.tolist(), "np.logspace(-4, 0, 25) is a grid")
-    steps = [whole("steps", each, 1) for each in np.atleast_1d(steps)]
+    steps = [whole("steps", each, 1) for each in np.atleast_1d(real_array("steps", steps))]
+    if not steps:
+        raise bad_input("steps", "one number or more", "none", "say how many steps are taken")
     n = tasks.x.shape[1]
     if by == "train":
         if train is not None:

@@ -8,13 +8,15 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, Num
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.descent import gradient_step
+from mlkernels.learners.bilevel.hypergradient import check_functions, check_losses, check_x
 from mlkernels.support.arguments import number, whole
-from mlkernels.support.array_arguments import one_key
+from mlkernels.support.array_arguments import one_key, real_array, real_tree
 from mlkernels.support.typed import typed
 
 
@@ -47,6 +49,15 @@ def _chains(start) -> int:
         if not jnp.issubdtype(leaf.dtype, jnp.floating):
             raise bad_input("start", "a pytree of floats", leaf.dtype.name, "noise moves nothing else")
     return lengths.pop()[0]
+
+
+def _checked(x, start, **losses):
+    """`(x, start, chains)` as arrays; or an `InputError`, for losses of one y of the chains' too."""
+    x, start = (jax.tree.map(jnp.asarray, real_tree(name, tree)) for name, tree in (("x", x), ("start", start)))
+    chains = _chains(start)
+    check_functions(**losses)
+    check_losses(x, jax.tree.map(lambda leaf: leaf[0], start), **losses)
+    return x, start, chains
 
 
 def _positive(step) -> float:
@@ -98,8 +109,7 @@ def langevin(inner: Callable, x, start, *, step, steps: int, key, burn_in: int =
 
     Source: Welling and Teh 2011; Kim and Hospedales 2025, in this form; notebooks/09_one_bilevel_problem.
     """
-    x, start = jax.tree.map(jnp.asarray, (x, start))
-    chains = _chains(start)
+    x, start, chains = _checked(x, start, inner=inner)
     one_key(key)
     steps, burn_in, every = whole("steps", steps, 1), whole("burn_in", burn_in), whole("every", every, 1)
     if steps % every:
@@ -162,10 +172,15 @@ def covariance_gradient(outer: Callable, inner: Callable, x, samples) -> Estimat
 
     Source: derived here, the score-function identity for a Gibbs distribution; notebooks/09_one_bilevel_problem.
     """
-    x, samples = jax.tree.map(jnp.asarray, (x, samples))
-    if len({leaf.shape[:2] for leaf in jax.tree.leaves(samples)}) != 1 or jax.tree.leaves(samples)[0].ndim < 2:
-        got = [list(leaf.shape) for leaf in jax.tree.leaves(samples)]
+    given = (("x", x), ("samples", samples))
+    x, samples = (jax.tree.map(jnp.asarray, real_tree(name, tree)) for name, tree in given)
+    check_x(x)
+    shapes = [leaf.shape for leaf in jax.tree.leaves(samples)]
+    if len({shape[:2] for shape in shapes}) != 1 or len(shapes[0]) < 2 or 0 in shapes[0][:2]:
+        got = list(map(list, shapes))
         raise bad_input("samples", "leaves [chains, kept, ...]", got, "give a single chain an axis in front")
+    check_functions(outer=outer, inner=inner)
+    check_losses(x, jax.tree.map(lambda leaf: leaf[0, 0], samples), outer=outer, inner=inner)
     return _covariance(outer, inner, x, samples)
 
 
@@ -226,8 +241,8 @@ def frozen_noise_gradient(outer: Callable, inner: Callable, x, start, *, step, s
     Source: Kim and Hospedales 2025, before their approximation, which is not known here; the exact recursion is
     derived; notebooks/09_one_bilevel_problem.
     """
-    x, start = jax.tree.map(jnp.asarray, (x, start))
-    chains = _chains(start)
+    x, start, chains = _checked(x, start, outer=outer, inner=inner)
+    check_x(x)
     one_key(key)
     form = outer, inner, whole("steps", steps, 1)
     found = _frozen(*form, x, start, _positive(step), jax.random.split(key, chains))
@@ -275,6 +290,7 @@ def quadrature_mean(outer: Callable, inner: Callable, x, points: Num[Array, " q"
 
     Source: notebooks/09_one_bilevel_problem.
     """
+    x, points = _line(x, points, outer=outer, inner=inner)
     weights = _weights(inner, x, points)
     return jnp.sum(weights * jax.vmap(partial(outer, x))(points))
 
@@ -301,7 +317,8 @@ def quadrature_gradient(outer: Callable, inner: Callable, x, points: Num[Array, 
 
     Source: derived here; notebooks/09_one_bilevel_problem.
     """
-    x = jax.tree.map(jnp.asarray, x)
+    x, points = _line(x, points, outer=outer, inner=inner)
+    check_x(x)
     weights = _weights(inner, x, points)
     value, direct = jax.vmap(lambda y: jax.value_and_grad(outer)(x, y))(points)
     score = jax.vmap(lambda y: jax.grad(inner)(x, y))(points)
@@ -311,7 +328,17 @@ def quadrature_gradient(outer: Callable, inner: Callable, x, points: Num[Array, 
 
 def _weights(inner, x, points) -> Array:
     """The probabilities of the points."""
-    points = jnp.asarray(points)
+    return jax.nn.softmax(-jax.vmap(partial(inner, x))(points))
+
+
+def _line(x, points, **losses):
+    """x and the points as arrays; or an `InputError`, for losses of one point too."""
+    x, points = jax.tree.map(jnp.asarray, real_tree("x", x)), jnp.asarray(real_array("points", points))
     if points.ndim != 1 or len(points) < 2:
         raise bad_input("points", "two or more on a line, [q]", list(points.shape), "use jnp.linspace")
-    return jax.nn.softmax(-jax.vmap(partial(inner, x))(points))
+    apart = points if isinstance(points, jax.core.Tracer) else np.diff(np.asarray(points, float))
+    if apart is not points and not (np.ptp(apart) <= 1e-3 * np.abs(apart).max()):
+        raise bad_input("points", "equally spaced ones", "others", "use jnp.linspace")
+    check_functions(**losses)
+    check_losses(x, points[0], **losses)
+    return x, points

@@ -15,6 +15,7 @@ from mlkernels.learners.few_iterations.settings import FewIterations
 from mlkernels.learners.function_space.closed_form import numbers_for
 from mlkernels.learners.function_space.kernel import wide
 from mlkernels.support import cholesky
+from mlkernels.support.array_arguments import real_array, real_arrays
 from mlkernels.support.eigenvectors import eigh
 from mlkernels.support.typed import typed
 
@@ -234,7 +235,7 @@ def check_classes(labels, what: str = "labels") -> None:
     """
     if isinstance(labels, jax.core.Tracer):
         return
-    found = np.unique(np.asarray(labels))
+    found = np.unique(np.asarray(real_array(what, labels)))
     if len(found) != 2 or not found[0] <= 0 < found[1]:
         got = f"{len(found)} from {found[0]:.4g} to {found[-1]:.4g}" if len(found) else "none"
         raise bad_input(what, "two numbers, one of them above 0", got, "give one-hot labels: the head is a classifier")
@@ -247,19 +248,15 @@ def check_inner(inner) -> None:
         raise bad_input("inner", "a few_iterations.FewIterations", type(inner).__name__, do)
 
 
-def _given(features, labels, queries, inner, rates):
+def _given(features, labels, queries, inner, rates, **more):
     check_inner(inner)
-    check_classes(labels)
-    arrays = [None if each is None else jnp.asarray(each) for each in (features, labels, queries)]
-    for name, array in zip(("features", "labels", "queries"), arrays, strict=True):
-        if array is not None and array.ndim != 2:
-            raise bad_input(name, "two axes", list(array.shape), "flatten features, and give labels [m, k]")
-    features, labels, queries = arrays
-    if len(features) != len(labels):
-        raise bad_input("labels", f"{len(features)}, one for each point", len(labels), "give both of the same points")
-    if queries is not None and queries.shape[1] != features.shape[1]:
-        raise bad_input("queries", f"[n, {features.shape[1]}]", list(queries.shape), "give the support's features")
-    return numbers_for(inner, rates), features, labels, queries
+    more |= {} if queries is None else {"queries": (queries, "n p")}
+    found = real_arrays(features=(features, "m p"), labels=(labels, "m k"), **more)
+    found = dict(zip(("features", "labels", *more), map(jnp.asarray, found), strict=True))
+    check_classes(found["labels"])
+    if inner.entropy is not None and queries is not None and not len(found["queries"]):
+        raise bad_input("queries", "one or more", "none", "give their features, or leave entropy None")
+    return numbers_for(inner, rates), *(found.get(name) for name in ("features", "labels", "queries"))
 
 
 @typed
@@ -330,7 +327,7 @@ def head_loss(
 
     Source: Tripathi et al. 2021 (FIML), their public code; notebooks/10_few_iterations.
     """
-    numbers, *given = _given(features, labels, queries, inner, rates)
+    numbers, *given = _given(features, labels, queries, inner, rates, weights=(weights, "p k"))
     return _loss(numbers, jnp.asarray(weights), *given, inner.form)
 
 

@@ -15,6 +15,8 @@ from mlkernels.learners.few_iterations.settings import FewIterations
 from mlkernels.learners.function_space.closed_form import numbers_for
 from mlkernels.learners.function_space.kernel import wide
 from mlkernels.learners.hidden import features_of, of_points, type_of
+from mlkernels.support.array_arguments import real_arrays
+from mlkernels.support.network_arguments import check_apply, check_params
 from mlkernels.support.typed import typed
 
 
@@ -88,12 +90,15 @@ def adapt(
     Source: Tripathi et al. 2021 (FIML), their public code; notebooks/10_few_iterations.
     """
     check_inner(inner)
-    check_classes(support_y, "support_y")
-    x, y = jnp.asarray(support_x), jnp.asarray(support_y)
-    if y.ndim != 2 or len(x) != len(y):
-        raise bad_input("support_y", f"[{len(x)}, k]", list(y.shape), "give a row of labels for each point")
-    query_x = None if query_x is None or inner.entropy is None else jnp.asarray(query_x)
-    return _adapted(apply, params, numbers_for(inner, rates), x, y, query_x, inner.form)
+    check_apply(apply)
+    check_params(params)
+    more = {} if query_x is None or inner.entropy is None else {"query_x": (query_x, "n *d")}
+    given = real_arrays(support_x=(support_x, "m *d"), support_y=(support_y, "m k"), **more)
+    x, y, *queries = map(jnp.asarray, given)
+    check_classes(y, "support_y")
+    if queries and not len(queries[0]):
+        raise bad_input("query_x", "one query or more", "none", "give them, or leave entropy None")
+    return _adapted(apply, params, numbers_for(inner, rates), x, y, queries[0] if queries else None, inner.form)
 
 
 def predictor(

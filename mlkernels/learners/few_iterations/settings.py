@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ from mlkernels.errors import bad_input
 from mlkernels.learners.function_space.closed_form import numbers_for
 from mlkernels.learners.function_space.kernel import positive
 from mlkernels.learners.hidden import check_features
-from mlkernels.support.arguments import number, one_of, whole
+from mlkernels.support.arguments import in_short, is_real, number, one_of, plain, whole
 
 LENGTHS = ("optimal", "fixed")
 STARTS = ("means", "zero")
@@ -86,7 +85,7 @@ class FewIterations:
         for name, check in (("targets", _real), ("weights", positive), ("slopes", _real)):
             pair = getattr(self, name)
             if not isinstance(pair, tuple | list) or len(pair) != 2:
-                raise bad_input(name, "a pair: of positives, and of the others", pair, "give two numbers")
+                raise bad_input(name, "a pair: of positives, and of the others", in_short(pair), "give two numbers")
             found[name] = tuple(check(name, each) for each in pair)
         if found["targets"][0] <= found["targets"][1]:
             raise bad_input("targets", "a higher one for positives", self.targets, "turn them round")
@@ -137,6 +136,7 @@ class FewIterations:
 
 
 def _real(name: str, value) -> float:
-    if not isinstance(value, Real) or isinstance(value, bool) or not math.isfinite(value):
-        raise bad_input(name, "finite numbers", value, "give two numbers")
+    value = plain(value)
+    if not is_real(value) or not math.isfinite(value):
+        raise bad_input(name, "finite numbers", in_short(value), "give two numbers")
     return float(value)

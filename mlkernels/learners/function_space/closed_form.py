@@ -16,7 +16,7 @@ from mlkernels.errors import InputError, bad_input
 from mlkernels.learners.function_space.kernel import RBF, Kernel, Points, positive, wide
 from mlkernels.learners.hidden import check_features, features_of, of_points, type_of
 from mlkernels.support import cholesky
-from mlkernels.support.arguments import one_of
+from mlkernels.support.arguments import in_short, one_of
 from mlkernels.support.typed import typed
 
 MEANS = ("network", "zero")
@@ -94,7 +94,8 @@ def numbers_for(inner: FunctionSpace, numbers):
     leaves = jax.tree.leaves(numbers)
     if jax.tree.structure(numbers) != jax.tree.structure(inner.numbers) or any(map(jnp.ndim, leaves)):
         do = "pass the rates of a fit with these settings, or inner.numbers with other numbers in it"
-        raise bad_input("rates", f"numbers in the form of {inner.numbers}", numbers, do)
+        shapes = jax.tree.map(lambda leaf: list(jnp.shape(leaf)) or "a number", inner.numbers)
+        raise bad_input("rates", f"numbers in the form of {shapes}", in_short(numbers), do)
     for leaf in leaves:
         dtype = leaf.dtype if hasattr(leaf, "dtype") else np.asarray(leaf).dtype
         if not (jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.integer)):

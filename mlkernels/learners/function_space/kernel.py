@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
-from numbers import Real
 from typing import Any, NamedTuple
 
 import jax
@@ -15,6 +14,7 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.kernels import empirical_ntk
+from mlkernels.support.arguments import in_short, is_real, plain
 
 
 class Points(NamedTuple):
@@ -37,8 +37,9 @@ def positive(name: str, value) -> float:
         Traceback (most recent call last):
         mlkernels.errors.InputError: gamma: expected a finite number above 0, got 0; use one such as 0.1
     """
-    if not isinstance(value, Real) or isinstance(value, bool) or not 0 < value < math.inf:
-        raise bad_input(name, "a finite number above 0", repr(value), "use one such as 0.1")
+    value = plain(value)
+    if not is_real(value) or not 0 < value < math.inf:
+        raise bad_input(name, "a finite number above 0", in_short(value), "use one such as 0.1")
     return float(value)
 
 

@@ -28,7 +28,8 @@ from mlkernels.learners.layer_masks.masks import (
     of_each_step,
 )
 from mlkernels.learners.problem import in_sequence, problem_of
-from mlkernels.support.arguments import whole
+from mlkernels.support.arguments import flag, whole
+from mlkernels.support.array_arguments import real_array, real_arrays
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch
 
@@ -60,6 +61,11 @@ class LayerCosts:
     backward: Float[np.ndarray, " L"]
     update: Float[np.ndarray, " L"]
 
+    def __post_init__(self) -> None:
+        names = ("forward", "backward", "update")
+        for name, part in zip(names, real_arrays(**{name: (getattr(self, name), "L") for name in names}), strict=True):
+            object.__setattr__(self, name, np.asarray(part, float))
+
     def of(
         self, masks: Bool[ArrayLike, "M *S L"] | Integer[ArrayLike, "M *S L"], steps: int = 1, *, keep: bool = True
     ) -> Float[np.ndarray, " M"]:
@@ -77,6 +83,7 @@ class LayerCosts:
         Raises:
             InputError: masks for another number of layers.
         """
+        keep = flag("keep", keep)
         masks = of_each_step(masks, len(self.forward), whole("steps", steps))
         depth, at = deepest(masks), np.arange(len(self.forward))
         below = np.concatenate([[0.0], np.cumsum(self.forward)])  # the forward pass below each layer
@@ -131,6 +138,7 @@ def layer_costs(network, params, tasks: TaskBatch, inner: InnerLoop, *, compiled
         do = "pass a network that says what each layer puts out"
         raise bad_input("network", "a network of mlkernels.networks", type(network).__name__, do)
     check_adapts_all(inner)
+    compiled = flag("compiled", compiled)
     inner = replace(inner, rate=0.1)
     problem_of(network.apply, params, tasks, inner, None, "half_sum_squares")
     check_layers(params, layers)
@@ -202,7 +210,7 @@ def cost_by_depth(
 
     Source: Khabarlak 2022, whose fast patterns leave the deep layers alone; notebooks/07_which_weights_adapt.
     """
-    masks, costs = check_masks(masks), np.asarray(costs, float)
+    masks, costs = check_masks(masks), np.asarray(real_array("costs", costs), float)
     if masks.ndim != 2 or costs.shape != masks.shape[:1]:
         got = f"{list(masks.shape)} and {list(costs.shape)}"
         raise bad_input("costs", "masks [M, L] and costs [M]", got, "give one cost for each mask")
@@ -274,7 +282,7 @@ def measured_seconds(
     if masks.ndim != 2 or not masks.any(-1).all():
         got = f"masks of shape {list(masks.shape)}" if masks.ndim != 2 else "one that updates nothing"
         raise bad_input("masks", "masks [M, L] that update something", got, "leave it out: it takes no time")
-    sequential = in_sequence(params) if sequential is None else bool(sequential)
+    sequential = in_sequence(params) if sequential is None else flag("sequential", sequential)
     rates = rates_for(params, inner, None)
 
     def call(names: Sequence[str]):

@@ -6,12 +6,14 @@ import numpy as np
 from jaxtyping import ArrayLike, Int, Num
 
 from mlkernels.errors import bad_input
-from mlkernels.support.arguments import number
+from mlkernels.support.arguments import in_short, is_real, number, plain
+from mlkernels.support.array_arguments import real_array
 from mlkernels.support.typed import typed
 
 
 def _costs_and_scores(costs, scores) -> tuple[np.ndarray, np.ndarray]:
-    costs, scores = np.asarray(costs, float), np.asarray(scores, float)
+    given = (("costs", costs), ("scores", scores))
+    costs, scores = (np.asarray(real_array(name, part), float) for name, part in given)
     if costs.ndim != 1 or costs.shape != scores.shape or not len(costs):
         got = f"{list(costs.shape)} and {list(scores.shape)}"
         raise bad_input(
@@ -83,7 +85,10 @@ def fastest(
     """
     costs, scores = _costs_and_scores(costs, scores)
     drop = number("drop", drop, do="say how much less is allowed")
-    least = (scores.max() if reference is None else float(reference)) - drop
+    reference = scores.max() if reference is None else plain(reference)
+    if not is_real(reference) or np.isnan(reference):
+        raise bad_input("reference", "a number, or None for the best", in_short(reference), "give a score")
+    least = reference - drop
     within = np.flatnonzero(scores >= least)
     if not len(within):
         got = f"{scores.max():.4g} at best"

@@ -12,6 +12,7 @@ from jaxtyping import Array, ArrayLike, Bool, Int, Integer
 from mlkernels.errors import bad_input
 from mlkernels.learners.problem import check_inner_loop
 from mlkernels.support.arguments import whole
+from mlkernels.support.array_arguments import real_array
 from mlkernels.support.typed import typed
 
 _MOST = 20  # bits: a million masks
@@ -19,7 +20,7 @@ _MOST = 20  # bits: a million masks
 
 def layers_in_order(network) -> tuple[str, ...]:
     """The names of a network's layers, first to last; or an `InputError`."""
-    if not hasattr(network, "layers") or not hasattr(network, "apply"):
+    if isinstance(network, type) or not hasattr(network, "layers") or not hasattr(network, "apply"):
         do = "pass the network itself, not its apply"
         raise bad_input("network", "a network of mlkernels.networks", type(network).__name__, do)
     return tuple(network.layers)
@@ -114,7 +115,7 @@ def layers_of(network, mask: Bool[ArrayLike, " L"] | Integer[ArrayLike, " L"]) -
 def check_masks(masks, layers: int | None = None) -> np.ndarray | Array:
     """Masks as booleans; or an `InputError`. Traced ones pass if their shape does."""
     traced = isinstance(masks, jax.core.Tracer)
-    given = masks if traced else np.asarray(masks)
+    given = masks if traced else np.asarray(real_array("masks", masks))
     bits = given.dtype == bool or (np.issubdtype(given.dtype, np.integer) and (traced or np.isin(given, (0, 1)).all()))
     if not bits:
         raise bad_input("masks", "True and False (or 1 and 0)", f"other {given.dtype} numbers", "say which layers move")
@@ -149,3 +150,6 @@ def check_layers(params, layers: Sequence[str]) -> None:
     if not isinstance(params, dict) or sorted(params) != sorted(layers):
         got = sorted(params) if isinstance(params, dict) else type(params).__name__
         raise bad_input("params", f"a dictionary of the layers {list(layers)}", got, "give it those of this network")
+    for name, layer in params.items():
+        if not isinstance(layer, dict) or not all(hasattr(part, "shape") for part in layer.values()):
+            raise bad_input("params", "arrays in each layer", f"others in {name}", "give it those of this network")

@@ -14,6 +14,7 @@ from mlkernels.learners.memory.settings import LocalMemory, moved, share
 from mlkernels.learners.meta_gradient import add_up, mean_or_sum
 from mlkernels.learners.problem import Problem, check_inner_loop, problem_of
 from mlkernels.support.arguments import number
+from mlkernels.support.array_arguments import known_or_traced
 from mlkernels.tasks import NumberedTasks, TaskBatch
 from mlkernels.tasks.populations import parted
 
@@ -170,8 +171,8 @@ def _prepared(apply, params, tasks, inner, local, beta, rate, rates, outer_loss,
     batch = parted(tasks)[0]
     problem, rates = problem_of(apply, params, batch, inner, rates, outer_loss, reduce, sequential)
     check_points(batch, local)
-    beta = local.beta if beta is None else beta if isinstance(beta, jax.Array) else share(beta)
-    rate = local.rate_at(0) if rate is None else rate if isinstance(rate, jax.Array) else number("rate", rate)
+    beta = local.beta if beta is None else known_or_traced("beta", beta, share)
+    rate = local.rate_at(0) if rate is None else known_or_traced("rate", rate, partial(number, "rate"))
     return problem, sizes(local), beta, rate, params, rates, batch
 
 

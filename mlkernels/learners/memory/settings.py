@@ -10,7 +10,8 @@ import jax
 import jax.numpy as jnp
 
 from mlkernels.errors import bad_input
-from mlkernels.support.arguments import number, one_of, whole
+from mlkernels.support.arguments import in_short, is_real, number, one_of, plain, whole
+from mlkernels.support.array_arguments import is_real_type
 
 MOVES = ("sampled", "all")
 
@@ -117,13 +118,23 @@ class LocalMemory:
         if not callable(self.rate):
             return self.rate
         with jax.numpy_dtype_promotion("standard"):  # as optax's optimisers are called in the outer loop
-            return self.rate(step)
+            found = self.rate(step)
+        if isinstance(found, jax.core.Tracer) or not isinstance(plain(found), Real):
+            known = getattr(found, "shape", None) == () and is_real_type(found.dtype)
+            if not known:
+                do = "give a schedule as optax has them"
+                raise bad_input("rate", "a schedule that gives one number", in_short(found), do)
+            return found
+        return number("rate", found)
 
 
 def share(beta) -> float:
     """Beta as Python's float, if it is one."""
-    if not isinstance(beta, Real) or isinstance(beta, bool) or not 0 < beta <= 1:
-        raise bad_input("beta", "a number above 0 and at most 1", beta, "use 1 for no memory, 0.3 for a long one")
+    beta = plain(beta)
+    if not is_real(beta) or not 0 < beta <= 1:
+        raise bad_input(
+            "beta", "a number above 0 and at most 1", in_short(beta), "use 1 for no memory, 0.3 for a long one"
+        )
     return float(beta)
 
 

@@ -9,12 +9,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.tree_util import keystr
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.losses import Loss, loss_of
 from mlkernels.learners.memory.settings import Memory, moved, share
 from mlkernels.learners.meta_gradient import adapted_to, mean_or_sum, said
 from mlkernels.learners.problem import Problem, check_inner_loop, problem_of
+from mlkernels.support.array_arguments import known_or_traced
+from mlkernels.support.network_arguments import check_params
 from mlkernels.tasks import NumberedTasks, TaskBatch
 from mlkernels.tasks.populations import parted
 
@@ -176,23 +179,27 @@ def meta_gradient(
     problem, rates = problem_of(apply, params, batch, inner, rates, outer_loss, reduce, sequential)
     check_memories(memories, params)
     check_numbers(numbers, memories, whole_batch=not isinstance(tasks, NumberedTasks))
-    beta = memory.beta if beta is None else beta if isinstance(beta, jax.Array) else share(beta)
+    beta = memory.beta if beta is None else known_or_traced("beta", beta, share)
     return _value_and_gradient(problem, memory.moves, beta, params, rates, memories, batch, numbers)
 
 
 def numbered(tasks: TaskBatch | NumberedTasks) -> tuple[TaskBatch, Array]:
     """The tasks and their numbers; without any, they are all tasks in their order."""
     batch, numbers = parted(tasks)
-    return batch, jnp.arange(len(batch)) if numbers is None and isinstance(batch, TaskBatch) else numbers
+    return batch, jnp.arange(len(batch)) if numbers is None and hasattr(
+        getattr(batch, "support_x", None), "shape"
+    ) else numbers
 
 
 def check_memories(memories, params) -> None:
     """Refuse what is not like the parameters with one more axis in front."""
     do = "make them with memory.start, or take a result's"
-    leaves, like = jax.tree.leaves(memories), jax.tree.leaves(params)
+    trees = memories, params
+    leaves, like = map(jax.tree.leaves, trees)
     if not leaves or jax.tree.structure(memories) != jax.tree.structure(params):
-        expected, got = jax.tree.structure(params), jax.tree.structure(memories)
-        raise bad_input("memories", f"a tree like the parameters, {expected}", got, do)
+        got, expected = (sorted({keystr(path[:2]) for path, _ in jax.tree.leaves_with_path(tree)}) for tree in trees)
+        raise bad_input("memories", f"a tree like the parameters, {', '.join(expected)}", ", ".join(got) or "none", do)
+    check_params(memories, "memories")
     total = jnp.shape(leaves[0])[:1]
     for leaf, part in zip(leaves, like, strict=True):
         shape, kind = (*total, *jnp.shape(part)), jnp.result_type(part)

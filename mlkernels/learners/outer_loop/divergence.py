@@ -29,8 +29,8 @@ class Divergence:
     Args:
         step: the outer step, counted from 0.
         loss: its loss.
-        culprit: "inner rate", "outer rate", "alpha", "gamma" (of a `FunctionSpace`: hidden by rounding), "tasks" (they
-            hold numbers that are not finite) or "unknown".
+        culprit: "inner rate", "outer rate", "local rate" (of a `LocalMemory`), "alpha", "gamma" (of a `FunctionSpace`:
+            hidden by rounding), "tasks" (they hold numbers that are not finite) or "unknown".
         cause: the same in a sentence, with the numbers.
         inner_limit: 2 / lambda_max as a share of the inner rate in effect, at the last finite parameters: below 1 the
             inner loop diverges on the linearised network. None if it could not be computed, or without inner steps.
@@ -86,28 +86,31 @@ class _Scaled:
         return self.apply(joined(w, whole["phi"]), x)
 
 
-def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: float, failed=None) -> Divergence:
+def explain(
+    problem: Problem, start, last, tasks: TaskBatch, step: int, loss: float, failed=None, *, moving: str = "outer rate"
+) -> Divergence:
     """The likely cause; `start` and `last` are `(params, rates)` at the start and in the last finite state.
 
-    `failed` are those at which the loss was not finite, if that is known.
+    `failed` are those at which the loss was not finite, if that is known; `moving` names the rate of the steps that
+    move the parameters.
     """
     if not all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(tasks)):
         return Divergence(step, loss, "tasks", "the tasks of this step hold numbers that are not finite", None, None)
     if isinstance(problem.inner, Regularised) and start[1]["alpha"] > 0:
-        cause = f"alpha = {float(start[1]['alpha']):.4g} or the outer rate is likely too large: "
+        cause = f"alpha = {float(start[1]['alpha']):.4g} or the {moving} is likely too large: "
         cause += "beyond 1 / (2 L), L the loss's curvature, the objective has no minimum"
         return Divergence(step, loss, "alpha", cause, None, None)
     if isinstance(problem.inner, FunctionSpace):
         error = fault_of_tasks(problem.apply, *(failed or last), tasks.support_x, problem.inner)
         if error is not None and str(error).startswith("gamma"):
-            cause = f"{error}, or lower the outer rate, at which it is learned" if problem.learn_rates else str(error)
+            cause = f"{error}, or lower the {moving}, at which it is learned" if problem.learn_rates else str(error)
             return Divergence(step, loss, "gamma", cause, None, None)
     if isinstance(problem.inner, ClosedForm | Regularised | FunctionSpace | FewIterations):
-        cause = "the outer rate is likely too large: there is no inner rate that could be"
-        return Divergence(step, loss, "outer rate", cause, None, None)
+        cause = f"the {moving} is likely too large: there is no inner rate that could be"
+        return Divergence(step, loss, moving, cause, None, None)
     if problem.inner.steps == 0:
-        cause = "there are no inner steps, so the outer rate is likely too large"
-        return Divergence(step, loss, "outer rate", cause, None, None)
+        cause = f"there are no inner steps, so the {moving} is likely too large"
+        return Divergence(step, loss, moving, cause, None, None)
     limits = []
     for params, rates in (start, last):
         try:
@@ -115,7 +118,7 @@ def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: fl
         except InputError:  # too little memory for the kernel
             limits.append(None)
     if None in limits or any(limit != limit for limit in limits):
-        cause = "the support kernel could not be computed: try a smaller inner rate first, then a smaller outer rate"
+        cause = f"the support kernel could not be computed: try a smaller inner rate first, then a smaller {moving}"
         return Divergence(step, loss, "unknown", cause, None, None)
 
     def against(limit, rates):
@@ -129,9 +132,9 @@ def explain(problem: Problem, start, last, tasks: TaskBatch, step: int, loss: fl
     elif step == 0:
         culprit, cause = "unknown", f"the inner rate is within its limit ({at_start}): look at parameters and labels"
     elif limits[1] < 1:
-        cause = f"the outer rate is likely too large: it has driven the net from {at_start} at the start to {at_last}"
-        culprit = "outer rate"
+        cause = f"the {moving} is likely too large: it has driven the net from {at_start} at the start to {at_last}"
+        culprit = moving
     else:
-        cause = f"the outer rate is likely too large: the inner loop is within its limit ({at_last})"
-        culprit = "outer rate"
+        cause = f"the {moving} is likely too large: the inner loop is within its limit ({at_last})"
+        culprit = moving
     return Divergence(step, loss, culprit, cause, limits[1], limits[0])

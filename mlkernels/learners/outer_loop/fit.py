@@ -295,7 +295,8 @@ def fit(
     failed = problem.params_and_rates(state.trained, rates)
     batch, numbers = parted(tasks_of(step))
     diverged = unknown(numbers, kept, step, loss) if isinstance(memory, Memory) else None
-    diverged = diverged or explain(problem, (params, rates), last, batch, step, loss, failed)
+    moving = "local rate" if isinstance(memory, LocalMemory) else "outer rate"
+    diverged = diverged or explain(problem, (params, rates), last, batch, step, loss, failed, moving=moving)
     result = replace(result, diverged=diverged)
     if on_divergence == "return":
         return result

@@ -117,9 +117,8 @@ def evaluate(
     """
     shots, methods = _several("shots", shots, "(1, 5)"), _several("methods", methods, f"{METHODS}")
     shots = tuple(whole(f"shots[{i}]", shot, 1) for i, shot in enumerate(shots))
-    sizes(queries=queries, episodes=episodes, block=block)
-    for name, value, least in (("way", way, 2), ("copies", copies, 0), ("seed", seed, 0)):
-        whole(name, value, least)
+    queries, episodes, block = sizes(queries=queries, episodes=episodes, block=block)
+    way, copies, seed = whole("way", way, 2), whole("copies", copies), whole("seed", seed)
     for method in methods:
         one_of("methods", method, METHODS, do="name some of them")
     if episodes < 2 or not shots or not methods:
