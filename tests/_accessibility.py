@@ -55,6 +55,7 @@ def page_faults(soup) -> list[str]:
             faults.append(f"a table without caption: {where}")
         if not table.find("th"):
             faults.append(f"a table without header cells: {where}")
+        faults += [f"an empty header cell: {where}" for th in table.find_all("th") if not th.get_text().strip()]
         faults += [f"a header cell without scope: {where}" for th in table.find_all("th") if not th.get("scope")]
     for control in soup.find_all(["input", "select", "textarea"]):
         if not (control.get("aria-label") or soup.find("label", attrs={"for": control.get("id")})):
@@ -75,6 +76,8 @@ def notebook_faults(cells) -> list[str]:
     faults += [f"no alt text: {image}" for image in re.findall(r"!\[\s*\]\([^)]*\)|<img(?![^>]*alt=)[^>]*>", text)]
     for said, address in re.findall(r"(?<!!)\[([^\]]*)\]\(([^)\s]+)\)", text):
         faults += link_faults(said, address)
+    rows = re.findall(r"^(\|.*\|)\s*\n\|[-:| ]+\|\s*$", text, re.M)
+    faults += [f"an empty header cell: {row}" for row in rows if re.search(r"\|\s*\|", row)]
     bare = re.sub(r"\]\([^)]*\)|`[^`]*`|\$[^$]*\$", "", text)
     return faults + [f"a bare address: {address}" for address in re.findall(r"https?://\S+", bare)]
 

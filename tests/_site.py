@@ -64,7 +64,7 @@ def notebook():
     cells = [
         new_markdown_cell("# Start here\n\nA *first* notebook. It follows [a paper](https://example.org/paper)."),
         code("from mlkernels.course import widgets\nfrom mlkernels.course.demos import conflicting_tasks, start_here"),
-        new_markdown_cell("## Equations\n\n$$" + r"\Phi = " + " + ".join(rf"\Theta_{{{i}}}" for i in range(40)) + "$$"),
+        new_markdown_cell("## Equations\n\n$$" + r"\mathcal K = \mathbb R + " + " + ".join(rf"\Theta_{{{i}}}" for i in range(40)) + "$$"),
         new_markdown_cell("| a | b |\n|---|---|\n| one | two |"),
         code(LONG_LINE, *picture("A line that rises.")),
         new_markdown_cell("## Demos"),

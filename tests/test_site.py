@@ -167,9 +167,9 @@ def test_results_become_tables(tmp_path):
     assert ("where", "CPU, 2 cores, float64") in found["origin"]
     assert ("again", "run it") in found["origin"]
     rows = [(table["columns"], table["rows"]) for table in found["tables"]]
-    assert (["", "min s"], [("small · times · ours", "0.5"), ("small · times · theirs", "2")]) in rows
-    assert (["", "met"], [("small", "yes")]) in rows
-    assert (["", "ms"], [("one", "1, 2")]) in rows
+    assert (["what", "min s"], [("small · times · ours", "0.5"), ("small · times · theirs", "2")]) in rows
+    assert (["what", "met"], [("small", "yes")]) in rows
+    assert (["what", "ms"], [("one", "1, 2")]) in rows
 
 
 # --- pages ------------------------------------------------------------------------------------------------------------

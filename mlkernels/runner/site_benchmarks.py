@@ -53,7 +53,7 @@ def _tables(section: str, content: Any) -> Iterator[dict]:
         groups.setdefault(tuple(figures), []).append((" · ".join(path), *map(_shown, figures.values())))
     for number, (names, rows) in enumerate(groups.items()):
         caption = _words(section) if not number else f"{_words(section)}: {', '.join(_words(name) for name in names)}"
-        yield {"caption": caption, "columns": ["", *map(_words, names)], "rows": rows}
+        yield {"caption": caption, "columns": ["what", *map(_words, names)], "rows": rows}
 
 
 def _groups(content: Any, path: tuple[str, ...]) -> Iterator[tuple[tuple[str, ...], dict]]:
