@@ -19,7 +19,7 @@ STAMP := .venv/.installed
 # The user's own Python settings must not leak into .venv.
 unexport PYTHONPATH PYTHONHOME
 
-.PHONY: help run lab test bench lint gpu matrix lock clean
+.PHONY: help run lab site test bench lint gpu matrix lock clean
 
 help: ## this list
 	@echo "make TARGET, where TARGET is one of"
@@ -31,6 +31,9 @@ run: $(STAMP) ## run the notebooks into build/PRESET: make run PRESET=quick|clas
 
 lab: $(STAMP) ## open JupyterLab, on a notebook if one is named: make lab NAME=01
 	.venv/bin/mlkernels lab $(NAME) $(ARGS)
+
+site: $(STAMP) ## the course as pages whose demos move without a kernel: build/site/index.html
+	.venv/bin/mlkernels site $(ARGS)
 
 test: $(STAMP) ## all tests on all cores, then lint: make test ARGS="-m 'not slow'"
 	.venv/bin/python -m pytest $(PARALLEL) $(ARGS)
@@ -49,7 +52,7 @@ gpu: $(STAMP) ## add JAX's CUDA 13 libraries (several GB, Linux) to .venv; for o
 	  "jax[$(CUDA)]==$$(.venv/bin/python -c 'import importlib.metadata as m; print(m.version("jax"))')"
 	.venv/bin/python -c 'import jax; print("devices:", jax.devices())'
 
-matrix: ## the core's tests under Python 3.11 and 3.13 if found; kernels on JAX 0.11.2 with the least instructions
+matrix: ## the core's tests under Python 3.11 and 3.13 if found; kernels on JAX 0.11.2 with the least instructions; both graders
 	bash tools/matrix.sh $(ARGS)
 
 lock: ## renew requirements.txt after a change in pyproject.toml; make lock ARGS=--upgrade for newer versions

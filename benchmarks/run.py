@@ -16,6 +16,7 @@ NAMES = (
     "function_space",
     "methods",
     "nas",
+    "site",
 )
 
 

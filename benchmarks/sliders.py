@@ -11,7 +11,7 @@ from typing import Any
 import mlkernels.course.demos
 from benchmarks._measure import table
 from mlkernels.course import widgets
-from mlkernels.course.demos.demo import Demo
+from mlkernels.course.demos.demo import Control, Demo
 from mlkernels.course.widgets import explorer
 from mlkernels.errors import bad_input
 
@@ -29,6 +29,11 @@ def demos(package=mlkernels.course.demos) -> list:
             every = [] if one is None else [one]
             found += every + [demo for demo in getattr(loaded, "DEMOS", ()) if demo is not one]
     return found
+
+
+def move(view: widgets.Explorer, control: Control, value: Any) -> None:
+    """Move one control, as the front end does it."""
+    view.indices = view.indices | {control.name: control.values.index(value)}
 
 
 def latency(demo: Demo, repeats: int = 20) -> dict[str, Any]:
@@ -60,7 +65,7 @@ def latency(demo: Demo, repeats: int = 20) -> dict[str, Any]:
         for count in range(1, repeats + 1):
             value = path[(here + count) % len(path)]
             start = time.perf_counter()
-            view.controls[control.name].value = value
+            move(view, control, value)
             times.setdefault(control.name, []).append(1e3 * (time.perf_counter() - start))
             if view.error is not None:
                 raise view.error
@@ -87,9 +92,9 @@ def _while_warming(view: widgets.Explorer, most: int = 20) -> list[float]:
         if view.warming.join(1.5 * explorer.IDLE):
             break
         control = controls[count % len(controls)]
-        here = control.values.index(view.controls[control.name].value)
+        here = view.indices[control.name]
         start = time.perf_counter()
-        view.controls[control.name].value = control.values[(here + 1) % len(control.values)]
+        move(view, control, control.values[(here + 1) % len(control.values)])
         times.append(1e3 * (time.perf_counter() - start))
     return times
 

@@ -1,4 +1,4 @@
-"""JupyterLab as a reader has it, driven through Chromium: for test_browser.py."""
+"""JupyterLab as a reader has it, driven through Chromium: for test_browser.py and the pages of test_notebooks.py."""
 
 from __future__ import annotations
 
@@ -15,9 +15,8 @@ from pathlib import Path
 from urllib.parse import urljoin
 
 import nbformat
-import pytest
 from _compilation import as_a_reader
-from playwright.sync_api import Page, TimeoutError, sync_playwright
+from playwright.sync_api import Browser, Page, TimeoutError, sync_playwright
 
 from mlkernels.runner.worker import kernel_environment
 
@@ -29,13 +28,26 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking", "--no-first-run")
 FLAGS += ("--disable-component-update", "--disable-sync")
 QUIET = {"fetchNews": "false", "checkForUpdates": False}  # no dialog over the notebook, no request to the network
-# a running or waiting cell shows [*]; one that was never run shows [ ]
+# a cell that runs, waits or was never run has no number; the page shows it, but not for a folded cell
 ALL_RUN = """() => {
-    const cells = [...document.querySelectorAll('.jp-Notebook .jp-CodeCell')];
-    const prompts = cells.map(cell => cell.querySelector('.jp-InputPrompt')?.textContent.trim() ?? '');
+    const cells = window.jupyterapp.shell.currentWidget.content.widgets.filter(cell => cell.model.type === 'code');
     const failed = document.querySelector('[data-mime-type="application/vnd.jupyter.error"]') !== null;
-    const waiting = prompts.filter(prompt => !/^\\[\\d+\\]:$/.test(prompt)).length;
-    return cells.length > 0 && (failed || waiting === 0);
+    return cells.length > 0 && (failed || cells.every(cell => cell.model.executionCount !== null));
+}"""
+# Which of the messages that the page sends are not answered yet. (Asking the kernel something oneself would not do:
+# widgets have a line of their own into it.)
+LISTEN = """() => {
+    const kernel = window.jupyterapp.shell.currentWidget.context.sessionContext.session.kernel;
+    window.unanswered = new Set();
+    kernel.anyMessage.connect((_, {msg, direction}) => {
+        if (direction === 'send') { if (msg.channel === 'shell') window.unanswered.add(msg.header.msg_id); }
+        else if (msg.header.msg_type === 'status' && msg.content.execution_state === 'idle')
+            window.unanswered.delete(msg.parent_header.msg_id);
+    });
+}"""
+SETTLED = """async () => {
+    const frame = () => new Promise(done => requestAnimationFrame(done));
+    for (let quiet = 0; quiet < 3; quiet = window.unanswered.size ? 0 : quiet + 1) await frame();
 }"""
 
 
@@ -48,7 +60,7 @@ def chromium() -> str | None:
 def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
     """JupyterLab on `folder`, with settings of its own in `home`: gives its address, stops it and its kernels."""
     settings = home / "settings" / "@jupyterlab" / "apputils-extension" / "notification.jupyterlab-settings"
-    settings.parent.mkdir(parents=True)
+    settings.parent.mkdir(parents=True, exist_ok=True)
     settings.write_text(json.dumps(QUIET), encoding="utf-8")
     environment = {
         **{
@@ -68,6 +80,7 @@ def jupyterlab(folder: Path, home: Path) -> Iterator[str]:
     }
     command = [sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.root_dir={folder}"]
     command += ["--ServerApp.ip=127.0.0.1", "--ServerApp.port=0", f"--IdentityProvider.token={TOKEN}"]
+    command += ["--LabApp.expose_app_in_browser=True"]  # `settled` asks it for the kernel
     said = home / "jupyterlab.log"
     with said.open("w", encoding="utf-8") as log:
         server = subprocess.Popen(
@@ -96,30 +109,48 @@ def _address(server: subprocess.Popen, runtime: Path, said: Path, patience: floa
 
 
 @contextlib.contextmanager
-def browser_page(path: str) -> Iterator[tuple[Page, list[str]]]:
-    """A page of a headless Chromium, and the list that its uncaught errors are put into."""
+def started(path: str) -> Iterator[Browser]:
+    """A headless Chromium; one at a time in a process, says Playwright."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path, args=list(FLAGS))
         try:
-            page = browser.new_page(viewport={"width": 1280, "height": 1000})
-            page.set_default_timeout(120_000)
-            errors: list[str] = []
-            page.on("pageerror", lambda error: errors.append(str(error)))
-            yield page, errors
+            yield browser
         finally:
             browser.close()
 
 
+def new_page(browser: Browser) -> tuple[Page, list[str]]:
+    """A page of a browser, and the list that its uncaught errors are put into."""
+    page = browser.new_page(viewport={"width": 1280, "height": 1000})
+    page.set_default_timeout(120_000)
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    return page, errors
+
+
+@contextlib.contextmanager
+def browser_page(path: str) -> Iterator[tuple[Page, list[str]]]:
+    """A browser with one page, and the list that the page's uncaught errors are put into."""
+    with started(path) as browser:
+        yield new_page(browser)
+
+
 def open_notebook(page: Page, address: str, name: str) -> None:
     """Open a notebook and wait until its kernel is there."""
-    page.goto(f"{address}lab/tree/{name}?token={TOKEN}")
+    page.goto(f"{address}lab/tree/{name}?token={TOKEN}&reset")  # without the notebook that was open before
     page.locator(".jp-NotebookPanel .jp-CodeCell").first.wait_for()
     wait_until_idle(page)
+    page.evaluate(LISTEN)
 
 
 def wait_until_idle(page: Page) -> None:
     """Wait for the status bar's word: the indicator at the notebook says idle before there is a kernel at all."""
     page.locator("#jp-main-statusbar").get_by_text("| Idle").wait_for()
+
+
+def settled(page: Page) -> None:
+    """Wait until the kernel has answered all that the page has asked it so far, and the page shows it."""
+    page.evaluate(SETTLED)
 
 
 def run_all(page: Page, minutes: float) -> None:
@@ -167,19 +198,14 @@ def saved(page: Page, name: str) -> nbformat.NotebookNode:
 
 
 @contextlib.contextmanager
-def opened(home, name, minutes, keep=None):
-    """A notebook in JupyterLab after Run All Cells: the page, and the list of its uncaught errors."""
-    path = chromium()
-    if path is None:
-        pytest.skip(f"no browser found, looked for {', '.join(BROWSERS)}")
-    notebooks = home / "notebooks"  # a copy: JupyterLab saves, and the course's notebooks carry no outputs
-    shutil.copytree(ROOT / "notebooks", notebooks, ignore=shutil.ignore_patterns(".ipynb_checkpoints"))
-    if keep is not None:
-        notebook = nbformat.read(notebooks / f"{name}.ipynb", as_version=4)
-        notebook.cells = [cell for i, cell in enumerate(notebook.cells) if keep(i, cell)]
-        nbformat.write(notebook, notebooks / f"{name}.ipynb")
-    with jupyterlab(notebooks, home) as address, browser_page(path) as (page, errors):
-        open_notebook(page, address, f"{name}.ipynb")
+def opened(address: str, browser: Browser, path: str, minutes: float) -> Iterator[tuple[Page, list[str]]]:
+    """A notebook in a tab after Run All Cells: the page, and its uncaught errors. Its kernel ends with it."""
+    page, errors = new_page(browser)
+    try:
+        open_notebook(page, address, path)
         run_all(page, minutes=minutes)
-        PICTURES.mkdir(parents=True, exist_ok=True)
         yield page, errors
+    finally:
+        for session in page.request.get(f"{address}api/sessions?token={TOKEN}").json():
+            assert page.request.delete(f"{address}api/sessions/{session['id']}?token={TOKEN}").ok
+        page.close()

@@ -29,7 +29,7 @@ MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
 LONGEST = (  # the browser after the notebooks: it reads what they have compiled
     "test_notebooks", "test_nas_search", "test_nas_scores", "test_nas_network", "test_browser", "test_sweep",
     "test_layers", "test_kernels", "test_nas_train", "test_nas_evaluate", "test_miniimagenet", "test_maml", "test_wide",
-    "test_benchmarks", "test_nas_supernet", "test_metantk", "test_browser_training", "test_cost", "test_anil",
+    "test_benchmarks", "test_nas_supernet", "test_metantk", "test_cost", "test_anil",
 )  # fmt: skip
 # Arithmetic, the same under every Python: tools/matrix.sh leaves it to the doctests, for it takes most of the time.
 NUMERICS = (

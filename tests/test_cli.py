@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 import re
@@ -378,7 +379,27 @@ def test_lab_opens_jupyterlab_of_this_interpreter(folder, monkeypatch, arguments
     monkeypatch.setattr(main.os, "execve", lambda *call: called.append(call))
     assert status_of("lab", "--notebooks", folder, *arguments) == 0
     command = [sys.executable, "-m", "jupyterlab", str(folder / f"{name}.ipynb"), *extra]
-    assert called == [(sys.executable, command, pool.kernel_environment(folder.resolve().parent))]
+    ((program, given, environment),) = called
+    assert (program, given) == (sys.executable, command)
+    first, *rest = environment.pop("JUPYTER_CONFIG_PATH").split(os.pathsep)
+    assert rest == os.environ.get("JUPYTER_CONFIG_PATH", "").split(os.pathsep)[: len(rest)]
+    expected = pool.kernel_environment(folder.resolve().parent)
+    expected.pop("JUPYTER_CONFIG_PATH", None)
+    assert environment == expected
+    defaults = json.loads(Path(first, "labconfig", "default_setting_overrides.json").read_text(encoding="utf-8"))
+    assert defaults == {NOTIFICATION: {"fetchNews": "false", "checkForUpdates": False}}
+
+
+NOTIFICATION = "@jupyterlab/apputils-extension:notification"
+
+
+def test_jupyterlab_finds_the_defaults_that_lab_gives_it(monkeypatch):
+    from jupyterlab_server.settings_utils import _get_overrides
+
+    monkeypatch.setenv("JUPYTER_CONFIG_PATH", str(Path(main.__file__).with_name("jupyter")))
+    overrides, error = _get_overrides("no/such/folder")
+    assert not error
+    assert overrides[NOTIFICATION]["fetchNews"] == "false"
 
 
 def test_lab_with_an_unknown_name(folder, capsys):

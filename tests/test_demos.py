@@ -34,7 +34,6 @@ from mlkernels.course.demos import (
     two_minima,
 )
 from mlkernels.course.demos.demo import RunItem
-from mlkernels.course.widgets import explorer
 from mlkernels.learners import function_space as adaptation
 from mlkernels.learners import maml, outer_weights, rkhs
 from mlkernels.networks import MLP
@@ -90,18 +89,6 @@ def test_a_poster_is_the_picture_of_today(demo):
     assert pixels[0].shape == pixels[1].shape
     assert np.abs(pixels[0] - pixels[1]).mean() < 2
     assert (np.abs(pixels[0] - pixels[1]).max(-1) > 64).mean() < 0.005
-
-
-@pytest.mark.parametrize("demo", DEMOS, ids=lambda demo: demo.name)
-def test_labels_have_the_room_that_they_need(demo):
-    """A front end cuts off what is longer than `description_width`: a letter is about half an em wide."""
-    rooms = {}
-    for control in demo.controls:
-        widget = explorer._widget(control, max(len(one.label) for one in demo.controls))
-        if type(widget).__name__ != "ToggleButtons":  # their label has the room that it takes
-            rooms[control.label] = int(widget.style.description_width.removesuffix("em"))
-    assert len(set(rooms.values())) <= 1, "tracks stand below each other"
-    assert all(room >= 0.53 * len(label) for label, room in rooms.items()), rooms
 
 
 def test_a_poster_of_other_defaults_or_damaged_is_none(tmp_path):

@@ -7,7 +7,8 @@ from matplotlib.patches import FancyArrowPatch
 
 from mlkernels.course.plots import check_alt, figure
 from mlkernels.course.plots.drawings import along, describe, draw_cell, draw_gates, draw_genotype, places_of
-from mlkernels.nas.space.search_space import SPACES, Genotype
+from mlkernels.nas.space.genotype import Genotype
+from mlkernels.nas.space.search_space import SPACES
 
 GENOTYPE = Genotype.parse("N: s3<0 s3<1 | s3<0 mp<2 | d3<2 s3<3 R: d3<0 s3<1 | f5<1 s3<2 | sk<0 s3<3")
 STATES = ["input 1", "input 2", "node 1", "node 2", "node 3", "output"]

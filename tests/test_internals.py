@@ -770,7 +770,7 @@ def test_nas_searching_ranking_choose():
     space = SPACES["darts_fewshot"]
     gates = space.open_gates()
     candidates = operations_left(gates)
-    assert choose(space, gates, candidates, range(len(candidates)))[:2] == [(0, 0, 0), (0, 1, 0)]
+    assert choose(candidates, range(len(candidates)))[:2] == [(0, 0, 0), (0, 1, 0)]
 
 
 def test_nas_searching_scorer_candidate_bytes():

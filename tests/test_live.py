@@ -40,8 +40,8 @@ def shown(monkeypatch):
 def test_a_picture_for_each_round_of_the_search(shown, tmp_path):
     log, space = unpack()
     picture = live.SearchPicture(space, tmp_path)
-    for rounds in (0, 0, 1, 1, 3, 7):
-        lines = [line for line in log if line.get("round", 8) <= rounds]
+    for rounds in (0, 0, 1, 1, 3, 10):
+        lines = [line for line in log if line.get("round", 11) <= rounds]
         if rounds:
             (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         picture("whatever a search says of its progress")
@@ -49,12 +49,13 @@ def test_a_picture_for_each_round_of_the_search(shown, tmp_path):
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in log))
     picture()  # the line with the genotype is no round
     texts = [data["text/plain"] for data, _ in shown]
-    assert [text.split()[4] for text in texts] == ["0:", "1:", "3:", "7:"]
-    assert texts[0] == "The super-network after round 0: 126 operations are open."
-    assert texts[-1] == "The super-network after round 7: 12 operations are open."
+    assert [text.split()[5] for text in texts] == ["0:", "1:", "3:", "10:"]
+    assert texts[0] == "[picture: The super-network after round 0: 126 operations are open.]"
+    assert texts[-1] == "[picture: The super-network after round 10: 12 operations are open.]"
     for data, metadata in shown:
         assert data["image/png"].startswith(b"\x89PNG")
-        assert metadata["image/png"] == {"alt": data["text/plain"], "width": 816}
+        assert metadata["image/png"]["width"] == 816
+        assert f"[picture: {metadata['image/png']['alt']}]" == data["text/plain"]
 
 
 def test_the_line_of_a_training(shown):

@@ -28,7 +28,8 @@ SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "4", "--pixels", "8",
         (["--algorithm", "reptile"], ["algorithm: expected maml or anil"]),
         (["--inner-time", "soon"], ["'soon' is no number, nor inf"]),
         (["--inner-time", "-1"], ["inner_time: expected a number of at least 0"]),
-        (["--condition", "none", "--no-regions"], ["condition: expected a score to rank by"]),
+        (["--score", "fisher"], ["condition: expected metantk or ntk or entropy"]),
+        (["--score", "none", "--no-regions"], ["condition: expected a score to rank by"]),
         (["--devices", "64"], ["devices: expected a whole number from 1 to 1, got 64"]),
         (["--channels", "65536", "--cells", "5", "--pixels", "224", "--no-regions"], ["expected", "free, got"]),
     ],
@@ -60,10 +61,10 @@ def test_options_are_the_arguments_of_the_settings():
 def test_the_estimate_comes_before_and_a_dry_run_ends_there(capsys, tmp_path, monkeypatch):
     monkeypatch.setattr(options, "Counter", lambda stream: pytest.fail("nothing was to be searched"))
     out = tmp_path / "out"
-    few = [*SMALL, "--space", "darts_fewshot", "--condition", "none"]
+    few = [*SMALL, "--space", "darts_fewshot", "--score", "none"]
     assert status_of("nas", "search", *few, "--dry-run", "--out", out) == 0
     told = capsys.readouterr().out
-    assert "networks to score: 507 in 7 rounds" in told
+    assert "networks to score: 510 in 10 rounds" in told
     for word in ("floating-point operations:", "memory: about", "time: about", "of it compilation"):
         assert word in told
     assert not out.exists()
@@ -90,6 +91,17 @@ def test_a_search_leaves_its_result(capsys, tmp_path, monkeypatch):
     assert "9 of 9, round 1 of 1" in told.err
     assert status_of("nas", "search", *SMALL, "--out", out) == 0  # it is finished: nothing is scored again
     assert capsys.readouterr().out.splitlines()[0] == genotype
+
+
+def test_a_genotype_is_written_in_each_notation(capsys, tmp_path):
+    text = "N: sk<0 c3<1 R: c3<0 c3<1"
+    (tmp_path / "result.json").write_text(json.dumps({"genotype": f"mine = {Genotype.parse(text).nested}"}))
+    for given in (text, tmp_path / "result.json"):
+        assert status_of("nas", "genotype", given) == 0
+        told = capsys.readouterr().out.splitlines()
+        assert told == [text, repr(Genotype.parse(text)), Genotype.parse(text).nested]
+    assert status_of("nas", "genotype", "N: s9<0") == 2
+    assert "genotype: expected" in capsys.readouterr().err
 
 
 def test_what_is_shown_on_a_terminal(capsys):

@@ -20,9 +20,10 @@ from mlkernels.nas import SPACES, Layout, Space, TrainSettings, parameter_count
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.evaluation import compare
 from mlkernels.nas.pictures.search_images import search_tasks
-from mlkernels.nas.scores import training_free
+from mlkernels.nas.scores import registry, training_free
 from mlkernels.nas.scores.kernel_scores import metantk_score
-from mlkernels.nas.scores.training_free import SCORES, ScoreSettings, training_free_scores
+from mlkernels.nas.scores.registry import SCORES
+from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.support.progress import Progress
 
@@ -280,12 +281,12 @@ def test_scores_are_kept_and_not_computed_twice(key, tmp_path, monkeypatch):
     genotypes, out, seen = nas.random_genotypes(SPACE, 3, key=key), tmp_path / "kept.json", []
     settings = ScoreSettings(layout, tasks=1, repeats=2, region_images=20)
     norms = iter([1.0, np.nan, np.inf, 4.0])
-    monkeypatch.setattr(training_free, "gradient_norm", lambda *_: next(norms))
+    monkeypatch.setattr(registry, "gradient_norm", lambda *_: next(norms))
     scores = partial(training_free_scores, genotypes, GLYPHS, key=key, out=out)
 
     with pytest.raises(StopIteration):  # at the fifth of six
         scores(settings)
-    monkeypatch.setattr(training_free, "gradient_norm", lambda *_: seen.append(1) or 9.0)
+    monkeypatch.setattr(registry, "gradient_norm", lambda *_: seen.append(1) or 9.0)
     found = scores(settings)
     assert len(seen) == 2
     np.testing.assert_array_equal(found["gradient norm"], [[1, 4], [-np.inf, 9], [-np.inf, 9]])  # not finite: the worst
@@ -316,7 +317,7 @@ def test_the_command_leaves_scores_accuracies_and_tau(capsys, tmp_path, monkeypa
     monkeypatch.setattr(
         "mlkernels.nas.scores.training_free.search_patches", lambda *_, **__: None
     )  # too few images for them
-    monkeypatch.setattr("mlkernels.nas.scores.training_free.linear_regions", lambda *_: 7)
+    monkeypatch.setattr("mlkernels.nas.scores.registry.linear_regions", lambda *_: 7)
     assert status_of("nas", "compare", *small, "--out", out) == 0
     found = json.loads(out.read_text())
     assert found["accuracy"] == [[0.3], [0.5], [0.4]]
@@ -330,7 +331,7 @@ def test_the_command_leaves_scores_accuracies_and_tau(capsys, tmp_path, monkeypa
     assert "--data: expected omniglot or glyphs" in capsys.readouterr().err
 
     before = json.loads(out.read_text())
-    monkeypatch.setattr("mlkernels.nas.scores.training_free.linear_regions", lambda *_: pytest.fail("it is kept"))
+    monkeypatch.setattr("mlkernels.nas.scores.registry.linear_regions", lambda *_: pytest.fail("it is kept"))
     assert status_of("nas", "compare", *small, "--out", out) == 0  # goes on from what is kept: trains and scores none
     assert json.loads(out.read_text()) | {"created": before["created"]} == before
     monkeypatch.setattr(compare, "agreement", lambda *_: {}["no tau"])
@@ -364,6 +365,7 @@ def test_the_recorded_comparison_is_whole():
     found = json.loads(path.read_text(encoding="utf-8"))
     accuracy = np.mean(found["accuracy"], axis=1)
     assert len(set(found["genotypes"])) == len(accuracy) >= 30
-    for name in SCORES:
+    assert {"metantk", "ntk", "regions", "parameters"} <= found["scores"].keys() <= SCORES.keys()  # some are newer
+    for name in found["scores"]:
         tau = compare.agreement(np.mean(found["scores"][name], axis=1), accuracy)
         assert found["tau"][name] == pytest.approx([tau.mean, tau.low, tau.high])

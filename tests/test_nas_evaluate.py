@@ -35,6 +35,8 @@ from mlkernels.nas import (
 from mlkernels.nas.engine.network import features, init
 from mlkernels.nas.evaluation import classifiers
 from mlkernels.nas.evaluation.feature_episodes import Features, Look
+from mlkernels.nas.pictures.search_images import LOOK
+from mlkernels.nas.searching.search import rule_of
 from mlkernels.nas.training.trained import Trained
 from mlkernels.support import provenance
 from mlkernels.support.files import write_atomically
@@ -344,6 +346,7 @@ def test_search_training_and_evaluation_on_the_real_images_are_above_their_pixel
             **provenance.here(), "command": "NAS_FIGURES=... make test ARGS='-m once tests/test_nas_evaluate.py'",
             "data": "miniImageNet, re-compressed copy; 100 images of each base class, 200 of each other", "seed": 0,
             "search": {**searched.described(), "seconds": result.seconds}, "genotype": str(result.genotype),
+            "rule": rule_of(result.log), "images": LOOK, "reductions": net.layout.reductions,
             "train": told.described(), "layout": "3 cells, 8 channels, 28 pixels", "history": list(trained.history),
             "network": found.described(), "pixels": pixels.described(),
         }  # fmt: skip

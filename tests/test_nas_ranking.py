@@ -16,6 +16,7 @@ from mlkernels.nas.searching.ranking import (
     operations_left,
     rank_sums,
     relative_change,
+    sort_key,
     without,
 )
 
@@ -72,6 +73,25 @@ def test_sums_of_two_ranks():
             rank_sums(bad, None)
 
 
+def test_keys_are_cut_off_as_numpy_rounds():
+    """By scaling, with 1e-8 added before; a format to as many digits rounds halves by their binary remainder."""
+    assert [sort_key(mean, 3) for mean in (0.1235, -0.1235, 0.0125, 0.0, 12.34)] == [0.124, -0.124, 0.0125, 0.0, 12.3]
+    assert sort_key(0.1225, 3) == sort_key(0.1234, 3) == 0.123
+    assert (sort_key(math.inf, 3), sort_key(-math.inf, 3)) == (math.inf, -math.inf)
+    rng = np.random.default_rng(0)
+    for mean in np.round(rng.normal(0, 0.3, (2000, 2)), 3).mean(1):  # means of two changes: halves are frequent
+        power = 10.0 ** (math.floor(math.log10(abs(mean) + 1e-8)) + 1) if mean else 1.0
+        expected = np.sign(mean) * np.floor((abs(mean) + 1e-8) / power * 1000 + 0.5) / 1000 * power
+        assert sort_key(mean, 3) == pytest.approx(expected, rel=1e-12)
+
+
+def test_ranks_by_these_keys():
+    """0.1225 and 0.123 have one key, 0.123, and stay in their order; formatted, the first were 0.122 and came after."""
+    table = [[0.122, 0.123], [0.123, 0.123]]
+    assert dense_ranks(table, descending=True).tolist() == [0, 1]
+    assert dense_ranks(table, descending=False).tolist() == [0, 1]
+
+
 def test_one_operation_an_edge_goes_and_of_equal_ones_the_first():
     gates = SPACE.open_gates()
     gates[0, 1] = [True, False, False]  # nothing to choose there
@@ -80,23 +100,54 @@ def test_one_operation_an_edge_goes_and_of_equal_ones_the_first():
     candidates = operations_left(gates)
     assert candidates == [(0, e, o) for e in (0, 2, 3, 4) for o in range(3)] + [(1, 0, 0), (1, 0, 1)]
     sums = [5, 1, 1, 2, 2, 2, 0, 9, 0, 4, 3, 9, 7, 6]
-    assert choose(SPACE, gates, candidates, sums) == [(0, 3, 0), (0, 0, 1), (0, 2, 0), (0, 4, 1), (1, 0, 1)]
+    assert choose(candidates, sums) == [(0, 3, 0), (0, 0, 1), (0, 2, 0), (0, 4, 1), (1, 0, 1)]
+    by_condition = [0, 1, 0, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0]
+    assert choose(candidates, sums, by_condition) == [(0, 3, 0), (0, 0, 2), (0, 2, 2), (0, 4, 1), (1, 0, 1)]
     sums[6] = 3
-    assert choose(SPACE, gates, candidates, sums)[0] == (0, 3, 2)
+    assert choose(candidates, sums)[0] == (0, 3, 2)
 
 
-def test_each_node_keeps_the_two_edges_of_the_largest_sums():
+def test_of_equal_sums_the_condition_number_decides():
+    """Ranks 0 + 2, 1 + 1 and 2 + 0: three equal sums. The first of the list would be the last by condition."""
+    conditions, regions = [[-0.1], [0.2], [0.5]], [[-0.3], [0.0], [0.4]]
+    sums, by_condition, _ = rank_sums(conditions, regions)
+    assert sums.tolist() == [2, 2, 2]
+    assert choose([(0, 0, op) for op in range(3)], sums, by_condition) == [(0, 0, 2)]
+    assert choose([(0, edge, None) for edge in (2, 3, 4)], sums, by_condition) == [(0, 4, None)]
+    flat = rank_sums([[0.1]] * 3, [[0.0]] * 3)  # and where that is equal, too, the first candidate
+    assert choose([(0, edge, None) for edge in (2, 3, 4)], *flat[:2]) == [(0, 2, None)]
+
+
+def test_edges_go_node_by_node_and_the_two_of_the_largest_sums_stay():
     space = SPACES["darts_fewshot"]
     gates = space.open_gates() & (np.arange(7) == 3)
-    candidates = edges_left(space, gates)
-    assert candidates == [(kind, edge, None) for kind in range(2) for edge in range(2, 9)]
-    sums = [3, 1, 2, 9, 8, 8, 9, 0, 0, 0, 5, 4, 3, 2]
-    going = choose(space, gates, candidates, sums)
-    for one in going:
-        gates = without(gates, one)
-    assert [edge for kind, edge, _ in going if kind == 0] == [3, 6, 7]
-    assert [edge for kind, edge, _ in going if kind == 1] == [2, 8, 7]
+    tables = {  # of each node: sums, ranks by condition, which edges stay
+        (0, 1): ([3, 1, 2], [0, 0, 0], [2, 4]),
+        (0, 2): ([9, 8, 8, 9], [0, 2, 1, 3], [5, 8]),
+        (1, 1): ([1, 1, 1], [1, 0, 1], [2, 4]),  # the second goes; of the others none
+        (1, 2): ([2, 2, 0, 2], [1, 0, 3, 1], [5, 8]),
+    }
+    for (kind, node), (sums, by_condition, stay) in tables.items():
+        candidates = edges_left(space, gates)
+        assert candidates == [(kind, edge, None) for edge in space.into(node)]
+        for one in choose(candidates, sums, by_condition):
+            gates = without(gates, one)
+        assert [edge for edge in space.into(node) if gates[kind, edge].any()] == stay
+    assert not edges_left(space, gates)
     assert space.genotype_of(gates).nodes == 3
+
+
+def test_ranks_within_a_node_keep_other_edges_than_ranks_in_one_pool():
+    """Node 1 by itself: ranks 0 1 2 and 2 1 0, three equal sums, so the best by condition goes. In a pool with a node
+    whose changes lie between them its ranks are 0 1 6 and 6 4 0, and another edge goes."""
+    conditions, regions = [[0.9], [0.8], [-0.9]], [[0.3], [0.2], [0.1]]
+    own = [(0, edge, None) for edge in (2, 3, 4)]
+    sums, by_condition, _ = rank_sums(conditions, regions)
+    assert sums.tolist() == [2, 2, 2]
+    assert choose(own, sums, by_condition) == [(0, 2, None)]
+    more = [[0.7], [0.6], [0.5], [-0.5]]
+    sums, by_condition, _ = rank_sums([*conditions, *more], [*regions, *[[0.25], [0.15], [0.12], [0.11]]])
+    assert choose(own, sums[:3], by_condition[:3]) == [(0, 3, None)]
 
 
 def test_nothing_is_left_to_choose_in_an_architecture():

@@ -10,13 +10,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from _nas_search import synthetic
 
 from mlkernels.errors import InputError
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
 from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.weights import init
-from mlkernels.nas.pictures.search_images import patches
+from mlkernels.nas.pictures.search_images import patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import (
     condition_score,
     gradient_norm,
@@ -24,6 +25,7 @@ from mlkernels.nas.scores.kernel_scores import (
     metantk_score,
 )
 from mlkernels.nas.scores.regions import Patterns, linear_regions, thin
+from mlkernels.nas.scores.zero_cost import log_determinant, relu_codes, spectral_entropy, synflow
 from mlkernels.nas.space.layout import Layout
 from mlkernels.tasks import TaskBatch
 
@@ -187,6 +189,48 @@ def test_the_composite_kernel_is_the_analytic_one():
             assert relative(ours, plain.metantk(ntk, inside, 2, 2, 4, time, ridge)) < 1e-12
 
 
+# --- other scores -----------------------------------------------------------------------------------------------------
+
+
+def test_the_entropy_is_that_of_the_jacobian_s_squared_singular_values():
+    J = np.random.default_rng(0).normal(size=(7, 30))
+    p = np.linalg.svd(J, compute_uv=False) ** 2
+    p = p / p.sum()
+    assert spectral_entropy(J @ J.T) == pytest.approx(-(p * np.log(p)).sum())
+    assert spectral_entropy(3 * J @ J.T) == pytest.approx(spectral_entropy(J @ J.T))  # of no scale
+    assert spectral_entropy(np.eye(5)) == pytest.approx(np.log(5))
+    assert spectral_entropy(np.diag([2.0, 0.0, -1e-9])) == 0.0
+    for bad in (np.zeros((3, 3)), np.full((2, 2), np.nan)):
+        assert spectral_entropy(bad) == -math.inf
+    with pytest.raises(InputError, match="kernel: expected a square matrix"):
+        spectral_entropy(np.ones((2, 3)))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_relu_codes_are_a_plain_count(seed):
+    gates, images = random_gates(seed), np.random.default_rng(seed).normal(size=(6, 8, 8, 3))
+    images[5] = images[4]
+    network, seen = plain.Architecture(LAYOUT, gates), []
+    network(network.weights(weights("float64")), jnp.moveaxis(jnp.asarray(images), -1, 1), seen)
+    bits = np.concatenate([np.asarray(on).reshape(6, -1) for on in seen], axis=1)
+    codes = np.asarray(relu_codes(LAYOUT, weights("float64"), gates, images))
+    np.testing.assert_array_equal(codes, (bits[:, None] == bits[None]).sum(-1))
+    assert log_determinant(codes) == -math.inf  # two images alike
+    assert log_determinant(codes[:5, :5]) == pytest.approx(np.log(np.linalg.det(codes[:5, :5])))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_synflow_is_the_sum_over_weights(seed):
+    gates = random_gates(seed)
+    network = plain.Architecture(LAYOUT, gates)
+    network.norm = lambda x: x
+    sizes = jax.tree.map(jnp.abs, network.weights(weights("float64")))
+    slopes = jax.grad(lambda sizes: network(sizes, jnp.ones((1, 3, 8, 8))).sum())(sizes)
+    total = sum((size * slope).sum() for size, slope in zip(*map(jax.tree.leaves, (sizes, slopes)), strict=True))
+    assert synflow(LAYOUT, weights("float64"), gates) == pytest.approx(float(jnp.log(total)), rel=1e-9)
+    assert synflow(LAYOUT, weights("float64"), gates & False) == -math.inf
+
+
 # --- linear regions ---------------------------------------------------------------------------------------------------
 
 
@@ -238,6 +282,30 @@ def test_patches_come_from_their_images():
         linear_regions(THIN, thin_weights(), random_gates(0), np.zeros((20, 3, 3, 1)))
     with pytest.raises(InputError, match="block_bytes"):
         linear_regions(THIN, thin_weights(), random_gates(0), np.zeros((1, 20, 3, 3, 1)), block_bytes=0)
+
+
+def test_of_the_search_s_images_support_alone_is_flipped_and_cropped():
+    data = synthetic(classes=4, each=30)
+    tasks = search_tasks(data, key=jax.random.key(0), pixels=8, way=3, tasks=20, dtype=np.float64)
+    known = (np.asarray(data.images) / 255 - data.mean) / data.std
+
+    def as_they_are(images):
+        images = np.asarray(images).reshape(-1, 1, 8, 8, 3)
+        return np.concatenate([(abs(known[None] - one) < 1e-5).all((2, 3, 4)).any(1) for one in images])
+
+    assert as_they_are(tasks.query_x).all()
+    assert as_they_are(tasks.support_x).sum() < 15  # of 60: the middle of 9 windows, not flipped
+    assert (np.asarray(tasks.support_x).reshape(60, -1).std(1) > 0.1).all()  # and none is cut to nothing
+
+
+def test_no_image_comes_twice_in_the_search_s_tasks_where_that_can_be():
+    """Six queries of 24 images: most draws have one twice. Where images are too few they are taken as they come."""
+    data = synthetic(classes=4, each=6)
+    for seed in range(5):
+        tasks = search_tasks(data, key=jax.random.key(seed), pixels=8, way=3, tasks=2)
+        assert len(np.unique(np.asarray(all_points(tasks)).reshape(12, -1), axis=0)) == 12
+    few = search_tasks(synthetic(classes=3, each=2), key=jax.random.key(0), pixels=8, way=3, tasks=5)
+    assert few.query_x.shape == (5, 3, 8, 8, 3)
 
 
 @pytest.mark.parametrize("time", ["fast", -1.0, np.nan])

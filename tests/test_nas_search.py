@@ -20,15 +20,16 @@ import pytest
 from _nas_search import settings, synthetic
 
 from mlkernels.errors import InputError
-from mlkernels.nas import CELL_TYPES, Genotype, Layout, SearchSettings, Space, replay, search
-from mlkernels.nas.engine.weights import init
+from mlkernels.nas import CELL_TYPES, Genotype, Layout, SearchSettings, Space, parameter_count, replay, search
+from mlkernels.nas.engine.weights import head, init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import metantk_score
 from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.searching import estimate as estimating
 from mlkernels.nas.searching.estimate import estimate, round_flops
-from mlkernels.nas.searching.ranking import without
+from mlkernels.nas.searching.ranking import OLD_RULE, RULE, edges_left, rank_sums, relative_change, without
 from mlkernels.nas.searching.scorer import Item, Scorer
+from mlkernels.nas.searching.search import rule_of
 
 HERE = Path(__file__).parent
 SMALL = {"repeats": 1, "region_images": 30, "tasks": 1}
@@ -54,15 +55,18 @@ def lines(folder):
 
 def test_rounds_prune_to_one_operation_an_edge_and_two_edges_a_node():
     found, space = unbroken(), settings().layout.space
-    assert [int(gates.sum()) for gates in found.gates] == [30, 20, 10, 8]
+    assert [int(gates.sum()) for gates in found.gates] == [30, 20, 10, 9, 8]
     assert found.genotype == space.genotype_of(found.gates[-1])
     assert len(found.log) == 10 + 10 + 2 + 1
-    assert found.log[-1] == {"genotype": repr(found.genotype), "short": str(found.genotype)}
+    assert found.log[-1] == {"genotype": repr(found.genotype), "short": str(found.genotype), "rule": RULE}
+    assert rule_of(found.log) == RULE
+    assert rule_of([*found.log[:-1], {"genotype": "...", "short": "..."}]) == OLD_RULE
     for ours, recorded in zip(replay(found.log, space), found.gates, strict=True):
         assert (ours == recorded).all()
     assert Genotype.parse(found.log[-1]["short"]) == found.genotype
-    assert settings().candidates == (30, 20, 6)
-    assert settings().evaluations == (62, 42, 14)
+    assert settings().candidates == (30, 20, 3, 3)
+    assert settings().evaluations == (62, 42, 8, 8)
+    assert SearchSettings().candidates == (126, 108, 90, 72, 54, 36, 3, 4, 3, 4)  # 500 in all
 
 
 def test_scores_in_the_log_are_those_of_each_network_by_itself():
@@ -113,7 +117,7 @@ class Stop(Exception):
     pass
 
 
-@pytest.mark.parametrize("after", [1, 31, 62, 63, 117])
+@pytest.mark.parametrize("after", [1, 31, 62, 63, 108, 113, 119])
 def test_a_search_that_is_stopped_goes_on_to_the_same_log(after, tmp_path):
     def stop(progress):
         if progress.done == after:
@@ -207,13 +211,14 @@ def test_a_search_does_not_go_on_on_other_images(other, said, stopped):
     assert (stopped / "state.json").read_bytes() == before
 
 
-def test_a_search_of_before_images_were_looked_at_is_refused_and_kept(stopped, tmp_path):
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_search_of_an_older_rule_is_refused_and_kept(version, stopped, tmp_path):
     state = json.loads((stopped / "state.json").read_text())
-    state["about"] = {name: value for name, value in state["about"].items() if name not in ("images", "mean", "std")}
-    (tmp_path / "state.json").write_text(json.dumps(state | {"format": 1}))
-    with pytest.raises(InputError, match=r"looked at its images, got one of an older version, .*; move it away"):
+    (tmp_path / "state.json").write_text(json.dumps(state | {"format": version}))
+    said = r"ranks edges node by node, got one of an older version, which .*ranked all edges in one pool; move it away"
+    with pytest.raises(InputError, match=said):
         search(settings(**SMALL, condition="none"), synthetic(), out=tmp_path)
-    assert json.loads((tmp_path / "state.json").read_text())["format"] == 1
+    assert json.loads((tmp_path / "state.json").read_text())["format"] == version
 
 
 # --- many devices -----------------------------------------------------------------------------------------------------
@@ -278,13 +283,42 @@ def test_as_the_published_code_does_it():
     rows = [row for line in found.log[:-1] if line["round"] == 1 for row in line["scores"].values()]
     assert len({row["condition"]["with"][0] for row in rows}) > 20  # each on images of its own
     scorer = Scorer(told, synthetic())
-    heads = []
-    for repeat in range(2):
-        scorer.begin(1, repeat)
-        heads.append(np.asarray(scorer.params["head"][0]))
-    assert (heads[0] == heads[1]).all()  # and the weights stay
+    stems = []
+    for round_, repeat in ((1, 0), (1, 1), (2, 0), (3, 0), (4, 1)):  # the last two are of edges
+        scorer.begin(round_, repeat)
+        stems.append(np.asarray(scorer.params["stem"][0]))
+    same = [[bool((one == other).all()) for other in stems] for one in stems]
+    assert same == [[1, 1, 0, 0, 0]] * 2 + [[0, 0, 1, 0, 0]] + [[0, 0, 0, 1, 1]] * 2  # and the weights stay
     closed = Item(told.layout.space.open_gates() & False, 1)
     assert scorer([closed])[0].condition == 1e5
+
+
+def test_quirks_pair_by_pair_as_the_published_code_scores_them():
+    """A round of edges written out: the shared weights, a head each, thin weights a candidate, the stale origin."""
+    told, data = settings(reference_quirks=True, **SMALL | {"repeats": 2}), synthetic()
+    found, layout = search(told, data), told.layout
+    number, start = 4, told.edge_round
+    stale, now = found.gates[start - 1], found.gates[number - 1]
+    assert (start, stale.sum(), now.sum()) == (3, 10, 9)
+    line = next(line for line in found.log if line["round"] == number)
+    weights = jax.random.fold_in(jax.random.fold_in(told.key, start), told.repeats)
+    params = init(layout, key=jax.random.split(jax.random.fold_in(weights, 0))[0], dtype=float)
+    thin_key = jax.random.fold_in(jax.random.fold_in(told.key, number), told.repeats)
+    thin_key = jax.random.split(jax.random.fold_in(thin_key, 0))[1]
+    for place, candidate in enumerate(edges_left(layout.space, now), start=1):
+        row = line["scores"][str(layout.space.edges[candidate[1]][1])]
+        small = init(thin(layout), key=jax.random.fold_in(thin_key, place), dtype=float)
+        for repeat in range(told.repeats):
+            own = jax.random.fold_in(jax.random.fold_in(told.key, number), repeat)
+            key, squares = jax.random.split(jax.random.fold_in(jax.random.fold_in(own, 1), place))
+            tasks = search_tasks(data, key=key, pixels=8, way=3, tasks=1, dtype=float)
+            shown = search_patches(data, key=squares, images=30)
+            pair = {"with": (stale, now, 2 * place), "without": (*[without(now, candidate)] * 2, 2 * place + 1)}
+            for which, (gates, thin_gates, name) in pair.items():
+                one = params | {"head": (head(layout, jax.random.fold_in(jax.random.fold_in(own, 2), name), float),)}
+                kappa = metantk_score(layout, one, gates, tasks).value
+                assert row["condition"][which][repeat] == pytest.approx(kappa, rel=1e-9)
+                assert row["regions"][which][repeat] == linear_regions(thin(layout), small, thin_gates, shown)
 
 
 def test_a_bad_spectrum_goes_to_the_end_and_is_noted():
@@ -302,6 +336,33 @@ def test_other_rankings_leave_a_score_out():
         assert row.keys() == kept | {"rank_sum"}
     plain = search(settings(**SMALL, condition="ntk", regions=False), synthetic()).log[0]["scores"]
     assert plain != found.log[0]["scores"]
+
+
+@pytest.mark.parametrize("quirks", [False, True])
+def test_any_score_of_the_registry_ranks_candidates_and_the_largest_is_the_best(quirks):
+    told = settings(**SMALL, condition="parameters", regions=False, reference_quirks=quirks)
+    found = search(told, synthetic())
+    gates, space = told.layout.space.open_gates(), told.layout.space
+    for line in found.log[:10]:
+        edge = space.edges.index((line["node"], line["input"]))
+        for name, row in line["scores"].items():
+            one = (CELL_TYPES.index(line["cell"]), edge, space.operations.index(name))
+            full, left = (parameter_count(told.layout, each) for each in (gates, without(gates, one)))
+            assert row["condition"]["with"] == [full]
+            assert row["condition"]["without"] == [left]
+            assert row["condition"]["change"] == [(full - left) / full]
+    names = {name for cell in (found.genotype.normal, found.genotype.reduce) for node in cell for name, _ in node}
+    assert names == {"conv_3x3"}  # what has parameters stays
+
+
+def test_a_search_by_a_score_that_may_be_negative_or_worst():
+    assert relative_change(-4.0, -5.0) == 0.25
+    assert relative_change(-4.0, -5.0, blind=True) == -0.25  # as the published code divides
+    told = settings(condition="naswot")
+    changes = [(10.0, 8.0), (-4.0, -5.0), (-math.inf, 3.0), (3.0, -math.inf), (-math.inf, -math.inf)]
+    found = [told.change("condition")(*pair) for pair in changes]
+    assert found == [0.2, 0.25, -1.0, math.inf, 0.0]
+    assert rank_sums([[each] for each in found], None, larger=True)[0].tolist() == [2, 3, 0, 4, 1]
 
 
 @pytest.mark.parametrize(
@@ -334,7 +395,7 @@ def test_too_little_data():
 def test_the_estimate_counts_what_will_be_done():
     told = settings()
     cost = estimate(told, synthetic())
-    assert cost.evaluations == sum(told.evaluations) == 118
+    assert cost.evaluations == sum(told.evaluations) == 120
     each = round_flops(told)
     assert each == sorted(each, reverse=True)
     assert cost.flops == pytest.approx(sum(n * f for n, f in zip(told.evaluations, each, strict=True)))

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import re
+from collections import namedtuple
 
 import numpy as np
 import pytest
 
 from mlkernels.errors import InputError
 from mlkernels.nas.space.blocks import Conv, Pool, operation
+from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
-from mlkernels.nas.space.search_space import SPACES, Genotype
+from mlkernels.nas.space.search_space import SPACES
 
 # The genotypes that the reference's scripts carry: cells, base classes, parameters in millions without and with a head.
 PUBLISHED = """
@@ -64,6 +66,51 @@ def test_genotypes_in_both_notations_and_as_gates():
     assert SPACES["darts"].genotype_of(SPACES["darts"].gates_of(darts)) == darts
 
 
+DARTS = """
+DARTS_V1 = Genotype(normal=[('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 0), ('sep_conv_3x3', 1),
+('skip_connect', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('skip_connect', 2)], normal_concat=[2, 3, 4, 5],
+reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 0), ('max_pool_3x3', 0),
+('skip_connect', 2), ('skip_connect', 2), ('avg_pool_3x3', 0)], reduce_concat=[2, 3, 4, 5])
+
+DARTS_V2 = Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1), ('sep_conv_3x3', 0), ('sep_conv_3x3', 1),
+('sep_conv_3x3', 1), ('skip_connect', 0), ('skip_connect', 0), ('dil_conv_3x3', 2)], normal_concat=[2, 3, 4, 5],
+reduce=[('max_pool_3x3', 0), ('max_pool_3x3', 1), ('skip_connect', 2), ('max_pool_3x3', 1), ('max_pool_3x3', 0),
+('skip_connect', 2), ('skip_connect', 2), ('max_pool_3x3', 1)], reduce_concat=[2, 3, 4, 5])
+"""
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (DARTS.strip().split("\n\n")[0],
+         "N: s3<0 s3<1 | sk<0 s3<1 | sk<0 s3<1 | s3<0 sk<2 R: m3<0 m3<1 | m3<0 sk<2 | m3<0 sk<2 | a3<0 sk<2"),
+        (DARTS.strip().split("\n\n")[1],
+         "N: s3<0 s3<1 | s3<0 s3<1 | sk<0 s3<1 | sk<0 d3<2 R: m3<0 m3<1 | m3<1 sk<2 | m3<0 sk<2 | m3<1 sk<2"),
+    ],
+    ids=["V1", "V2"],
+)  # fmt: skip
+def test_the_published_genotypes_of_darts_with_their_assignments(text, expected):
+    assert str(Genotype.parse(text)) == expected
+    assert Genotype.parse(text) == Genotype.parse(text.partition("=")[2])
+
+
+def test_what_a_script_of_the_published_code_takes_and_gives():
+    """A list a node: read with or without a name, and written so that its network finds what it asks for."""
+    text = (
+        "Genotype(normal=[[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)], [('sep_conv_3x3', 1), ('sep_conv_3x3', 2)], "
+        "[('conv_3x3', 0), ('sep_conv_3x3', 2)]], normal_concat=[2, 3, 4], reduce=[[('sep_conv_3x3', 0), "
+        "('sep_conv_3x3', 1)], [('conv_1x5_5x1', 1), ('dil_conv_3x3', 2)], [('dil_conv_3x3', 2), ('dil_conv_3x3', 3)]],"
+        " reduce_concat=[2, 3, 4])"
+    )  # the first of script_mini_5cell.sh
+    chosen = Genotype.parse(text)
+    assert chosen == genotype(ROWS[0]) == Genotype.parse(f"searched = {text}")
+    assert chosen.nested == text
+    theirs = eval(chosen.nested, {"Genotype": namedtuple("Genotype", "normal normal_concat reduce reduce_concat")})
+    for cell, ours in ((theirs.normal, chosen.normal), (theirs.reduce, chosen.reduce)):
+        assert [[(name, source) for name, source in edges] for edges in cell] == [list(node) for node in ours]
+    assert theirs.normal_concat == theirs.reduce_concat == [2, 3, 4]
+
+
 GOOD = "N: s3<0 s3<1 | s3<1 s3<2 R: s3<0 s3<1 | s3<1 s3<2"
 
 
@@ -84,7 +131,17 @@ GOOD = "N: s3<0 s3<1 | s3<1 s3<2 R: s3<0 s3<1 | s3<1 s3<2"
         ("Genotype(normal=[('none', 0), ('none', 1)], reduce=[('none', 0), ('none', 1)])", "'none'"),
         ("Genotype(normal=[('none', 0)], reduce=[])", "two a node"),
         ("Genotype(normal=x, reduce=x)", "genotype: expected Genotype"),
-        (repr(Genotype.parse(GOOD)).replace("[2, 3]", "[3]"), "all nodes"),
+        (
+            repr(Genotype.parse(GOOD)).replace("[2, 3]", "[3]"),
+            r"normal_concat=\[2, 3\], got \[3\]; .* all nodes of a cell",
+        ),
+        (
+            Genotype.parse(GOOD).nested.replace("reduce_concat=[2, 3]", "reduce_concat=[2]"),
+            r"reduce_concat=\[2, 3\], got",
+        ),
+        (Genotype.parse(GOOD).nested.replace("[('sep_conv_3x3', 0), ", "[", 1), "two edges from different inputs"),
+        (f"a = {Genotype.parse(GOOD)!r}; b = 3", "genotype: expected Genotype"),
+        ("a = 3  # Genotype(", "genotype: expected Genotype"),
     ],
 )
 def test_text_that_is_no_genotype(text, said):
@@ -116,8 +173,10 @@ def test_gates_that_are_no_architecture():
 
 
 def test_the_stack_for_any_number_of_cells():
-    for cells, reductions in {2: (0, 1), 3: (0, 1), 5: (1, 3), 6: (1, 3), 8: (2, 5), 11: (3, 7), 20: (6, 13)}.items():
+    for cells, reductions in {2: (0, 1), 3: (1, 2), 4: (1, 2), 5: (1, 3), 6: (2, 4), 7: (2, 4), 8: (2, 5)}.items():
         assert Layout(cells=cells).reductions == reductions
+    for n in range(9):  # where the network that is searched and the one that is trained have one rule
+        assert Layout(cells=3 * n + 2).reductions == (n, 2 * n + 1)
     layout = Layout(cells=8, channels=8, pixels=21)
     assert [cell.pixels for cell in layout.stack] == [21, 21, 11, 11, 11, 6, 6, 6]
     assert layout.features == 3 * 32

@@ -104,6 +104,8 @@ def test_show_gives_the_picture_its_alt_text(displayed):
     assert kwargs == {"metadata": {"image/png": {"alt": "A line that rises.", "width": 624}}, "raw": True}
     assert data["text/plain"] == "[picture: A line that rises.]"
     assert Image.open(io.BytesIO(data["image/png"])).size == (1040, 640)
+    assert data["text/html"].startswith('<img alt="A line that rises." width="624" height="384"')
+    assert len(data["text/html"]) + len(data["image/png"]) < len(plots.to_png(fig))  # few colours
 
 
 @pytest.mark.parametrize("alt", ["", "  \n", None])

@@ -171,6 +171,14 @@ def test_page_replaces_widgets_by_a_note():
     assert "IntSlider" not in soup.get_text()
 
 
+def test_page_leaves_out_the_still_picture_before_a_widget():
+    still = shown({"text/html": "<p>Run this cell.</p>", "text/plain": "Run this cell."})
+    still.metadata[pages.STILL] = True
+    soup = page_of(a_notebook(code("slider()", still, shown({pages.WIDGET: {"model_id": "abc"}, "text/plain": ""}))))
+    assert "Run this cell" not in soup.get_text()
+    assert len(soup.find_all(class_="widget-note")) == 1
+
+
 def test_page_folds_solutions_and_links_back():
     soup = page_of(a_notebook(*RICH))
     folded = soup.find("details")

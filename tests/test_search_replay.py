@@ -12,8 +12,8 @@ from mlkernels.course import widgets
 from mlkernels.course.demos import search_replay
 from mlkernels.course.demos.search_replay import rounds_of
 from mlkernels.errors import InputError
-from mlkernels.nas import CELL_TYPES, SPACES, Genotype, Space
-from mlkernels.nas.searching.ranking import choose, edges_left, operations_left, relative_change
+from mlkernels.nas import CELL_TYPES, SPACES, Genotype, Space, rule_of
+from mlkernels.nas.searching.ranking import OLD_RULE, RULE, choose, edges_left, operations_left, relative_change
 from tools.pack_search import pack
 
 LOG, SPACE = search_replay.unpack()
@@ -41,17 +41,21 @@ def test_a_round_tries_what_was_open_and_prunes_by_the_rule(number):
     expected = operations_left(before) or edges_left(SPACE, before)
     assert sorted(found.candidates, key=str) == sorted(expected, key=str)
     rows = [line for line in LOG if line.get("round") == number]
-    assert len(found.pruned) == len(rows) == 18 or number == 7
-    sums = {}
+    assert len(found.pruned) == len(rows) == (18 if number < 7 else (1, 2)[number % 2 == 0])
+    table = {}
     for line in rows:
         kind, node = CELL_TYPES.index(line["cell"]), line["node"]
         for name, row in line["scores"].items():
             if line["pruned"] == "edge":
-                sums[kind, SPACE.edges.index((node, int(name))), None] = row["rank_sum"]
+                table[kind, SPACE.edges.index((node, int(name))), None] = row
             else:
                 edge = SPACE.edges.index((node, line["input"]))
-                sums[kind, edge, SPACE.operations.index(name)] = row["rank_sum"]
-    assert set(found.pruned) == set(choose(SPACE, before, expected, [sums[each] for each in expected]))
+                table[kind, edge, SPACE.operations.index(name)] = row
+    sums, ranks = (
+        [table[each]["rank_sum"] for each in expected],
+        [table[each]["condition"]["rank"] for each in expected],
+    )
+    assert set(found.pruned) == set(choose(expected, sums, ranks))
 
 
 def test_it_ends_with_what_was_found():
@@ -116,7 +120,7 @@ def test_the_picture_has_a_mark_for_all_that_is_open_and_a_cross_on_all_that_goe
             assert len(stage[f"{name} gone"][0].get_xdata()) == (9 if number else 0)
             assert not words(stage, name)
         assert len(stage["gone"][0].get_xdata()) == len(ROUNDS[number].pruned)
-    search_replay.DEMO.frame(stage, round=7)
+    search_replay.DEMO.frame(stage, round=10)
     genotype = SPACE.genotype_of(ROUNDS[-1].gates)
     for name, cell in zip(CELL_TYPES, (genotype.normal, genotype.reduce), strict=True):
         shown = words(stage, name)
@@ -127,10 +131,9 @@ def test_the_picture_has_a_mark_for_all_that_is_open_and_a_cross_on_all_that_goe
 
 def test_what_is_said_counts_what_went():
     n = search_replay.DEMO.compute(**search_replay.DEMO.settings())
-    assert "108 of 126 operations are open · 126 candidates, 18 pruned: 4 avg_pool_3x3BN" in search_replay.DEMO.readout(
-        n
-    )
-    assert "6 a whole edge" in search_replay.DEMO.describe(search_replay.DEMO.compute(7, "both"))
+    told = "108 of 126 operations are open · 126 candidates, 18 pruned: 5 max_pool_3x3BN"
+    assert told in search_replay.DEMO.readout(n)
+    assert "2 a whole edge" in search_replay.DEMO.describe(search_replay.DEMO.compute(10, "both"))
     assert search_replay.DEMO.readout(ROUNDS[0]).startswith("before the first round: 126 of 126")
 
 
@@ -143,9 +146,9 @@ def test_a_finished_search_is_packed_and_replayed(tmp_path):
     where = json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["provenance"]
     assert where == {"commit": "c", "command": "a", "versions": {}, "device": {}, "devices": 1}
     view = widgets.explore(search_replay.make_demo(*search_replay.unpack(tmp_path / "out.json")))
-    view.controls["round"].value = 7
+    view.set(round=10)
     assert view.error is None
-    assert "12 of 126" in view.readout.value
+    assert "12 of 126" in view.readout
 
 
 def test_what_cannot_be_packed_or_read_is_said(tmp_path):
@@ -163,4 +166,17 @@ def test_the_recorded_search_says_where_it_comes_from():
     found = json.loads(search_replay.GLYPHS.read_text(encoding="utf-8"))
     assert {"commit", "date", "command", "versions", "device", "package_sha256"} <= set(found["provenance"])
     assert found["short"] == LOG[-1]["short"]
-    assert [each.gates.sum() for each in ROUNDS] == [126, 108, 90, 72, 54, 36, 18, 12]
+    assert [each.gates.sum() for each in ROUNDS] == [126, 108, 90, 72, 54, 36, 18, 17, 15, 14, 12]
+    assert found["rule"] == rule_of(LOG) == RULE
+
+
+def test_a_search_by_the_older_rule_is_replayed_and_says_so():
+    """All edges in one round, as older searches pruned them; their logs named no rule."""
+    edges = [line for line in LOG if line.get("pruned") == "edge"]
+    old = [line for line in LOG if line.get("pruned", "edge") != "edge"] + [line | {"round": 7} for line in edges]
+    old.append({name: text for name, text in LOG[-1].items() if name != "rule"})
+    demo = search_replay.make_demo(old, SPACE)
+    assert demo.controls[0].values == tuple(range(8))
+    assert SPACE.genotype_of(demo.compute(7, "both").gates) == Genotype.parse(LOG[-1]["genotype"])
+    assert f"older rule: {OLD_RULE}" in demo.readout(demo.compute(7, "both"))
+    assert "rule" not in search_replay.DEMO.readout(ROUNDS[7])

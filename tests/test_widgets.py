@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import html
 import io
 import math
 import re
@@ -16,16 +17,16 @@ from functools import partial
 import numpy as np
 import pytest
 from _demos import ends_of
-from matplotlib.font_manager import findfont
-from PIL import Image, ImageFont
+from PIL import Image
 
 from benchmarks import sliders
 from mlkernels.course import plots, widgets
 from mlkernels.course.demos import poster
 from mlkernels.course.demos.demo import Control, Demo, RunItem, Stage, choice, steps
-from mlkernels.course.widgets import explorer, static_twin
+from mlkernels.course.widgets import explorer
 from mlkernels.course.widgets.background import Background
 from mlkernels.errors import InputError, bad_input
+from mlkernels.runner import pages
 
 X = np.linspace(-5, 5, 200)
 
@@ -91,8 +92,18 @@ def demo():
 
 def picture(view):
     """The image that the explorer shows, as pixels."""
-    data = re.search(r'src="data:image/png;base64,([^"]+)"', view.figure.value)
-    return np.asarray(Image.open(io.BytesIO(base64.b64decode(data[1]))))
+    return np.asarray(Image.open(io.BytesIO(view.frame)))
+
+
+def move(view, **values):
+    """What the front end does when the reader moves controls: new indices, and nothing else."""
+    indices = {c.name: c.values.index(values[c.name]) for c in view.demo.controls if c.name in values}
+    view.indices = view.indices | indices
+
+
+def press(view, button):
+    """A press of a button: the front end's message, as it arrives."""
+    view._handle_custom_msg({"do": button}, [])
 
 
 def test_same_settings_same_pixels_on_a_new_and_on_a_used_stage(demo):
@@ -183,74 +194,112 @@ def test_a_control_that_cannot_work_is_refused(control):
 
 def test_explore_shows_an_image_with_alt_text_and_fixed_size(demo):
     view = widgets.explore(demo)
-    assert 'alt="Largest eigenvalue' in view.figure.value
-    assert "&quot;heat map&quot; &amp; spectrum" in view.figure.value
-    assert 'width="1056" height="346"' in view.figure.value
-    assert "condition number" in view.readout.value
+    assert view.alt.startswith("Largest eigenvalue")
+    assert (view.spec["width"], view.spec["height"]) == (1056, 346)
+    assert "condition number" in view.readout
+    assert view.refusal == ""
     assert picture(view).shape == (576, 1760, 3)
 
 
-def test_moving_a_control_changes_the_image_and_back_restores_it(demo):
+def test_the_front_end_is_told_of_every_control(demo):
+    shown = widgets.explore(demo).spec
+    assert (shown["question"], shown["run"]) == (demo.question, False)
+    told = [{**control} for control in shown["controls"]]
+    assert [control["label"] for control in told] == ["width", "inner steps τ", "ridge", "adapts"]
+    assert [control["kind"] for control in told] == ["steps"] * 3 + ["choice"]
+    assert told[1]["texts"] == ["0", "1", "2", "4", "16", "64", "256", "∞"]
+    assert told[1]["index"] == 1
+    assert told[0]["help"] == "units a layer"
+
+
+def test_what_one_change_sends_goes_in_one_message(demo):
+    sent = []
+
+    class Line:
+        kernel, comm_id = True, "line"
+        on_msg = on_close = close = lambda *_: None
+
+        def send(self, data, **_):
+            sent.append(data["state"])
+
     view = widgets.explore(demo)
-    first = view.figure.value
-    view.controls["width"].value = 1024
-    assert view.figure.value != first
-    view.controls["width"].value = 256
-    assert view.figure.value == first
+    view.comm = Line()
+    move(view, width=1024)
+    pictures = [state for state in sent if "alt" in state]
+    assert len(pictures) == 1
+    assert {"readout", "alt"} <= set(pictures[0])
+    assert not [state for state in sent if state not in pictures and set(state) - {"indices"}]
 
 
-def test_an_error_is_shown_in_words_and_the_widget_lives_on(demo):
+# --- the output in the notebook ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def outputs(monkeypatch):
+    """What is displayed, as (data, keywords)."""
+    import IPython.display
+
+    shown = []
+    monkeypatch.setattr(IPython.display, "display", lambda data, **kwargs: shown.append((data, kwargs)))
+    return shown
+
+
+def test_the_output_has_the_picture_for_every_viewer_without_a_kernel(demo, outputs):
     view = widgets.explore(demo)
-    first = view.figure.value
-    view.controls["ridge"].value = -1.0
-    assert isinstance(view.error, InputError)
-    assert "ridge: expected 0 or more, got -1.0; raise it &lt;now&gt;" in view.figure.value
-    assert "<img" not in view.figure.value
-    assert "min-height:346px" in view.figure.value
-    view.reset.click()
-    assert view.error is None
-    assert view.figure.value == first
+    view._ipython_display_()
+    (still, about), (live, _) = outputs
+    assert set(still) == {"text/html", "text/plain"}
+    assert explorer.RUN_AGAIN in still["text/html"]
+    assert explorer.RUN_AGAIN in still["text/plain"]
+    assert view.alt in still["text/plain"]
+    page = html.unescape(still["text/html"])
+    assert f'alt="{view.alt}"' in page
+    assert '"heat map"' not in still["text/html"]  # escaped
+    assert base64.b64decode(re.search(r'base64,([^"]+)"', page)[1])[:4] == b"\x89PNG"
+    assert f'data-demo="{view.spec["id"]}"' in page
+    assert about["metadata"] == {pages.STILL: True}
+    assert live["text/plain"] == ""  # the still picture says it
+    assert live["application/vnd.jupyter.widget-view+json"]["model_id"] == view.model_id
 
 
-def test_an_error_that_is_a_bug_names_its_kind():
-    def broken(**values):
-        raise ZeroDivisionError("by nothing")
+def test_a_page_that_nbconvert_makes_of_a_saved_notebook_has_picture_and_words(demo, outputs):
+    from nbconvert.exporters import HTMLExporter
+    from nbformat.v4 import new_code_cell, new_notebook, new_output
 
-    view = widgets.explore(make_demo(compute=broken))
-    assert "ZeroDivisionError: by nothing" in view.figure.value
-
-
-def test_reset_and_set_draw_once(demo):
-    calls = []
-
-    def compute(**values):
-        calls.append(values)
-        return _compute(**values)
-
-    view = widgets.explore(make_demo(compute=compute))
-    view.set(width=16, inner_steps=64, adapt="ANIL")
-    assert view.values == {"width": 16, "inner_steps": 64, "ridge": 1e-3, "adapt": "ANIL"}
-    view.reset.click()
-    assert view.values == demo.settings()
-    assert len(calls) == 3
-    with pytest.raises(InputError, match="width: expected one of"):
-        view.set(width=17)
+    widgets.explore(demo)._ipython_display_()
+    shown = [new_output("display_data", data, metadata=about.get("metadata", {})) for data, about in outputs]
+    page, _ = HTMLExporter().from_notebook_node(new_notebook(cells=[new_code_cell("widgets", outputs=shown)]))
+    assert page.count(explorer.RUN_AGAIN) == 1
+    assert page.count("<img ") == 1
+    assert "Explorer(" not in page
 
 
-def test_controls_are_plain_keyboard_widgets_with_fixed_widths(demo):
-    view = widgets.explore(demo)
-    kinds = {name: type(widget).__name__ for name, widget in view.controls.items()}
-    assert kinds == {
-        "width": "SelectionSlider",
-        "inner_steps": "SelectionSlider",
-        "ridge": "SelectionSlider",
-        "adapt": "ToggleButtons",
-    }
-    slider = view.controls["width"]
-    assert (slider.continuous_update, slider.layout.width) == (True, "420px")
-    assert slider.style.description_width == "7em"  # the same for all: their tracks stand below each other
-    many = Control("choice", "a", "a", tuple((str(i), i) for i in range(5)), 0)
-    assert type(explorer._widget(many)).__name__ == "Dropdown"
+def test_the_still_picture_follows_once_the_controls_rest(demo, outputs, monkeypatch):
+    monkeypatch.setattr(explorer, "RENEW", 0.05)
+
+    async def notebook():
+        view = widgets.explore(demo)
+        view._ipython_display_()
+        for width in (16, 32, 64):
+            move(view, width=width)
+        while len(outputs) < 3:
+            await asyncio.sleep(0.01)
+        await asyncio.sleep(0.2)
+        return view
+
+    view = asyncio.run(asyncio.wait_for(notebook(), SOON))
+    assert len(outputs) == 3
+    data, about = outputs[2]
+    assert about["update"]
+    assert about["display_id"] == outputs[0][1]["display_id"]
+    assert html.escape(view.alt, quote=True) in data["text/html"]
+
+
+def test_a_pages_script_is_the_view_without_anywidget():
+    script = explorer.page_script()
+    assert script.count("function explorerView(") == 1
+    assert "export" not in script
+    assert "model" not in script
 
 
 def test_what_is_compiled_for_later_comes_behind_the_first_picture(monkeypatch):
@@ -292,22 +341,22 @@ def test_a_poster_is_seen_at_once_and_gives_way_to_the_picture(posted, demo):
     demo_with_poster, leave, calls = posted
     view = widgets.explore(demo_with_poster)
     assert view.poster
-    assert 'alt="Largest eigenvalue' in view.figure.value
-    assert "condition number" in view.readout.value
+    assert view.alt.startswith("Largest eigenvalue")
+    assert "condition number" in view.readout
     assert not calls
-    kept = view.figure.value
+    kept = view.frame
     leave.set()
     assert view.warming.join(30)
     assert not view.poster
     assert calls[0] == demo.settings()
-    assert view.figure.value != kept  # the same picture in all its colours
-    assert view.figure.value == explorer._image(demo.frame(demo.build()))
+    assert view.frame != kept  # the same picture in all its colours
+    assert view.frame == demo.frame(demo.build()).png
 
 
 def test_a_control_moved_before_the_picture_is_there_is_answered_and_stays(posted):
     demo, leave, calls = posted
     view = widgets.explore(demo)
-    mover = threading.Thread(target=lambda: setattr(view.controls["width"], "value", 1024))
+    mover = threading.Thread(target=lambda: move(view, width=1024))
     mover.start()
     leave.set()
     mover.join(30)
@@ -315,9 +364,9 @@ def test_a_control_moved_before_the_picture_is_there_is_answered_and_stays(poste
     assert not view.poster
     assert calls.count(demo.settings(width=1024)) == 1
     assert "1024" in str(view.values)
-    moved = view.figure.value
+    moved = view.frame
     view.set()
-    assert view.figure.value != moved
+    assert view.frame != moved
 
 
 def test_where_nobody_moves_a_slider_the_picture_is_computed_at_once(posted, monkeypatch):
@@ -338,7 +387,7 @@ def test_an_error_behind_a_poster_takes_its_place(demo, tmp_path, monkeypatch):
 
     view = widgets.explore(make_demo(compute=broken))
     assert view.warming.join(30)
-    assert "ZeroDivisionError: by nothing" in view.figure.value
+    assert "ZeroDivisionError: by nothing" in view.refusal
 
 
 def test_a_control_that_is_moved_holds_up_what_is_compiled_for_later(monkeypatch):
@@ -355,7 +404,7 @@ def test_a_control_that_is_moved_holds_up_what_is_compiled_for_later(monkeypatch
     view = widgets.explore(make_demo(warm=warm))
     assert begun.wait(30)
     monkeypatch.setattr(explorer, "IDLE", 3600.0)
-    view.controls["width"].value = 32  # answered while the first piece is at work
+    move(view, width=32)  # answered while the first piece is at work
     assert view.error is None
     go_on.set()
     time.sleep(0.2)
@@ -379,9 +428,9 @@ def test_an_error_while_compiling_for_later_leaves_the_demo_as_it_is(monkeypatch
 
     view = widgets.explore(make_demo(warm=warm))
     assert view.warming.join(30)
-    view.controls["width"].value = 32
+    move(view, width=32)
     assert view.error is None
-    assert "img" in view.figure.value
+    assert view.frame
 
 
 def test_an_interpreter_that_ends_waits_for_what_it_compiles():
@@ -407,38 +456,36 @@ time.sleep(0.2)
     assert time.monotonic() - start < 45
 
 
-def test_twin_stacks_the_demos_own_pictures(demo, monkeypatch):
+def shown_by(monkeypatch, *twins):
+    """What is displayed while these twins are shown: (data, metadata) each."""
     shown = []
-    monkeypatch.setattr(static_twin, "show_png", lambda png, alt, width: shown.append((png, alt, width)))
-    widgets.twin(demo)
-    ((png, alt, width),) = shown
-    sheet = np.asarray(Image.open(io.BytesIO(png)))
-    assert width == 11
-    assert sheet.shape[1] == 1760
-    assert sheet.shape[0] == 3 * (576 + round(0.34 * plots.DPI))
-    assert alt.startswith("3 pictures. width 16, inner steps τ 1")
-    first = np.asarray(Image.open(io.BytesIO(demo.frame(demo.build(), width=16).png)))
-    head = round(0.34 * plots.DPI)
-    np.testing.assert_array_equal(sheet[head : head + 576], first)
-    assert sheet[:head].min() < 128  # a caption is written there
+    monkeypatch.setattr(
+        "IPython.display.display", lambda data, metadata=None, raw=False: shown.append((data, metadata))
+    )
+    for demo in twins:
+        widgets.twin(demo)
+    return shown
 
 
-def test_a_long_caption_is_broken_between_settings():
-    image = Image.new("RGB", (640, 80), "#ff0000")
-    parts = [f"edge {number} sep_conv_3x3" for number in range(6)]
-    font = ImageFont.truetype(findfont("DejaVu Sans:bold"), 24)
-    lines = static_twin._lines(", ".join(parts), font, 600)
-    assert " ".join(lines) == ", ".join(parts)
-    assert all(font.getlength(line) <= 610 for line in lines)
-    assert static_twin._lines("one", font, 1) == ["one"]
-    once, often = (widgets.compose([(text, image)], 1) for text in ("short", ", ".join(parts)))
-    assert often.height - once.height == round(0.2 * plots.DPI) * (len(lines) - 1)
-    assert often.crop((0, often.height - 80, 640, often.height)).tobytes() == image.tobytes()
+def test_a_twin_is_the_demos_own_pictures_each_below_its_caption(demo, monkeypatch):
+    shown = shown_by(monkeypatch, demo)
+    captions, pictures = shown[::2], shown[1::2]
+    assert len(captions) == len(pictures) == 3
+    texts = [data["text/plain"] for data, _ in captions]
+    assert texts[0] == "width 16, inner steps τ 1, ridge 0.001, adapts MAML"
+    assert all(metadata == {"caption_of_next": True} for _, metadata in captions)
+    for text, (data, metadata), values in zip(texts, pictures, demo.twin, strict=True):
+        about, frame = metadata["image/png"], demo.frame(demo.build(), **values)
+        assert about == {"alt": frame.alt, "width": 11 * plots.SCREEN, "caption": text}
+        ours, its = (np.asarray(Image.open(io.BytesIO(png))) for png in (data["image/png"], frame.png))
+        np.testing.assert_array_equal(ours, its)
 
 
-def test_narrow_twins_stand_in_two_columns():
-    pictures = [(str(i), Image.new("RGB", (20, 10), "red")) for i in range(3)]
-    assert widgets.compose(pictures, 2, dpi=50).size == (40, 2 * (10 + 17))
+def test_a_caption_is_written_as_text(demo, monkeypatch):
+    controls = (choice("adapt", "<b> & co", ["MAML", "ANIL"], "MAML"), *demo.controls[:3])
+    data, _ = shown_by(monkeypatch, make_demo(controls=controls))[0]
+    assert data["text/plain"].startswith("<b> & co MAML")
+    assert data["text/html"].startswith("<p><strong>&lt;b&gt; &amp; co MAML")
 
 
 def test_latency_goes_through_the_widget_and_reports(demo):
@@ -501,12 +548,11 @@ def eventually(condition):
 
 
 def idle(view):
-    return view.stop.disabled and not view.train.disabled
+    return not view.running
 
 
-def test_a_demo_without_a_run_has_no_buttons_for_it(demo):
-    view = widgets.explore(demo)
-    assert not {view.train, view.stop} & set(view.children[1].children)
+def test_a_demo_without_a_run_has_no_button_for_it(demo):
+    assert not widgets.explore(demo).spec["run"]
     with pytest.raises(InputError, match="overlay"):
         make_demo(run=Steered())
     with pytest.raises(InputError, match="a demo with a run"):
@@ -516,119 +562,118 @@ def test_a_demo_without_a_run_has_no_buttons_for_it(demo):
 def test_train_draws_the_run_to_its_end_and_reset_takes_it_off():
     run = Steered()
     view = widgets.explore(running_demo(run))
-    first = view.figure.value
+    first = view.frame
     assert idle(view)
-    view.train.click()
-    assert (view.train.disabled, view.stop.disabled) == (True, False)
+    press(view, "run")
+    assert view.running
     run.go.release()
-    eventually(lambda: "step 0" in view.status.value)
+    eventually(lambda: "step 0" in view.status)
     run.go.release(run.last)
     assert view.run.join(SOON)
     assert run.started == [view.values]
-    assert view.progress.value == 1
-    assert view.progress.bar_style == "success"
-    assert "step 10 &lt;of&gt; 10" in view.status.value
-    assert "Run: step 10" in view.figure.value
+    assert view.progress == [1, "success"]
+    assert "step 10 <of> 10" in view.status
+    assert "Run: step 10" in view.alt
     assert idle(view)
     expected = view.demo.frame(view.demo.build(), RunItem(1, "x", np.arange(11.0)))
     np.testing.assert_array_equal(picture(view), np.asarray(Image.open(io.BytesIO(expected.png))))
-    view.reset.click()
-    assert view.figure.value == first
-    assert (view.progress.value, view.status.value, view.progress.bar_style) == (0, "", "")
+    press(view, "reset")
+    assert view.frame == first
+    assert (view.progress, view.status) == ([0, ""], "")
 
 
 def test_stop_keeps_what_there_is_and_the_thread_ends():
     run = Steered()
     view = widgets.explore(running_demo(run))
-    view.train.click()
+    press(view, "run")
     run.go.release()
-    eventually(lambda: "Run: step 0" in view.figure.value)
-    kept = view.figure.value
-    view.stop.click()
+    eventually(lambda: "Run: step 0" in view.alt)
+    kept = view.frame
+    press(view, "stop")
     assert idle(view)
-    assert "stopped · step 0" in view.status.value
+    assert "stopped · step 0" in view.status
     run.go.release(3)  # the step that it was at, and more than it may take
     assert view.run.join(SOON)
     assert run.left.is_set()
-    assert view.figure.value == kept
-    view.train.click()  # from the beginning
+    assert view.frame == kept
+    press(view, "run")  # from the beginning
     run.go.release(run.last + 1)
     assert view.run.join(SOON)
-    assert view.progress.value == 1
+    assert view.progress[0] == 1
 
 
 @pytest.mark.parametrize("end", ["slider", "reset", "set"])
 def test_a_control_that_moves_stops_the_run_and_clears_it(end):
     run = Steered()
     view = widgets.explore(running_demo(run))
-    view.train.click()
+    press(view, "run")
     run.go.release()
-    eventually(lambda: "Run: step 0" in view.figure.value)
+    eventually(lambda: "Run: step 0" in view.alt)
     if end == "slider":
-        view.controls["width"].value = 1024
+        move(view, width=1024)
     elif end == "reset":
-        view.reset.click()
+        press(view, "reset")
     else:
         view.set(width=16)
-    shown = view.figure.value
+    shown = view.frame
     assert idle(view)
-    assert view.status.value == ""
+    assert view.status == ""
     run.go.release(5)
     assert view.run.join(SOON)
-    assert view.figure.value == shown == explorer._image(view.demo.frame(view.demo.build(), **view.values))
+    assert view.frame == shown == view.demo.frame(view.demo.build(), **view.values).png
 
 
 def test_a_run_that_breaks_says_so_and_leaves_the_picture():
     run = Steered(error=FloatingPointError("not a <number>"))
     view = widgets.explore(running_demo(run))
-    view.train.click()
+    press(view, "run")
     run.go.release(3)
     assert view.run.join(SOON)
     assert isinstance(view.error, FloatingPointError)
-    assert "FloatingPointError: not a &lt;number&gt;" in view.status.value
-    assert 'role="alert"' in view.status.value
-    assert "<img" in view.figure.value
-    assert view.progress.bar_style == "danger"
+    assert "The run has failed. FloatingPointError: not a <number>" in view.status
+    assert "Run: step 1" in view.alt
+    assert view.progress[1] == "danger"
     assert idle(view)
-    view.reset.click()
+    press(view, "reset")
     assert view.error is None
 
 
 def test_a_run_that_diverges_ends_in_an_alert():
     run = Steered(failed=True)
     view = widgets.explore(running_demo(run))
-    view.train.click()
+    press(view, "run")
     run.go.release(3)
     assert view.run.join(SOON)
-    assert 'role="alert"' in view.status.value
-    assert "step 2" in view.status.value
-    assert view.progress.bar_style == "danger"
+    assert "The run has ended: step 2" in view.status
+    assert view.progress[1] == "danger"
     assert view.error is None
 
 
 def test_settings_without_a_picture_have_no_run():
     run = Steered()
     view = widgets.explore(running_demo(run))
-    view.controls["ridge"].value = -1.0
-    assert view.train.disabled
-    view.controls["ridge"].value = 0.1
-    assert not view.train.disabled
+    move(view, ridge=-1.0)
+    press(view, "run")
+    assert not view.running
+    move(view, ridge=0.1)
+    assert view.refusal == ""
+    assert not run.started
 
 
 def test_a_second_run_waits_for_the_first():
     run = Steered()
     view = widgets.explore(running_demo(run))
-    view.train.click()
+    press(view, "run")
     eventually(lambda: run.started)
     first = view.run
-    view.stop.click()
-    view.train.click()
+    press(view, "stop")
+    press(view, "run")
     assert len(run.started) == 1
     run.go.release(2 + run.last)
     assert first.join(SOON)
     assert view.run.join(SOON)
     assert len(run.started) == 2
-    assert view.progress.value == 1
+    assert view.progress[0] == 1
 
 
 def test_sliders_that_move_while_a_run_draws_do_no_harm(monkeypatch):
@@ -638,12 +683,12 @@ def test_sliders_that_move_while_a_run_draws_do_no_harm(monkeypatch):
     monkeypatch.setattr(explorer, "Background", partial(Background, pause=0.0))  # draw every item
     view = widgets.explore(running_demo(run))
     for width in (16, 32, 64, 128, 512, 1024) * 2:
-        view.train.click()
-        eventually(lambda: "Run:" in view.figure.value)
-        view.controls["width"].value = width
-        assert "Run:" not in view.figure.value
+        press(view, "run")
+        eventually(lambda: "Run:" in view.alt)
+        move(view, width=width)
+        assert "Run:" not in view.alt
     assert view.run.join(SOON)
-    assert view.figure.value == explorer._image(view.demo.frame(view.demo.build(), **view.values))
+    assert view.frame == view.demo.frame(view.demo.build(), **view.values).png
 
 
 def test_in_an_event_loop_the_reports_are_made_there():
@@ -655,7 +700,7 @@ def test_in_an_event_loop_the_reports_are_made_there():
 
     async def notebook():
         view = widgets.explore(running_demo(run, move=move))
-        view.train.click()
+        press(view, "run")
         run.go.release(run.last + 1)
         while not idle(view):
             await asyncio.sleep(0.005)
@@ -663,7 +708,7 @@ def test_in_an_event_loop_the_reports_are_made_there():
 
     view = asyncio.run(asyncio.wait_for(notebook(), SOON))
     assert view.run.join(SOON)
-    assert view.progress.value == 1
+    assert view.progress[0] == 1
     assert len(here) >= 2
     assert set(here) == {threading.main_thread()}
 
@@ -682,12 +727,10 @@ def test_a_loop_that_is_gone_ends_the_run():
 
 
 def test_a_twin_may_show_the_runs(monkeypatch):
-    shown = []
-    monkeypatch.setattr(static_twin, "show_png", lambda png, alt, width: shown.append((png, alt)))
     run = Steered(last=3)
     run.go.release(100)
-    widgets.twin(running_demo(run))
-    widgets.twin(running_demo(run, twin_runs=True))
+    without = shown_by(monkeypatch, running_demo(run))
+    shown = shown_by(monkeypatch, running_demo(run, twin_runs=True))
     assert len(run.started) == 3
-    assert shown[0][0] != shown[1][0]
-    assert "Run: step 3" in shown[1][1]
+    assert shown[1][0]["image/png"] != without[1][0]["image/png"]
+    assert "Run: step 3" in shown[1][1]["image/png"]["alt"]

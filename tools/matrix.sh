@@ -2,7 +2,7 @@
 # The core's tests (all doctests, and what is not arithmetic) under the oldest and the newest Python, 3.11 and 3.13, where
 # they are found and are not .venv's own; then the bridge's and the kernels' tests under JAX 0.11.2 and, in the same run, the
 # least instruction set that XLA knows: another JAX rounds in another way, and so do other machines. Environments are kept
-# in build/venvs and made from the same lock.
+# in build/venvs and made from the same lock. At last, the editions of mlkernels export go through nbgrader and Otter-Grader.
 # bash tools/matrix.sh [PYTEST ARGUMENT...]; JUnit reports go to $REPORTS if that is set.
 set -euo pipefail
 cd "$(dirname "$0")/.."
@@ -88,6 +88,34 @@ if [ -x "$python" ] && [ ${#tests[@]} -gt 0 ]; then
         check "bridge and kernels on JAX 0.11.2, Python $version${flags:+,$flags}" \
             env PYTHONPATH="$overlay" XLA_FLAGS="$flags" "$python" -m pytest -q $parallel -m "$core" \
             $(report jax-0.11.2) "$@" "${tests[@]}"
+    fi
+fi
+
+# nbgrader and Otter-Grader stay out of .venv: in an environment of their own, with the lock's versions of what both have.
+grading=$PWD/build/venvs/grading
+set_up_grading() {
+    local start=$SECONDS wanted
+    wanted=$(cat requirements.txt pyproject.toml | cksum)
+    [ "$(cat "$grading/.installed" 2>/dev/null)" != "$wanted" ] || return 0
+    rm -rf "$grading"
+    .venv/bin/python -m venv "$grading"
+    sed -e 's/ *\\$//' -e '/^ *--hash/d' requirements.txt >"$grading/constraints.txt"
+    .venv/bin/python -c 'import tomllib
+print(*tomllib.load(open("pyproject.toml", "rb"))["dependency-groups"]["grading"], sep="\n")' >"$grading/group.txt"
+    "$grading/bin/python" -m pip install --quiet --disable-pip-version-check --no-compile \
+        -c "$grading/constraints.txt" -r "$grading/group.txt"
+    echo "$wanted" >"$grading/.installed"
+    echo "== graders: set up in $((SECONDS - start)) s"
+}
+if [ -x .venv/bin/python ] && [ -f tests/test_editions.py ]; then
+    set_up_grading >build/venvs/grading.log 2>&1 & # as a condition it would not stop at its first error
+    if wait $!; then
+        tail -1 build/venvs/grading.log
+        check "editions in both graders" env MLKERNELS_GRADERS="$grading/bin" .venv/bin/python -m pytest -q -n auto -m "$core" \
+            $(report editions) "$@" tests/test_editions.py
+    else
+        cat build/venvs/grading.log
+        failed+=("set-up of the graders")
     fi
 fi
 

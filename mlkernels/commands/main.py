@@ -1,4 +1,4 @@
-"""The command line: mlkernels run | sweep | lab | data | nas | check. Heavy imports stay inside the commands."""
+"""The command line: mlkernels run | sweep | site | lab | export | data | nas | check. Commands import what is heavy."""
 
 from __future__ import annotations
 
@@ -12,8 +12,10 @@ import click
 
 import mlkernels
 from mlkernels.commands.data import data as data_group
+from mlkernels.commands.export import export
 from mlkernels.commands.nas import nas as nas_group
 from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.site import site
 from mlkernels.commands.sweep import sweep
 from mlkernels.errors import InputError
 from mlkernels.support import provenance
@@ -32,7 +34,9 @@ def cli() -> None:
 
 cli.add_command(data_group)
 cli.add_command(nas_group)
+cli.add_command(site)
 cli.add_command(sweep)
+cli.add_command(export)
 
 
 @cli.command()
@@ -104,7 +108,11 @@ def lab(name, extra, notebooks) -> None:
     path = next(iter(choose_notebooks(found, [name] if name else []).values()))
     sys.stdout.flush()
     command = [sys.executable, "-m", "jupyterlab", str(path), *extra]
-    os.execve(sys.executable, command, kernel_environment(path.resolve().parents[1]))
+    environment = kernel_environment(path.resolve().parents[1])
+    # defaults of ours, below the user's own settings: no question about news over the first notebook
+    paths = [str(Path(__file__).with_name("jupyter")), environment.get("JUPYTER_CONFIG_PATH", "")]
+    environment["JUPYTER_CONFIG_PATH"] = os.pathsep.join(filter(None, paths))
+    os.execve(sys.executable, command, environment)
 
 
 @cli.command()

@@ -28,7 +28,7 @@ def _search_options() -> list[click.Option]:
     from mlkernels.nas import Layout, SearchSettings
     from mlkernels.nas.searching.search import search as run
 
-    names = ("algorithm", "inner_time", "ridge", "condition", "regions", "repeats", "seed", "reference_quirks")
+    names = ("algorithm", "inner_time", "ridge", "condition=--score", "regions", "repeats", "seed", "reference_quirks")
     size = options_of(Layout, "space", "cells", "channels", "pixels")
     return [*size, *options_of(SearchSettings, *names), *options_of(run, "devices")]
 
@@ -137,7 +137,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
 
 def _genotype(text: str):
     """A genotype, of a search's result where that is named."""
-    from mlkernels.nas.space.search_space import Genotype
+    from mlkernels.nas.space.genotype import Genotype
 
     path = Path(os.path.expanduser(text))
     if path.suffix != ".json":
@@ -152,6 +152,20 @@ def _genotype(text: str):
     except (OSError, ValueError, KeyError, TypeError) as error:
         got = error.strerror if isinstance(error, OSError) else "something else"
         raise bad_input(text, "the result.json of a search", got, "name such a file, or give the genotype") from None
+
+
+@nas.command()
+@click.argument("genotype")
+def genotype(genotype) -> int:
+    """Write the architecture GENOTYPE, its text or a result.json of nas search, in each notation.
+
+    The short one, the flat one of DARTS, and the one of the published MetaNTK-NAS, a list a node, which that code takes
+    as its --genotype.
+    """
+    found = _genotype(genotype)
+    for text in (str(found), repr(found), found.nested):
+        click.echo(text)
+    return 0
 
 
 def _evaluate_options() -> list[click.Option]:
@@ -243,6 +257,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     jax.config.update("jax_enable_x64", True)
     from mlkernels.nas import Layout, TrainSettings, random_genotypes
     from mlkernels.nas.evaluation.compare import agreement, trained_accuracies
+    from mlkernels.nas.pictures.search_images import LOOK
     from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
 
     check_place(out)
@@ -262,6 +277,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
         about = {"key": scored, "out": scores_file, "progress": display}
         scores = training_free_scores(genotypes, dataset, score_settings, **about)
     how = {"data": dataset.name, "episodes": episodes, "seeds": seeds, "repeats": repeats, **size, **asdict(settings)}
+    how |= {"reductions": trained_layout.reductions, "images": LOOK}
     diverged = json.loads(trained_file.read_text(encoding="utf-8")).get("diverged", {})
     result = {
         "settings": how, "genotypes": [str(genotype) for genotype in genotypes], "accuracy": accuracy.round(6),

@@ -2,169 +2,75 @@
 
 from __future__ import annotations
 
-import copy
-import html
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+import contextlib
+import io
 from typing import Any
 
-import numpy as np
-
+from mlkernels.course.cases import EXERCISES
+from mlkernels.course.judging import Outcome, judge
 from mlkernels.errors import bad_input
 
-RIGHT, WRONG, OPEN = "right", "wrong", "not done yet"
-_SIGNS = {RIGHT: "✓", WRONG: "✗", OPEN: "○"}
 
-
-@dataclass(frozen=True)
-class Outcome:
-    """What a check found. True in a condition when right; as the last expression of a cell it shows itself."""
-
-    title: str
-    verdict: str
-    lines: tuple[str, ...] = ()
-
-    def __bool__(self) -> bool:
-        return self.verdict == RIGHT
-
-    def __str__(self) -> str:
-        return "\n".join(
-            [f"{_SIGNS[self.verdict]} {self.verdict}: {self.title}", *(f"  {line}" for line in self.lines)]
-        )
-
-    def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
-        first = f"<strong>{_SIGNS[self.verdict]} {self.verdict}</strong>: {html.escape(self.title)}"
-        rest = "".join(f"<br><code>{html.escape(line)}</code>" for line in self.lines)
-        page = f'<p style="border-left:4px solid #888;padding-left:.6em">{first}{rest}</p>'
-        return {"text/plain": str(self), "text/html": page}
-
-
-def _in_a_few_words(value: Any) -> str:
-    """A value in a few words: small arrays written out, larger ones by shape."""
-    if isinstance(value, tuple | list):
-        inner = ", ".join(_in_a_few_words(item) for item in value)
-        return f"({inner})" if isinstance(value, tuple) else f"[{inner}]"
-    if isinstance(value, Mapping):
-        return "{" + ", ".join(f"{name}: {_in_a_few_words(item)}" for name, item in value.items()) + "}"
-    if callable(value):
-        return getattr(value, "__name__", "a function")
-    if isinstance(value, float) or (getattr(value, "shape", None) == () and _is_array(value)):
-        return f"{value:.5g}" if np.asarray(value).dtype.kind == "f" else str(value)
-    if not hasattr(value, "shape"):
-        return repr(value)
-    if not _is_array(value) or value.size > 6:
-        return f"an array of shape {tuple(value.shape)}"
-    return np.array2string(np.asarray(value), precision=4, separator=", ").replace("\n", "")
-
-
-def _case(args: tuple | Mapping) -> str:
-    if isinstance(args, Mapping):
-        return ", ".join(f"{name}={_in_a_few_words(value)}" for name, value in args.items())
-    return ", ".join(_in_a_few_words(value) for value in args)
-
-
-def _difference(got: Any, expected: Any, rtol: float, atol: float) -> str | None:
-    """Why `got` is not `expected`, or None where it is."""
-    if got is None and expected is not None:
-        return f"expected {_in_a_few_words(expected)}, got None: the last line needs a return"
-    if isinstance(expected, Mapping):
-        if not isinstance(got, Mapping) or set(got) != set(expected):
-            return f"expected a dict with {', '.join(map(str, expected))}, got {_in_a_few_words(got)}"
-        pairs = [(f"[{name!r}]", got[name], expected[name]) for name in expected]
-    elif isinstance(expected, tuple) or (isinstance(expected, list) and not _is_array(expected)):
-        if not isinstance(got, tuple | list) or len(got) != len(expected):
-            return f"expected {len(expected)} values in a tuple or list, got {_in_a_few_words(got)}"
-        pairs = [(f"[{i}]", g, e) for i, (g, e) in enumerate(zip(got, expected, strict=True))]
-    elif expected is None or isinstance(expected, str):
-        same = got is None if expected is None else isinstance(got, str) and got == expected
-        return None if same else f"expected {expected!r}, got {_in_a_few_words(got)}"
-    else:
-        return _array_difference(got, expected, rtol, atol)
-    found = ((place, _difference(g, e, rtol, atol)) for place, g, e in pairs)
-    return next((f"at {place}: {why}" for place, why in found if why), None)
-
-
-def _is_array(value: Any) -> bool:
-    """Whether numpy can read it as numbers (or booleans) in a rectangular array."""
-    try:
-        return np.asarray(value).dtype.kind in "biufc"
-    except (ValueError, TypeError):  # ragged, or nothing that numpy knows
-        return False
-
-
-def _array_difference(got: Any, expected: Any, rtol: float, atol: float) -> str | None:
-    if not _is_array(got):
-        return f"expected {_in_a_few_words(expected)}, got {_in_a_few_words(got)}, which is no array of numbers"
-    want, have = np.asarray(expected), np.asarray(got)
-    if have.shape != want.shape:
-        hint = "; the axes are swapped" if have.ndim > 1 and have.shape == want.shape[::-1] else ""
-        return f"expected shape {want.shape}, got shape {have.shape}{hint}"
-    exact = want.dtype.kind == "b"
-    close = have == want if exact else np.isclose(have, want, rtol=rtol, atol=atol, equal_nan=True)
-    if close.all():
-        return None
-    if want.size <= 6:
-        return f"expected {_in_a_few_words(want)}, got {_in_a_few_words(have)}"
-    where = tuple(int(i) for i in np.argwhere(~close)[0])
-    spot = ", ".join(map(str, where))
-    return (
-        f"the shape {want.shape} is right, but {np.sum(~close)} of {want.size} entries are not; "
-        f"the first at [{spot}]: expected {want[where]:.5g}, got {have[where]:.5g}"
-    )
-
-
-def check(
-    title: str, attempt: Any, tests: Sequence[tuple[Any, Any, str]], *, rtol: float = 1e-4, atol: float = 1e-6
-) -> Outcome:
-    """Check an exercise.
+def check(number: str, attempt: Any) -> Outcome:
+    """Check an attempt at an exercise of the course.
 
     Args:
-        title: the exercise's.
-        attempt: the student's function; or the student's value (`...` where there is none yet), with `()` as arguments.
-        tests: (arguments, expected, hint) each. Arguments: a tuple, or a dict of keywords. Expected: a number, an array
-            (a list of numbers counts as one), a text, or tuples, lists and dicts of these; or a function of the same
-            arguments that gives it.
-        rtol, atol: how close numbers must come, as in `numpy.isclose`.
+        number: the notebook's and the exercise's, as "01.2".
+        attempt: the student's function.
 
     Returns:
         `Outcome`: right; not done yet (the stub raises NotImplementedError); or wrong, with the first case that fails,
-        what was expected, what came, and the hint. Nothing that the attempt raises gets out.
+        what was expected, what came, and the hint. It is true in a condition where the answer is right.
 
     Raises:
-        InputError: no tests, or tests of another form.
+        InputError: there is no such exercise.
 
     Example:
-        >>> def centroid(x):
-        ...     return x.sum(axis=0)
-        >>> print(check("The centroid", centroid, [((np.array([[1.0, 2.0], [3.0, 4.0]]),), [2.0, 3.0], "divide by n")]))
-        ✗ wrong: The centroid
-          with [[1., 2.], [3., 4.]]: expected [2., 3.], got [4., 6.]
-          hint: divide by n
+        >>> print(check("01.2", lambda rate, m: rate / m))
+        ✗ wrong: 01.2, the rate of an averaged loss
+          with 0.1, 5: expected 0.04, got 0.02
+          hint: compare the two gradients
 
-    Source: the exercises of every notebook.
+    Source: the exercises of every notebook; the cases and hints are in `mlkernels.course.cases`.
     """
-    tests = list(tests)
-    if not tests or not all(isinstance(t, tuple) and len(t) == 3 and isinstance(t[0], tuple | Mapping) for t in tests):
-        form = "(arguments as a tuple or dict, expected, hint) each"
-        raise bad_input("tests", form, _in_a_few_words(tests), "write at least one")
-    for args, expected, hint in tests:
-        case = f"with {_case(args)}: " if args else ""
-        keywords = isinstance(args, Mapping)
+    title, exercise = title_of(number), EXERCISES[number]
+    if getattr(attempt, "__name__", "").startswith("solution_"):  # stands below the student's own verdict
+        title += " (the course's solution)"
+    return judge(title, attempt, exercise.cases, rtol=exercise.rtol, atol=exercise.atol)
 
-        def call(function, args=args, keywords=keywords):
-            own = copy.deepcopy(args)  # so that an attempt that changes its arguments spoils no later case
-            return function(**own) if keywords else function(*own)
 
-        wanted = call(expected) if callable(expected) else expected
-        try:
-            got = call(attempt) if callable(attempt) else attempt
-        except NotImplementedError:
-            return Outcome(title, OPEN)
-        except Exception as error:
-            said = (str(error).strip() or "no message").splitlines()[0]
-            return Outcome(title, WRONG, (f"{case}it stops with {type(error).__name__}: {said}", f"hint: {hint}"))
-        if got is Ellipsis:
-            return Outcome(title, OPEN)
-        if why := _difference(got, wanted, rtol, atol):
-            return Outcome(title, WRONG, (f"{case}{why}", f"hint: {hint}"))
-    return Outcome(title, RIGHT)
+def points(number: str, attempt: Any) -> int:
+    """1 where an attempt is right, else 0: what a grader counts, without a word on the screen.
+
+    Args:
+        number: the notebook's and the exercise's, as "01.2".
+        attempt: the student's function.
+
+    Returns:
+        1 or 0. What an attempt warns of is held back: nbgrader gives nothing for a cell that writes to stderr.
+
+    Raises:
+        InputError: there is no such exercise.
+
+    Example:
+        >>> points("01.2", lambda rate, m: 2 * rate / m)
+        1
+    """
+    with contextlib.redirect_stderr(io.StringIO()):
+        return int(bool(check(number, attempt)))
+
+
+def title_of(number: str) -> str:
+    """An exercise's number and title, as the check says them.
+
+    Raises:
+        InputError: there is no such exercise.
+
+    Example:
+        >>> title_of("01.2")
+        '01.2, the rate of an averaged loss'
+    """
+    if number not in EXERCISES:
+        own = [each for each in EXERCISES if each.partition(".")[0] == str(number).partition(".")[0]]
+        raise bad_input("number", f"one of {', '.join(own or EXERCISES)}", repr(number), "see the exercise's heading")
+    return f"{number}, {EXERCISES[number].title}"

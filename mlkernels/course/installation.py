@@ -19,6 +19,7 @@ PACKAGES = (
     *("jax", "jaxlib", "neural-tangents", "numpy", "matplotlib"),
     *("jupyterlab", "ipywidgets", "jupyterlab_widgets", "papermill"),
 )
+SERVED = ("jupyterlab", "jupyterlab_widgets", "papermill")  # not asked for on Colab, whose page shows notebooks itself
 PYTHON = ((3, 11), (3, 13))
 LEAST_MEMORY = 1.0  # GiB
 INSTALL = "install the course's lock: make lab, or pip install --no-deps -r requirements.txt"
@@ -140,7 +141,9 @@ def check() -> list[Finding]:
     Returns:
         A finding for each thing; starts JAX, downloads nothing.
     """
-    findings = [check_python(), *check_packages()]
+    on_colab = "google.colab" in sys.modules
+    packages = [name for name in PACKAGES if not (on_colab and name in SERVED)]
+    findings = [check_python(), *check_packages(packages)]
     try:
         from mlkernels.kernels.neural_tangents_bridge import status
 
@@ -150,7 +153,7 @@ def check() -> list[Finding]:
         findings += check_device(device(), has_gpu=shutil.which("nvidia-smi") is not None)
     except Exception as error:
         findings.append(Finding("devices", f"JAX does not start: {_reason(error)}", False, INSTALL))
-    findings.append(check_widgets(*widget_versions()))
+    findings.append(Finding("widgets", "Colab's own") if on_colab else check_widgets(*widget_versions()))
     try:
         from mlkernels import datasets
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from IPython.display import display
 
-from mlkernels.course.plots import SCREEN, to_png
+from mlkernels.course.plots import bundle, to_png
 from mlkernels.course.plots.drawings import draw_gates
 from mlkernels.nas import Space, replay
 from mlkernels.nas.searching.record import LOG
@@ -56,8 +56,7 @@ class SearchPicture(_Live):
             return
         self.rounds, fig = len(states) - 1, draw_gates(self.space, states[-1])
         alt = f"The super-network after round {self.rounds}: {states[-1].sum()} operations are open."
-        size = {"alt": alt, "width": round(fig.get_figwidth() * SCREEN)}
-        self._show({"image/png": to_png(fig), "text/plain": alt}, {"image/png": size})
+        self._show(*bundle(to_png(fig), alt, fig.get_figwidth()))
 
 
 class TrainingLine(_Live):

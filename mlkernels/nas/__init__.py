@@ -6,6 +6,7 @@
 from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.network import Network
 from mlkernels.nas.engine.operations import run_block
+from mlkernels.nas.engine.weights import head as init_head
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.evaluation.compare import (
     Spread,
@@ -18,20 +19,23 @@ from mlkernels.nas.evaluation.compare import (
 from mlkernels.nas.evaluation.evaluate import Evaluated, evaluate, pixels_of
 from mlkernels.nas.pictures.search_images import search_tasks
 from mlkernels.nas.scores.kernel_scores import condition_score, metantk_score, score_of
-from mlkernels.nas.scores.training_free import SCORES, ScoreSettings, training_free_scores
+from mlkernels.nas.scores.registry import SCORES, Draw
+from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
+from mlkernels.nas.scores.zero_cost import log_determinant, relu_codes, spectral_entropy, synflow
 from mlkernels.nas.searching.estimate import estimate, round_flops
 from mlkernels.nas.searching.ranking import dense_ranks
-from mlkernels.nas.searching.search import Found, replay, search
+from mlkernels.nas.searching.search import Found, replay, rule_of, search
 from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.nas.space.genotype import CELL_TYPES, SHORT, Genotype
 from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
-from mlkernels.nas.space.search_space import CELL_TYPES, SHORT, SPACES, Genotype, Space, random_genotypes
+from mlkernels.nas.space.search_space import SPACES, Space, random_genotypes
 from mlkernels.nas.training.train import Trained, TrainSettings, load_trained, train
 
 __all__ = [
-    "CELL_TYPES", "SCORES", "SHORT", "SPACES", "Evaluated", "Found", "Genotype", "Layout", "Network", "ScoreSettings",
-    "SearchSettings", "Space", "Spread", "TrainSettings", "Trained", "agreement", "agreement_gain", "condition_score",
-    "dense_ranks", "estimate", "evaluate", "flop_count", "init", "load_trained", "metantk_score", "parameter_count",
-    "pixels_of", "random_genotypes", "repeatability", "replay", "round_flops", "run_block", "sample_kernels",
-    "score_of", "score_spread", "search", "search_tasks", "train", "trained_accuracies",
-    "training_free_scores",
+    "CELL_TYPES", "SCORES", "SHORT", "SPACES", "Draw", "Evaluated", "Found", "Genotype", "Layout", "Network",
+    "ScoreSettings", "SearchSettings", "Space", "Spread", "TrainSettings", "Trained", "agreement", "agreement_gain",
+    "condition_score", "dense_ranks", "estimate", "evaluate", "flop_count", "init", "init_head", "load_trained",
+    "log_determinant", "metantk_score", "parameter_count", "pixels_of", "random_genotypes", "relu_codes",
+    "repeatability", "replay", "round_flops", "rule_of", "run_block", "sample_kernels", "score_of", "score_spread",
+    "search", "search_tasks", "spectral_entropy", "synflow", "train", "trained_accuracies", "training_free_scores",
 ]  # fmt: skip

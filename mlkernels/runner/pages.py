@@ -8,13 +8,17 @@ import html
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from mlkernels.support.files import scratch_folder, write_atomically
 
 TEMPLATES = Path(__file__).parent / "templates"
 WIDGET = "application/vnd.jupyter.widget-view+json"
+STILL = "mlk-still"  # marks the output that explorers put before their widget
 MATHJAX = "mathjax/MathJax.js"
+INSTALL = "install"  # the tag of the cell that fetches the course where it is missing: nothing for a page
 _ALT_MISSING = "First figure of this notebook"
 # what the pages use of MathJax: TeX in, HTML out; not the menus' translations or the speech engine
 _MATHJAX_PARTS = ("MathJax.js", "LICENSE", "config", "extensions", "fonts", "jax")
@@ -46,15 +50,16 @@ def without_widgets(notebook: dict, number: str) -> dict:
     """A copy of an executed notebook whose widgets, which need a kernel, are replaced by a note ("01" opens it).
 
     Widget state is gone as well, since only scripts from the network could show it, and so are outputs that are a
-    record only.
+    record only, and the cell that installs the course.
     """
     notebook = copy.deepcopy(notebook)
     notebook["metadata"].pop("widgets", None)
+    notebook["cells"] = [cell for cell in notebook["cells"] if INSTALL not in cell["metadata"].get("tags", [])]
     command = html.escape(f"mlkernels lab {number}")
     note = f'<p class="widget-note">Interactive in JupyterLab: <code>{command}</code></p>'
     for cell in notebook["cells"]:
         if "outputs" in cell:  # a record without a text beside it shows nothing, and nbconvert warns of it
-            cell["outputs"] = [output for output in cell["outputs"] if not _record_only(output)]
+            cell["outputs"] = [output for output in cell["outputs"] if not _unseen(output)]
         for output in cell.get("outputs", []):
             if WIDGET in output.get("data", {}):
                 output["data"].clear()
@@ -95,25 +100,63 @@ def first_figure(notebook: dict) -> tuple[str, bytes, str] | None:
     return None
 
 
-def _record_only(output: dict) -> bool:
-    return bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
+def _unseen(output: dict) -> bool:
+    """Whether an output has no place of its own in a page.
+
+    A record only; the still picture that stands before a widget; a caption, which stands in its figure.
+    """
+    record = bool(output.get("data")) and all(mime.startswith("application/vnd.mlkernels.") for mime in output["data"])
+    metadata = output.get("metadata", {})
+    return record or metadata.get(STILL, False) or metadata.get("caption_of_next", False)
 
 
-def render(notebook: dict, name: str, title: str = "") -> str:
+def render(notebook: dict, name: str, title: str = "", course: Mapping[str, Any] | None = None) -> str:
     """The page of an executed notebook: HTML that loads nothing but mathjax/MathJax.js beside it.
 
-    The number of its name opens it in `mlkernels lab`.
+    The number of its name opens it in `mlkernels lab`. A page of a whole site, `course`, has `nav` ((address, text)
+    each), its own address `here`, and a `style` and `script` beside the ones that all pages have.
     """
     import logging
 
+    import nbformat
     from nbconvert.exporters import HTMLExporter
 
     exporter = HTMLExporter(extra_template_basedirs=[str(TEMPLATES)], template_name="course", mathjax_url=MATHJAX)
     exporter.log.setLevel(logging.ERROR)  # it warns of images without alt text; a test of the notebooks refuses them
     page = without_widgets(notebook, name.partition("_")[0])
     page["metadata"]["title"] = title or name
-    body, _ = exporter.from_notebook_node(page, resources={"metadata": {"name": name}})
-    return body
+    body, _ = exporter.from_notebook_node(
+        nbformat.from_dict(page), resources={"metadata": {"name": name}, "course": course}
+    )
+    return with_named_tables(body)
+
+
+def with_named_tables(page: str) -> str:
+    """HTML whose tables have a caption, the heading above where they have none, and header cells that say of what.
+
+    Markdown has no way to write either.
+
+    Example:
+        >>> with_named_tables("<h2>Cost</h2><table><thead><tr><th>a</th></tr></thead></table>")
+        '<h2>Cost</h2><table><caption>Cost</caption><thead><tr><th scope="col">a</th></tr></thead></table>'
+    """
+    title, scope = "", "row"
+
+    def better(found: re.Match) -> str:
+        nonlocal title, scope
+        tag = found[0]
+        if found["title"] is not None:
+            title = re.sub(r"<a class=\"anchor-link\".*?</a>|<[^>]+>", "", found["title"]).strip()
+        elif tag.endswith("thead>"):
+            scope = "row" if tag.startswith("</") else "col"
+        elif tag.startswith("<table"):
+            return tag if found["captioned"] or not title else f"{tag}<caption>{title}</caption>"
+        elif tag.startswith("<th") and "scope=" not in tag:
+            return tag.replace("<th", f'<th scope="{scope}"', 1)
+        return tag
+
+    parts = r"<h[1-6][^>]*>(?P<title>.*?)</h[1-6]>|</?thead>|<table[^>]*>(?P<captioned>\s*<caption)?|<th(?: [^>]*)?>"
+    return re.sub(parts, better, page, flags=re.S)
 
 
 def write_page(executed: Path) -> Path:

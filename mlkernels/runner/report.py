@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from mlkernels.course.claim_records import VERDICTS, broken, claims_of
@@ -13,13 +14,18 @@ from mlkernels.support.files import write_atomically
 from mlkernels.support.words import seconds
 
 
-def gather(out: Path, *, preset: str) -> dict:
-    """All that the executed notebooks of a folder say, as claims.json holds it, for a run of this preset.
+def executed_in(folder: Path) -> list[Path]:
+    """The notebooks of a folder, in order."""
+    return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
+
+
+def gather(paths: Sequence[Path], *, preset: str) -> dict:
+    """All that these executed notebooks say, as claims.json holds it, for a run of this preset.
 
     Each claim has the notebook, preset, seed and device that it was measured with.
     """
     notebooks, claims = {}, []
-    for path in sorted(out.glob("[0-9][0-9]_*.ipynb")):
+    for path in paths:
         if record := record_of(path):
             notebooks[path.stem] = record
             where = {"notebook": path.stem, **{name: record[name] for name in ("preset", "seed", "device")}}
@@ -48,38 +54,61 @@ def device_line(device: dict) -> str:
     return words + (", float64" if device["x64"] else ", float32")
 
 
+def environment():
+    """Jinja's environment of the pages' templates."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    loader, trim = FileSystemLoader(TEMPLATES), {"trim_blocks": True, "lstrip_blocks": True}
+    return Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **trim)
+
+
+def of_claims(claims: Sequence[dict]) -> dict:
+    """What the table of claims and the line above it show, for their templates."""
+    return {
+        "claims": claims,
+        "counts": {verdict: sum(c["verdict"] == verdict for c in claims) for verdict in VERDICTS},
+        "broken": {claim["id"] for claim in broken(claims)},
+        "marks": VERDICTS,
+    }
+
+
+def card_of(name: str, notebook: dict, record: dict, thumbnail: tuple[str, str] | None) -> dict:
+    """What a notebook's card shows, for its template."""
+    title, sentence = heading(notebook)
+    return {"name": name, "title": title or name, "sentence": sentence, "thumbnail": thumbnail, "after": (), **record}
+
+
 def write_report(out: Path, *, preset: str, command: str) -> dict:
     """Write claims.json, which it gives, the thumbnails and index.html of a folder of notebooks, and pages that are
     missing.
     """
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
     out.mkdir(parents=True, exist_ok=True)
-    result = results.save(out / "claims.json", gather(out, preset=preset), command=command)
+    result = results.save(out / "claims.json", gather(executed_in(out), preset=preset), command=command)
     copy_mathjax(out)
     cards = []
     for name, record in result["notebooks"].items():
         notebook = json.loads((out / f"{name}.ipynb").read_text(encoding="utf-8"))
         if not (out / f"{name}.html").exists():
             write_page(out / f"{name}.ipynb")
-        title, sentence = heading(notebook)
         thumbnail = None
         if figure := first_figure(notebook):
             suffix, content, alt = figure
             thumbnail = (f"thumbs/{name}{suffix}", alt)
             write_atomically(out / thumbnail[0], content)
-        cards.append({"name": name, "title": title or name, "sentence": sentence, "thumbnail": thumbnail, **record})
-    loader, trim = FileSystemLoader(TEMPLATES), {"trim_blocks": True, "lstrip_blocks": True}
-    environment = Environment(loader=loader, autoescape=True, undefined=StrictUndefined, **trim)
-    page = environment.get_template("index.html.j2").render(
-        result=result,
-        cards=cards,
-        device=device_line(result["device"]),
-        total=seconds(sum(record["wall_seconds"] for record in result["notebooks"].values())),
-        counts={verdict: sum(c["verdict"] == verdict for c in result["claims"]) for verdict in VERDICTS},
-        broken={claim["id"] for claim in broken(result["claims"])},
-        marks=VERDICTS,
-        seconds=seconds,
+        cards.append(card_of(name, notebook, record, thumbnail))
+    page = (
+        environment()
+        .get_template("index.html.j2")
+        .render(
+            nav=(),
+            result=result,
+            preset=preset,
+            cards=cards,
+            device=device_line(result["device"]),
+            total=seconds(sum(record["wall_seconds"] for record in result["notebooks"].values())),
+            seconds=seconds,
+            **of_claims(result["claims"]),
+        )
     )
     write_atomically(out / "index.html", page)
     return result

@@ -12,6 +12,7 @@ from matplotlib import colormaps
 from mlkernels.course import plots
 from mlkernels.course.demos import _anil_problem as problem
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.errors import bad_input
 
 STEPS = (0, 1, 2, 3, 5, 10, 15, 20)
@@ -115,7 +116,7 @@ def _stage() -> Stage:
     image = left.imshow(blank, extent=(0, 1, 0, 1), origin="lower", aspect="auto", interpolation="nearest")
     left.set(xlim=(0, 1), ylim=(0, 1), xticks=[], yticks=[])
     left.grid(False)
-    (later,) = left.plot([], [], ".-", color="white", alpha=0.35, linewidth=1, markersize=4)
+    (later,) = left.plot([], [], ".-", color="white", alpha=0.6, linewidth=1.2, markersize=5)
     (shadow,) = left.plot([], [], "-", color="black", alpha=0.5, linewidth=4)
     (way,) = left.plot([], [], "o-", color="#FFC000", linewidth=2, markersize=4.5, markeredgecolor="black",
                        markeredgewidth=0.5, label="inner loop")  # fmt: skip
@@ -220,4 +221,6 @@ DEMO = Demo(
     twin=({}, {"inner_rate": 0.65, "inner_steps": 20}, {"layers": "head + layer 2"},
           {"layers": "head + layer 2", "inner_rate": 0.4, "inner_steps": 20}),
     warm=_warm,
+    grid=Grid(together=(("inner_rate", "inner_steps"), ("layers", "inner_rate"), ("layers", "inner_steps"),
+                   ("layers", "l2"), ("inner_rate", "above"))),
 )  # fmt: skip

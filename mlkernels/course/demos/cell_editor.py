@@ -17,6 +17,7 @@ import numpy as np
 from mlkernels import datasets
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice
+from mlkernels.course.demos.grid import Grid
 from mlkernels.course.plots.drawings import FAINT, GONE, colour_of, draw_cell, name_of
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
@@ -140,7 +141,7 @@ def _stage() -> Stage:
         lines[name] = [plots.spectrum(right, np.ones(count), method=name) for _ in range(DRAWS)]
         lines[name][0].set_label(label)
         for line in lines[name]:
-            line.set(alpha=0.6, markersize=3)
+            line.set(alpha=0.8, markersize=4)
     right.set(xlim=(0, images + 1), ylim=(LOWEST, 2), ylabel="eigenvalue / the largest")
     right.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=2, fontsize=10)
     notes = [
@@ -213,4 +214,5 @@ DEMO = Demo(
         {"edge_1": NONE},
     ),
     warm=lambda: map(_compiled, OPERATIONS),
+    grid=Grid(together=tuple((name,) for name in EDGES)),
 )  # fmt: skip

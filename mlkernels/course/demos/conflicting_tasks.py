@@ -13,6 +13,7 @@ from matplotlib.ticker import NullLocator
 
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, once, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.outer_weights import InverseLoss, MinNorm, SoftmaxCosine, Uniform
 
 TASKS = 8
@@ -193,7 +194,7 @@ DEMO = Demo(
     name="conflicting_tasks",
     question="At which angle does the mean gradient begin to raise a task's loss? Is a lower temperature a help?",
     controls=(
-        steps("angle", "angle between the groups °", ANGLES, 90, "of their mean gradients, but for a small scatter"),
+        steps("angle", "angle between the groups", ANGLES, 90, "of their mean gradients, but for a scatter", "°"),
         steps("temperature", "temperature T", TEMPERATURES, 0.3, "of SoftmaxCosine alone"),
         steps("smaller", "tasks in the smaller group", SMALLER, 2, "of eight, the last ones"),
         steps("ratio", "length of their gradients", RATIOS, 1.0, "times the larger group's; a loss is ½|∇|²"),
@@ -206,4 +207,5 @@ DEMO = Demo(
     twin=({"angle": 45}, {}, {"angle": 120, "temperature": 0.03}, {"angle": 120, "ratio": 4.0},
           {"angle": 120, "ratio": 0.25}, {"angle": 180, "smaller": 4}),
     warm=_warm,
+    grid=Grid(together=(("angle", "temperature"), ("angle", "ratio"), ("angle", "smaller"))),
 )  # fmt: skip

@@ -6,7 +6,7 @@ import io
 import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -17,6 +17,7 @@ from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 from PIL import Image
 
+from mlkernels.course.demos.grid import Grid
 from mlkernels.course.plots import DPI, STYLE, check_alt
 from mlkernels.errors import bad_input
 
@@ -79,9 +80,9 @@ def written(value: Any) -> str:
     return str(value)
 
 
-def steps(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
-    """A slider over these values."""
-    return Control("steps", name, label, tuple((written(v), v) for v in values), default, help)
+def steps(name: str, label: str, values: Iterable[Any], default: Any, help: str = "", unit: str = "") -> Control:
+    """A slider over these values, each said with its unit."""
+    return Control("steps", name, label, tuple((f"{written(v)}{unit}", v) for v in values), default, help)
 
 
 def choice(name: str, label: str, values: Iterable[Any], default: Any, help: str = "") -> Control:
@@ -126,6 +127,12 @@ class Stage:
         for artist in self._artists:
             artist.draw(renderer)
         return np.asarray(canvas.buffer_rgba())
+
+    def still(self) -> np.ndarray:
+        """The part of the picture that stays, without what moves: `[height, width, 4]` uint8."""
+        self.pixels()
+        self.figure.canvas.restore_region(self._frame)
+        return np.array(self.figure.canvas.buffer_rgba())
 
     def png(self) -> bytes:
         """The picture as PNG."""
@@ -182,10 +189,12 @@ class Demo:
             a demo that only predicts. It runs in a thread of its own and is left between two items when stopped.
         overlay: (stage, item or None): put an item into the stage's artists; None clears them.
         twin_runs: whether the static picture shows the runs, finished.
+        grid: which settings have a picture in the course's pages, where no kernel runs; all together, thinned to 500
+            pictures, where none is given.
 
     Raises:
         InputError: two controls for one setting, a twin of another length or with an unknown setting, a run without an
-            overlay.
+            overlay, a grid that does not fit the controls.
     """
 
     name: str
@@ -201,6 +210,7 @@ class Demo:
     run: Callable[..., Iterator[RunItem]] | None = None
     overlay: Callable[[Stage, RunItem | None], None] | None = None
     twin_runs: bool = False
+    grid: Grid = field(default_factory=Grid)
 
     def __post_init__(self) -> None:
         names = [control.name for control in self.controls]
@@ -212,6 +222,7 @@ class Demo:
             raise bad_input(f"demo {self.name}, overlay", "a function, as there is a run", None, "draw the run's items")
         for values in self.twin:
             self.settings(**values)
+        self.grid.check(self.name, self.controls)
 
     def settings(self, **values: Any) -> dict[str, Any]:
         """These values, with the controls' defaults for those not named. An unknown name is an InputError."""

@@ -18,6 +18,7 @@ import numpy as np
 from mlkernels import kernels, metantk, tasks
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.errors import bad_input
 from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
@@ -200,4 +201,5 @@ DEMO = Demo(
         {"width": 64},
     ),
     warm=_warm,
+    grid=Grid(together=(("width", "inner_steps", "adapts"), ("inner_steps", "inner_rate"), ("inner_steps", "ridge"))),
 )

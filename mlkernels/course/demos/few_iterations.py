@@ -17,6 +17,7 @@ from matplotlib import colormaps
 
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.few_iterations import FewIterations, descend, head_loss
 from mlkernels.learners.few_iterations.settings import STARTS
 
@@ -160,7 +161,6 @@ def _look(kind: int) -> dict:
     return plots.look(("function space", "ANIL")[kind])
 
 
-LIGHT = ("#FFC000", "#FFFFFF")  # of the paths on the surface
 CORNER = 3.2  # of the plane of features
 
 
@@ -168,7 +168,7 @@ def _stage() -> Stage:
     boxes = [(0.05, 0.15, 0.27, 0.70), (0.385, 0.15, 0.265, 0.70), (0.73, 0.15, 0.255, 0.70)]
     fig, (left, middle, right) = plots.figure(10.5, 3.8, boxes=boxes)
     clouds = [
-        left.plot([], [], marker, color=colour, markersize=4, alpha=0.45, markeredgewidth=0)[0]
+        left.plot([], [], marker, color=colour, markersize=4.5, alpha=0.6, markeredgewidth=0)[0]
         for colour, marker in (("#02A550", "o"), ("#7C1480", "s"))
     ]
     first, other = (
@@ -184,11 +184,9 @@ def _stage() -> Stage:
     extent = (*WINDOW[0], *WINDOW[1])
     image = middle.imshow(blank, extent=extent, origin="lower", aspect="auto", interpolation="nearest")
     middle.grid(False)
-    ways = [
-        middle.plot([], [], marker=marker, color=colour, linewidth=1.6, markersize=size, markeredgecolor="black",
-                    markeredgewidth=0.5)[0]
-        for colour, marker, size in ((LIGHT[0], "p", 5.5), (LIGHT[1], "s", 3.5))
-    ]  # fmt: skip
+    # seen on dark and on light
+    seen = {"linestyle": "-", "markersize": 5.5, "markeredgecolor": "white", "markeredgewidth": 0.6}
+    ways = [middle.plot([], [], **_look(kind) | seen)[0] for kind in (0, 1)]
     (lowest,) = middle.plot([], [], "+", color="black", markersize=12, markeredgewidth=2.2)
     middle.set(xlim=WINDOW[0], ylim=WINDOW[1], xlabel="weight 1")
     middle.set_ylabel("weight 2", labelpad=-2)
@@ -288,4 +286,6 @@ DEMO = Demo(
         {"classes": "close", "start": "means", "entropy": 300.0, "count": 10},
     ),
     warm=_warm,
+    grid=Grid(together=(("classes", "start", "count"), ("start", "count", "entropy"), ("start", "count", "slope"),
+                  ("classes", "start", "entropy"), ("count", "ridge"))),
 )  # fmt: skip

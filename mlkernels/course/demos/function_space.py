@@ -14,6 +14,7 @@ from mlkernels import metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _function_space_training as training
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.function_space import NTK, RBF, Cosine, FunctionSpace, Linear
 
 KERNELS = ("RBF", "linear", "cosine", "NTK", "RBF + linear", "RBF on x")
@@ -239,4 +240,5 @@ DEMO = Demo(
         {"points": 20, "gamma": 0.1},
     ),
     warm=_warm,
+    grid=Grid(together=(("kernel", "gamma"), ("gamma", "points"), ("kernel", "points"), ("kernel", "scale"))),
 )

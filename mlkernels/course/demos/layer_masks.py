@@ -13,6 +13,7 @@ import numpy as np
 from mlkernels.course import plots
 from mlkernels.course.demos import _layer_masks_training as training
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners import layer_masks
 
 LAYERS = training.NETWORK.layers
@@ -170,4 +171,5 @@ DEMO = Demo(
         {"layer1": UPDATED, "layer2": UPDATED, "steps": 1},
     ),
     warm=_warm,
+    grid=Grid(together=((*LAYERS, "features"), (*LAYERS, "steps"))),
 )

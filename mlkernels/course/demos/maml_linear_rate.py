@@ -19,6 +19,7 @@ from mlkernels import kernels, metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _maml_training as training
 from mlkernels.course.demos.demo import Demo, RunItem, Stage, once, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.metantk.composite import composite, task_operators, within_tasks
 from mlkernels.networks import MLP
 from mlkernels.tasks import TaskBatch, random_labels
@@ -149,7 +150,7 @@ def train(**settings) -> Iterator[RunItem]:
 
 def _stage() -> Stage:
     fig, (left, right) = plots.figure(10.5, 3.6, boxes=[(0.08, 0.16, 0.54, 0.73), (0.70, 0.16, 0.28, 0.73)])
-    (modes,) = left.plot([], [], color=plots.COLOURS["MetaNTK"], alpha=0.3, linewidth=0.8, label="one mode")
+    (modes,) = left.plot([], [], color=plots.COLOURS["MetaNTK"], alpha=0.6, linewidth=1.1, label="one mode")
     theory = plots.look("theory") | {"linewidth": 1.5}
     (bound,) = left.plot([], [], **theory, label="bound tested")
     (curve,) = left.plot([], [], **plots.look("MetaNTK") | {"marker": ""}, label="predicted")
@@ -200,7 +201,7 @@ def _fate(n: Numbers) -> str:
 def _readout(n: Numbers) -> str:
     return (
         f"λ_min {n.eigenvalues[0]:.3g} · λ_max {n.eigenvalues[-1]:.3g} · κ(Φ) {n.condition} · "
-        f"outer rate η {n.eta:.3g} · {_fate(n)}"
+        f"outer rate η {n.eta:.3g} · loss {n.start:.2g} at t = 0 · {_fate(n)}"
     )
 
 
@@ -227,7 +228,7 @@ DEMO = Demo(
         steps("inner_steps", "inner steps τ", STEPS, 5, "steps of gradient descent on each support set"),
         steps("inner_rate", "inner rate λ", INNER_RATES, 0.1, "step size of the inner loop"),
         steps("outer_rate", "outer rate ×", OUTER_RATES, 0.9, "the outer rate η in units of 2/(λ_min + λ_max)"),
-        steps("label_scale", "label scale", LABELS, 0.1, "labels are plus or minus this; the prediction ignores it"),
+        steps("label_scale", "label scale", LABELS, 0.1, "labels are ± this: it moves the loss at t = 0, and training"),
         steps("tasks", "tasks", TASKS, 3, "each of 4 support and 4 query points"),
     ),
     compute=numbers,
@@ -239,4 +240,14 @@ DEMO = Demo(
     warm=_warm,
     run=train,
     overlay=_overlay,
+    grid=Grid(
+        together=(
+            ("width", "inner_steps"),
+            ("inner_steps", "inner_rate"),
+            ("inner_steps", "outer_rate"),
+            ("width", "tasks"),
+            ("label_scale", "outer_rate"),
+        ),
+        runs=(("label_scale", "outer_rate"), ("inner_steps",), ("inner_rate",)),
+    ),
 )

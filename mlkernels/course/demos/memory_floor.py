@@ -15,6 +15,7 @@ import numpy as np
 
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, steps
+from mlkernels.course.demos.grid import Grid
 
 SHARP = 4.0  # the curvature of a point that has the feature; the others have none
 CURVATURES = np.array([0.25, 0.5, 1.0, 2.0])  # mu, of the tasks' losses
@@ -265,4 +266,5 @@ DEMO = Demo(
     describe=_describe,
     readout=_readout,
     twin=({}, {"outer": 0.001}, {"outer": 0.001, "beta": 0.05}, {"points": 10}, {"inner": 10}, {"outer": 0.1}),
+    grid=Grid(together=(("points", "beta"), ("rate", "inner"), ("outer", "beta"), ("outer", "points"))),
 )  # fmt: skip

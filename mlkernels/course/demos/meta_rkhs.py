@@ -17,6 +17,7 @@ from mlkernels import metantk
 from mlkernels.course import plots
 from mlkernels.course.demos import _rkhs_training as training
 from mlkernels.course.demos.demo import Demo, Stage, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.rkhs.flow import flow_weights
 
 TIMES = (0.01, 0.1, 1.0, 10.0, 100.0, np.inf)
@@ -104,7 +105,7 @@ def _stage() -> Stage:
     left.plot(x, training.truth(), color="#888888", linewidth=3, alpha=0.6, label="truth")
     for name in METHODS:
         look = plots.look(name) | {"marker": ""}
-        (moving[f"{name} before"],) = left.plot(x, 0 * x, **look | {"linewidth": 0.8, "alpha": 0.6})
+        (moving[f"{name} before"],) = left.plot(x, 0 * x, **look | {"linewidth": 1.2, "alpha": 0.8})
         (moving[name],) = left.plot(x, 0 * x, **look | {"linewidth": 1.8}, label=name)
     (points,) = left.plot([], [], "ko", markersize=5.5, label="support")
     left.set(xlim=(-training.REACH, training.REACH), ylim=(-4.5, 4.5), xlabel="x (thin: before adaptation)")
@@ -186,4 +187,7 @@ DEMO = Demo(
     readout=_readout,
     twin=({}, {"points": 2}, {"time": 0.1}, {"points": 20, "ridge": 1.0}),
     warm=_warm,
+    grid=Grid(
+        together=(("time", "points"), ("time", "ridge"), ("ridge", "points"), ("alpha", "points"), ("width", "points"))
+    ),
 )

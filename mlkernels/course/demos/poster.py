@@ -10,6 +10,7 @@ from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from mlkernels.course.demos.demo import Demo, Frame
+from mlkernels.course.plots import few_colours
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import dumps
 
@@ -28,13 +29,11 @@ def keep(demo: Demo, path: Path | None = None) -> Path:
 
     Source: tools/posters.py calls it; tests/test_demos.py holds each poster against the picture of today.
     """
-    frame, text, file = demo.frame(demo.build()), PngInfo(), io.BytesIO()
+    frame, text = demo.frame(demo.build()), PngInfo()
     for key, value in _text(demo, frame).items():
         text.add_itxt(key, value)
-    few_colours = Image.open(io.BytesIO(frame.png)).quantize(128)  # a third of the size, and no difference to be seen
-    few_colours.save(file, "png", optimize=True, pnginfo=text)
     path = place(demo) if path is None else path
-    write_atomically(path, file.getvalue())
+    write_atomically(path, few_colours(frame.png, 128, optimize=True, pnginfo=text))
     return path
 
 

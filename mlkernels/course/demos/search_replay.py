@@ -22,8 +22,8 @@ from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
 from mlkernels.course.plots.drawings import FAINT, GONE, NAMES, along, colour_of, draw_cell
 from mlkernels.errors import bad_input
-from mlkernels.nas import CELL_TYPES, SPACES, Space, replay
-from mlkernels.nas.searching.ranking import Candidate
+from mlkernels.nas import CELL_TYPES, SPACES, Space, replay, rule_of
+from mlkernels.nas.searching.ranking import RULE, Candidate
 
 EDGE = "a whole edge"
 BOTH = "both"
@@ -31,7 +31,15 @@ RATIOS = 0.02, 50.0  # of scores without and with; what lies beyond is drawn the
 GLYPHS = Path(mlkernels.__file__).parents[1] / "data" / "results" / "search_glyphs.json"  # in a checkout
 MARKS = ("o", "s", "D", "v", "^", "P", "p", "h", "<", ">")  # of the operations, in the space's order
 BEAD = 0.14  # from one operation's mark to the next, where a cell's nodes are 1.6 apart
-CROSS = {"color": "black", "markersize": 8, "markeredgewidth": 1.0, "zorder": 4}
+RING = {
+    "marker": "o",
+    "linestyle": "",
+    "color": "black",
+    "fillstyle": "none",
+    "markersize": 11,
+    "markeredgewidth": 1.2,
+    "zorder": 4,
+}
 
 
 @dataclass(frozen=True)
@@ -43,10 +51,12 @@ class Round:
     space: Space
     before: np.ndarray  # what is open before it, bool [cell type, edge, operation]
     gates: np.ndarray  # and after it
+    had: np.ndarray  # before it, or where an edge was closed even earlier, before that
     candidates: tuple[Candidate, ...]  # what was tried without
     gone: np.ndarray  # bool [candidates], which of them went
     condition: np.ndarray  # [candidates], the condition number without each over that with it; 1 where not used
     regions: np.ndarray  # [candidates], the same of the linear regions
+    rule: str = RULE  # by which it went
 
     @property
     def pruned(self) -> tuple[Candidate, ...]:
@@ -87,7 +97,11 @@ def _round(log, space: Space, states: list[np.ndarray], number: int) -> Round:
     ratios = {score: np.array([_ratio(row, score) for row in rows.values()]) for score in ("condition", "regions")}
     gone = np.array([candidate in pruned for candidate in rows], bool)
     before = states[max(number - 1, 0)]
-    return Round(number, len(states) - 1, space, before, states[number], tuple(rows), gone, **ratios)
+    had = before
+    for state in reversed(states[: max(number - 1, 0)]):
+        had = np.where(had.any(-1, keepdims=True), had, state)
+    open_, rule = (before, states[number], had), rule_of(log)
+    return Round(number, len(states) - 1, space, *open_, tuple(rows), gone, **ratios, rule=rule)
 
 
 def _ratio(row: dict, score: str) -> float:
@@ -130,10 +144,10 @@ def _stage(rounds: Sequence[Round]) -> Stage:
         cell = draw_cell(ax, title, [(source, 2 + node, "operation") for node, source in space.edges], space.nodes)
         moving[f"{kind} arrows"], moving[f"{kind} labels"] = [*cell.arrows.values()], [*cell.labels.values()]
         moving[f"{kind} beads"] = _marks(ax, space, 6)
-        moving[f"{kind} gone"] = ax.plot([], [], "x", **CROSS)
+        moving[f"{kind} gone"] = ax.plot([], [], **RING)
     moving["scores"] = _marks(right, space, 6)
     moving["scores"] += right.plot([], [], "s", color="black", fillstyle="none", markersize=6, label=EDGE)
-    moving["gone"] = right.plot([], [], "x", **CROSS, label="pruned in this round")
+    moving["gone"] = right.plot([], [], **RING, label="pruned in this round")
     right.axvline(1, color=FAINT, zorder=0)
     right.axhline(1, color=FAINT, zorder=0)
     right.set(xscale="log", xlim=_limits(rounds, "condition", 1.5), ylim=_limits(rounds, "regions", 1.01))
@@ -175,7 +189,7 @@ def _move(stage: Stage, n: Round) -> None:
     for kind, name in enumerate(CELL_TYPES):
         marks, gone = [[] for _ in n.space.operations], []
         artists = zip(stage[f"{name} arrows"], stage[f"{name} labels"], _beads(n.space), strict=True)
-        for (arrow, label, beads), before, after in zip(artists, n.before[kind], n.gates[kind], strict=True):
+        for (arrow, label, beads), before, after in zip(artists, n.had[kind], n.gates[kind], strict=True):
             colour, text = _edge(n, before, after)
             arrow.set(color=colour if after.any() else FAINT, linestyle="-" if after.any() else ":")
             label.set(text=text, color=colour)
@@ -220,6 +234,7 @@ def _readout(n: Round) -> str:
     return (
         f"after round {n.number} of {n.rounds}: {left} · {len(n.candidates)} candidates, {len(n.pruned)} pruned: "
         f"{_what_went(n)} · condition number without / with, median: pruned {ratios[0]}, others {ratios[1]}"
+        f"{'' if n.rule == RULE else f' · pruned by an older rule: {n.rule}'}"
     )
 
 

@@ -12,10 +12,11 @@ import numpy as np
 
 from mlkernels import kernels, metantk, tasks
 from mlkernels.course import plots
-from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps
+from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps, written
 from mlkernels.networks import MLP
 
 REACH, GRID, RATE = 4.0, 100, 0.005
+LEAST = 3e-7  # the lowest loss on the axis
 SHOTS = (1, 2, 3, 5, 8, 10)
 STEPS = (0, 1, 2, 5, 10, 20, 50, 100, 1000, 10000, math.inf)
 HORIZON = np.concatenate([[0], np.geomspace(1, 1e5, 60)])
@@ -85,9 +86,10 @@ def _stage() -> Stage:
     left.legend(loc="upper right", fontsize=10, ncols=3)
     (decay,) = right.plot([], [], **plots.look("theory"))
     (now,) = right.plot([], [], "o", color=plots.COLOURS["MAML"], markersize=8)
+    (below,) = right.plot([], [], "v", color=plots.COLOURS["MAML"], markersize=10)
     right.set_xscale("symlog", linthresh=1)
-    right.set(xlim=(-0.2, 3e5), ylim=(3e-7, 2e1), yscale="log", xlabel="inner step τ", title="loss on the support set")
-    return Stage(fig, truth=truth, points=points, curve=curve, decay=decay, now=now)
+    right.set(xlim=(-0.2, 3e5), ylim=(LEAST, 2e1), yscale="log", xlabel="inner step τ", title="loss on the support set")
+    return Stage(fig, truth=truth, points=points, curve=curve, decay=decay, now=now, below=below)
 
 
 def _move(stage: Stage, n: Numbers) -> None:
@@ -98,14 +100,20 @@ def _move(stage: Stage, n: Numbers) -> None:
     stage["points"].set_data(x[:, 0], y)
     stage["curve"].set_ydata(n.prediction)
     stage["decay"].set_data(HORIZON, n.losses)
-    stage["now"].set_data([min(n.steps, 1e5)], [max(n.loss, 1e-6)])
+    step = min(n.steps, HORIZON[-1])
+    stage["now"].set_data([step], [n.loss or np.nan])
+    stage["below"].set_data([step], [np.nan if n.loss > LEAST else 1.5 * LEAST])  # at the edge, and it points down
 
 
 def _describe(n: Numbers) -> str:
     return (
-        f"A sinusoid with {n.shot} support points and the network after {n.steps:g} inner steps, "
+        f"A sinusoid with {n.shot} support points and the network after {written(n.steps)} inner steps, "
         f"when the loss on the support set is {n.loss:.2g}; beside it that loss against the step."
     )
+
+
+def _readout(n: Numbers) -> str:
+    return f"loss on the support set: {n.loss:.3g}" + (", below the axis" if n.loss < LEAST else "")
 
 
 DEMO = Demo(
@@ -120,7 +128,7 @@ DEMO = Demo(
     stage=_stage,
     move=_move,
     describe=_describe,
-    readout=lambda n: f"loss on the support set: {n.loss:.3g}",
+    readout=_readout,
     twin=({"inner_steps": 0}, {"inner_steps": 20}, {"inner_steps": math.inf}, {"shot": 10, "inner_steps": math.inf}),
     warm=lambda: (numbers(task, shot, 1) for shot in SHOTS for task in (1, 2, 3)),
 )

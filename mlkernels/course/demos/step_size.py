@@ -12,6 +12,7 @@ import numpy as np
 
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice, once, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.bilevel.step_size import OBJECTIVES, Quadratic, backpropagated, objective, slope
 
 DIMENSION = 10
@@ -231,4 +232,12 @@ DEMO = Demo(
         {"of": "final"},
     ),
     warm=_warm,
+    grid=Grid(
+        together=(
+            ("steps", "rate", "precision"),
+            ("steps", "of", "precision"),
+            ("steps", "condition"),
+            ("rate", "condition"),
+        )
+    ),
 )

@@ -14,6 +14,7 @@ import numpy as np
 
 from mlkernels.course import plots
 from mlkernels.course.demos.demo import Demo, Stage, choice, steps
+from mlkernels.course.demos.grid import Grid
 from mlkernels.learners.bilevel.stochastic import covariance_gradient, langevin
 
 LAMBDAS = (-1.5, -1.0, -0.6, -0.3, -0.1, 0.0, 0.1, 0.3, 0.6, 1.0, 1.5)
@@ -251,4 +252,12 @@ DEMO = Demo(
         {"temperature": 2.0},
     ),
     warm=_warm,
+    grid=Grid(
+        together=(
+            ("lam", "barrier", "start"),
+            ("barrier", "temperature", "start"),
+            ("rate", "barrier", "start"),
+            ("lam", "temperature"),
+        )
+    ),
 )

@@ -2,27 +2,23 @@
 
 from mlkernels.course.plots.figures import (
     COLOURS,
-    DPI,
     LINESTYLES,
     LOOKS,
     MARKERS,
-    SCREEN,
     STYLE,
     HeatMap,
     band,
-    check_alt,
     figure,
     heatmap,
     loglog_width,
     look,
-    show,
-    show_png,
     spectrum,
-    to_png,
     use_style,
 )
+from mlkernels.course.plots.shown import DPI, SCREEN, bundle, check_alt, few_colours, img, show, show_png, to_png
 
 __all__ = [
-    "COLOURS", "DPI", "LINESTYLES", "LOOKS", "MARKERS", "SCREEN", "STYLE", "HeatMap", "band", "check_alt",
-    "figure", "heatmap", "loglog_width", "look", "show", "show_png", "spectrum", "to_png", "use_style",
+    "COLOURS", "DPI", "LINESTYLES", "LOOKS", "MARKERS", "SCREEN", "STYLE", "HeatMap", "band", "bundle", "check_alt",
+    "few_colours", "figure", "heatmap", "img", "loglog_width", "look", "show", "show_png", "spectrum", "to_png",
+    "use_style",
 ]  # fmt: skip

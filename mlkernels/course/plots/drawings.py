@@ -12,7 +12,8 @@ from matplotlib.patches import FancyArrowPatch
 from matplotlib.text import Annotation
 
 from mlkernels.course.plots.figures import figure
-from mlkernels.nas.space.search_space import CELL_TYPES, Genotype, Space
+from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
+from mlkernels.nas.space.search_space import Space
 
 # One colour a family of operations; the label beside the arrow tells them apart as well.
 FAMILIES = {

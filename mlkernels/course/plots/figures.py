@@ -1,9 +1,7 @@
-"""Figures that are shown with their alt text, and the panels that the notebooks draw again and again."""
+"""Figures in the course's look, and the panels that the notebooks draw again and again."""
 
 from __future__ import annotations
 
-import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -24,8 +22,6 @@ from mlkernels.errors import bad_input
 from mlkernels.support.intervals import half_width
 from mlkernels.support.typed import typed
 
-DPI = 160  # of the PNG; it is shown at 96 pixels an inch, so it is sharp on a projector and on a fine screen
-SCREEN = 96
 STYLE = matplotlib.rc_params_from_file(Path(__file__).with_name("mlkernels.mplstyle"), use_default_template=False)
 # One look a method in every notebook: (colour, marker, line style). Contrast on white is 3 or more, and no two colours
 # meet in the three forms of colour blindness (tests/test_plots.py); marker and line style tell them apart as well.
@@ -107,49 +103,6 @@ def figure(
         if boxes:
             return fig, [fig.add_axes(box) for box in boxes]
         return fig, fig.subplots(rows, columns, **subplots)
-
-
-def to_png(fig: Figure, dpi: float = DPI) -> bytes:
-    """The figure as PNG, lightly compressed (a third faster, a fifth larger than the default)."""
-    file = io.BytesIO()
-    fig.savefig(file, format="png", dpi=dpi, pil_kwargs={"compress_level": 1})
-    return file.getvalue()
-
-
-def check_alt(alt: str) -> str:
-    """The alt text without space around it, or an InputError where there is none."""
-    if not isinstance(alt, str) or not alt.strip():
-        expected = "one or two sentences on what the picture shows"
-        raise bad_input("alt", expected, repr(alt), "write them for who cannot see it")
-    return " ".join(alt.split())
-
-
-def show_png(png: bytes, alt: str, width: float) -> None:
-    """Show a PNG with its alt text, `width` inches wide."""
-    from IPython.display import display
-
-    alt = check_alt(alt)
-    size = {"alt": alt, "width": round(width * SCREEN)}
-    display({"image/png": png, "text/plain": f"[picture: {alt}]"}, metadata={"image/png": size}, raw=True)
-
-
-def show(fig: Figure, alt: str, dpi: float = DPI) -> None:
-    """Show a figure with its alt text and close it.
-
-    Args:
-        fig: any matplotlib figure.
-        alt: what the picture shows, for who cannot see it; say the finding, not the colours.
-        dpi: pixels an inch of the stored PNG; on the screen it is as wide as the figure's inches.
-
-    Raises:
-        InputError: an empty alt text.
-
-    Source: every figure of every notebook.
-    """
-    check_alt(alt)
-    show_png(to_png(fig, dpi), alt, fig.get_figwidth())
-    if pyplot := sys.modules.get("matplotlib.pyplot"):
-        pyplot.close(fig)  # else the inline backend shows a pyplot figure a second time
 
 
 class HeatMap(NamedTuple):

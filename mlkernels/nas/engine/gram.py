@@ -26,7 +26,7 @@ from mlkernels.support.memory import require
 
 
 def sample_kernels(
-    layout: Layout, params: dict, gates, images, *, outputs: str = "sum", directions=None, sharding=None,
+    layout: Layout, params: dict, gates, images, *, outputs: str = "sum", directions=None, heads=None, sharding=None,
 ) -> Kernels:  # fmt: skip
     r"""Kernels of per-sample gradients over the weights of convolutions and head, added up layer by layer.
 
@@ -39,6 +39,7 @@ def sample_kernels(
         images: `[n, pixels, pixels, colours]`, or `[A, n, ...]`.
         outputs: "sum" (the reference's choice), "trace" (the mean over outputs of each output's kernel) or "full".
         directions: instead of the sum of outputs, the gradient by the outputs `[n, ways]` that goes back.
+        heads: weights `[A, 1, 1, features, ways]` of a head for each architecture, instead of the one of params.
         sharding: of the first axis over devices, A a multiple of their number; params then lie on all of them.
 
     Returns:
@@ -85,8 +86,10 @@ def sample_kernels(
     total = placed(np.zeros((len(gates), rows, rows), jnp.zeros(0, float).dtype), images.sharding)
     ones = placed(np.ones((len(images), 1, 1, 1), dtype), images.sharding)
     tape = _Tape(outputs, back, total, ones)
-    g = tape.back(layout.head, params["head"], features, g[:, :, None, None])
-    nngp = tape.total
+    by_outputs, g = g, tape.back(layout.head, params["head"], features, g[:, :, None, None])
+    nngp = tape.total  # in which a head's weights do not stand
+    if heads is not None:
+        g = _through(by_outputs, _own_heads(heads, len(gates), len(images), dtype, images.sharding))
     behind: list[Array | None] = [None] * (len(records) + 1)  # gradients by the stem's output and by each cell's
     behind[-1] = tape.back(layout.last, (), x, g)
     for number in reversed(range(len(records))):
@@ -109,6 +112,21 @@ def _ways(features: Array, ways: int, outputs: str) -> Array:
     directions = jnp.ones((1, ways)) if outputs == "sum" else jnp.eye(ways)
     shape = (len(directions), len(features), ways)
     return jnp.broadcast_to(directions[:, None], shape).astype(features.dtype)
+
+
+def _own_heads(heads, architectures: int, images: int, dtype, sharding) -> Array:
+    """The head of each image's architecture, `[n, features, ways]`."""
+    heads = np.asarray(heads, dtype)
+    if heads.ndim != 5 or len(heads) != architectures:
+        expected = f"[{architectures}, 1, 1, features, ways]"
+        raise bad_input("heads", expected, list(heads.shape), "give each architecture a head")
+    return placed(np.repeat(heads[:, 0, 0], images // architectures, axis=0), sharding)
+
+
+@jax.jit
+def _through(g: Array, heads: Array) -> Array:
+    """The gradients by the features, `[k, n, 1, 1, features]`, from those by the outputs, `[k, n, ways]`."""
+    return jnp.einsum("knw,nfw->knf", g, heads)[:, :, None, None]
 
 
 class _Tape:

@@ -14,8 +14,8 @@ from jax import Array
 
 from mlkernels.nas.engine.operations import added, joined, split
 from mlkernels.nas.space.blocks import Block
+from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
-from mlkernels.nas.space.search_space import Genotype
 
 
 @dataclass(frozen=True)

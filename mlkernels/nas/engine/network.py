@@ -19,8 +19,8 @@ from mlkernels.nas.engine.graph import Plan, Run, forward, plan_of
 from mlkernels.nas.engine.supernet import check_images
 from mlkernels.nas.engine.weights import init as init_supernet
 from mlkernels.nas.space.blocks import Block, Norm
+from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
 from mlkernels.nas.space.layout import Layout
-from mlkernels.nas.space.search_space import CELL_TYPES, Genotype
 from mlkernels.support.array_arguments import one_key
 from mlkernels.support.typed import typed
 

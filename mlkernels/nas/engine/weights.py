@@ -7,12 +7,13 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import Array
+from jaxtyping import Array, Float
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.space.blocks import Block, Conv
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import one_of
+from mlkernels.support.typed import typed
 
 INITIALISATIONS = ("uniform", "fan_in", "fan_out")
 
@@ -51,7 +52,7 @@ def init(layout: Layout, *, key: Array, initialisation: str = "uniform", dtype=j
         blocks += [*cell.pre, *(block for edge in cell.edges for blocks in edge for block in blocks)]
     total = sum(math.prod(shape) for block in blocks for step in block for shape in step.weights)
     # One draw, cut up on the host: a draw a weight would be compiled for each shape.
-    body, head = jax.random.split(key)
+    body, last = jax.random.split(key)
     draw = jax.random.normal if initialisation != "uniform" else _uniform
     numbers, taken = np.asarray(draw(body, (total,), dtype)), 0
 
@@ -73,9 +74,29 @@ def init(layout: Layout, *, key: Array, initialisation: str = "uniform", dtype=j
         }
         for cell in layout.stack
     ]
-    shape = layout.head[0].weights[0]
-    last = _uniform(head, shape, dtype) / math.sqrt(layout.features)
-    return {"stem": weights(layout.first), "cells": cells, "head": (last,)}
+    return {"stem": weights(layout.first), "cells": cells, "head": (head(layout, last, dtype),)}
+
+
+@typed
+def head(layout: Layout, key: Array, dtype=jnp.float32) -> Float[Array, "1 1 features ways"]:
+    """Draw the weights of a head alone, uniform within 1 / sqrt(features) of zero.
+
+    Args:
+        layout: the stack.
+        key: a key.
+        dtype: float32 or float64.
+
+    Returns:
+        `[1, 1, features, ways]`.
+
+    Example:
+        >>> layout = Layout(channels=2, pixels=8, depth=2)
+        >>> (head(layout, jax.random.key(0)) == init(layout, key=jax.random.key(0))["head"][0]).all().item()
+        False
+
+    Source: PyTorch's default.
+    """
+    return _uniform(key, layout.head[0].weights[0], dtype) / math.sqrt(layout.features)
 
 
 def _uniform(key: Array, shape, dtype) -> Array:

@@ -18,8 +18,8 @@ from mlkernels.datasets.fingerprint import described
 from mlkernels.errors import InputError, bad_input
 from mlkernels.nas.engine.network import Network
 from mlkernels.nas.evaluation.evaluate import evaluate
+from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
-from mlkernels.nas.space.search_space import Genotype
 from mlkernels.nas.training.train import TrainSettings, train
 from mlkernels.support.arguments import whole
 from mlkernels.support.intervals import Interval

@@ -11,18 +11,23 @@ from jaxtyping import Array, Float
 
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
+from mlkernels.metantk import all_points
 from mlkernels.nas.pictures.augment import apply_crop, apply_flip
 from mlkernels.support.typed import typed
 from mlkernels.tasks import TaskBatch, episodes
 
-PADDING = 4  # black pixels around an image of which a window of its own size is cut
+PADDING = 1 / 8  # of the side: black pixels around an image of which a window of its own size is cut; 4 of 32
+ATTEMPTS = 20  # to draw tasks without the same image twice
+LOOK = "support flipped and cropped by an eighth, queries as they are"  # for files
 
 
 def search_tasks(
     dataset: Dataset, *, key: Array, pixels: int = 32, way: int = 5, shot: int = 1, queries: int = 1, tasks: int = 3,
     dtype=jnp.float32,
 ) -> TaskBatch:  # fmt: skip
-    """Episodes of the classes to train on, resized, flipped and cropped at random, and normalised.
+    """Episodes of the classes to train on, resized and normalised, support images flipped and cropped at random, too.
+
+    Tasks in which one image comes twice are drawn again, a few times at most: the NTK over both has no inverse.
 
     Args:
         dataset: its first split is sampled.
@@ -42,25 +47,33 @@ def search_tasks(
         >>> search_tasks(datasets.load("glyphs"), key=jax.random.key(0), pixels=16).query_x.shape
         (3, 5, 16, 16, 1)
 
-    Source: Wang et al. 2022, its code: resize to 32, flip, crop with padding 4, normalise.
+    Source: Wang et al. 2022, its code: resize to 32, normalise; of the support alone flip, crop with padding 4.
+    At other sizes the padding is an eighth of the side, too: with more, a small image may be cut to nothing.
     """
-    drawn, look = jax.random.split(key)
     split = next(iter(dataset.splits))
-    batch = episodes(dataset, split, way, shot, queries, tasks, drawn, one_hot="plain", dtype=dtype)
-    pair = batch.support_x, batch.query_x
-    support, query = _looked_at(pair, look, np.asarray(dataset.mean), np.asarray(dataset.std), pixels, dtype)
-    return TaskBatch(support, batch.support_y, query, batch.query_y)
+    for attempt in range(ATTEMPTS):
+        drawn, look = jax.random.split(jax.random.fold_in(key, attempt) if attempt else key)
+        batch = episodes(dataset, split, way, shot, queries, tasks, drawn, one_hot="plain", dtype=dtype)
+        pair = batch.support_x, batch.query_x
+        support, query = _looked_at(pair, look, np.asarray(dataset.mean), np.asarray(dataset.std), pixels, dtype)
+        found = TaskBatch(support, batch.support_y, query, batch.query_y)
+        rows = np.asarray(all_points(found)).reshape(tasks * (found.queries + found.support), -1)
+        if len(np.unique(rows, axis=0)) == len(rows):
+            break
+    return found
 
 
 @partial(jax.jit, static_argnames=("pixels", "dtype"))
 def _looked_at(pair, key: Array, mean: Array, std: Array, pixels: int, dtype) -> list[Array]:
     images = jnp.concatenate([x.reshape(-1, *x.shape[2:]) for x in pair])
     small = jax.image.resize(images, (len(images), pixels, pixels, images.shape[-1]), "linear")
-    where, side = jax.random.split(key)
-    small = apply_flip(small, jax.random.bernoulli(side, 0.5, (len(small),)))
-    small = apply_crop(small, jax.random.randint(where, (len(small), 2), 0, 2 * PADDING + 1), PADDING)
-    small = ((small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]).astype(dtype)
     cut = pair[0].shape[0] * pair[0].shape[1]
+    where, side = jax.random.split(key)
+    support = apply_flip(small[:cut], jax.random.bernoulli(side, 0.5, (cut,)))
+    padding = max(1, round(PADDING * pixels))
+    support = apply_crop(support, jax.random.randint(where, (cut, 2), 0, 2 * padding + 1), padding)
+    small = jnp.concatenate([support, small[cut:]])
+    small = ((small.astype(mean.dtype) - mean[None, None, None]) / std[None, None, None]).astype(dtype)
     return [x.reshape(*old.shape[:2], *x.shape[1:]) for x, old in zip((small[:cut], small[cut:]), pair, strict=True)]
 
 

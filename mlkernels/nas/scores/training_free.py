@@ -13,19 +13,16 @@ from jax import Array
 
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
-from mlkernels.metantk import all_points
-from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.engine.weights import init
-from mlkernels.nas.pictures.search_images import search_patches, search_tasks
-from mlkernels.nas.scores.kernel_scores import ALGORITHMS, gradient_norm, score_of
-from mlkernels.nas.scores.regions import linear_regions, thin
-from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
-from mlkernels.nas.space.search_space import Genotype
+from mlkernels.nas.pictures.search_images import LOOK, search_patches, search_tasks
+from mlkernels.nas.scores.kernel_scores import ALGORITHMS
+from mlkernels.nas.scores.regions import thin
+from mlkernels.nas.scores.registry import SCORES, Draw
+from mlkernels.nas.space.genotype import Genotype
+from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress
-
-SCORES = ("metantk", "ntk", "regions", "gradient norm", "parameters", "FLOPs", "random")
 
 
 @dataclass(frozen=True)
@@ -93,7 +90,7 @@ def training_free_scores(
         >>> genotypes = random_genotypes(layout.space, 1, key=jax.random.key(0))
         >>> settings = ScoreSettings(layout, tasks=1, repeats=1, region_images=10)
         >>> sorted(training_free_scores(genotypes, datasets.load("glyphs"), settings, key=jax.random.key(1)))[:3]
-        ['FLOPs', 'gradient norm', 'metantk']
+        ['FLOPs', 'entropy', 'gradient norm']
 
     Source: notebooks/04_metantk_nas; Abdelfattah et al. 2021, for which baselines such a score has to beat.
     """
@@ -105,7 +102,7 @@ def training_free_scores(
         for number, each in enumerate(gates):
             if (name := names[number][repeat]) not in kept.rows:
                 score = score or _scorer(settings, dataset, key=jax.random.fold_in(key, repeat))
-                kept.add(name, {kind: float(value) for kind, value in score(number, each).items()})
+                kept.add(name, {kind: float(value) for kind, value in score(each).items()})
             if progress is not None:
                 progress(Progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats, "scored"))
     table = [[kept.rows[name] for name in row] for row in names]
@@ -116,32 +113,25 @@ def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:
     """All that a repeat's scores follow from, for a file."""
     about = asdict(settings) | {"data": described(dataset)}
     about["layout"]["space"] = settings.layout.space.described
+    about["images"] = LOOK
     about["key"] = np.asarray(jax.random.key_data(key)).tolist()
     return {name: value for name, value in about.items() if name != "repeats"}
 
 
-def _scorer(settings: ScoreSettings, dataset: Dataset, *, key: Array) -> Callable[[int, np.ndarray], dict[str, float]]:
-    """A repeat: the scores of an architecture by its number and gates, all with the same weights and images."""
+def _scorer(settings: ScoreSettings, dataset: Dataset, *, key: Array) -> Callable[[np.ndarray], dict[str, float]]:
+    """A repeat: the scores of an architecture by its gates, all with the same weights and images."""
     layout = settings.layout
     weights, looks, patches, thin_key, luck = jax.random.split(key, 5)
-    params, small = init(layout, key=weights), thin(layout)
-    small_params = init(small, key=thin_key)
-    tasks = search_tasks(dataset, key=looks, pixels=layout.pixels, way=layout.ways, tasks=settings.tasks)
-    squares = search_patches(dataset, key=patches, images=settings.region_images)
-    inner_loop = {name: getattr(settings, name) for name in ("algorithm", "inner_time", "ridge")}
-    precision = params["head"][0].dtype
+    small = thin(layout)
+    draw = Draw(
+        layout, init(layout, key=weights),
+        search_tasks(dataset, key=looks, pixels=layout.pixels, way=layout.ways, tasks=settings.tasks),
+        small, init(small, key=thin_key), search_patches(dataset, key=patches, images=settings.region_images), luck,
+        {name: getattr(settings, name) for name in ("algorithm", "inner_time", "ridge")},
+    )  # fmt: skip
 
-    def scores(number: int, gates: np.ndarray) -> dict[str, float]:
-        kernels = sample_kernels(layout, params, gates, all_points(tasks))
-        row = {
-            "metantk": -np.log(score_of(kernels, tasks, **inner_loop, precision=precision).value),
-            "ntk": -np.log(score_of(kernels, tasks, algorithm="none", precision=precision).value),
-            "regions": linear_regions(small, small_params, gates, squares),
-            "gradient norm": gradient_norm(layout, params, gates, tasks),
-            "parameters": parameter_count(layout, gates),
-            "FLOPs": flop_count(layout, gates),
-            "random": jax.random.uniform(jax.random.fold_in(luck, number)),  # what every score has to beat
-        }
+    def scores(gates: np.ndarray) -> dict[str, float]:
+        row = {name: score(draw, gates) for name, score in SCORES.items()}
         return {name: float(value) if np.isfinite(value) else -math.inf for name, value in row.items()}
 
     return scores

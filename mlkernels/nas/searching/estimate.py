@@ -10,6 +10,7 @@ import numpy as np
 
 from mlkernels.datasets import Dataset
 from mlkernels.nas.scores.regions import thin
+from mlkernels.nas.searching.ranking import choose, edges_left, operations_left, without
 from mlkernels.nas.searching.scorer import Item, Scorer, candidate_bytes
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.layout import flop_count
@@ -52,13 +53,14 @@ def flops_of(settings: SearchSettings, gates) -> float:
 
 
 def round_flops(settings: SearchSettings) -> list[float]:
-    """Floating-point operations of scoring one network in each round, from the first operations of the space on."""
-    gates, found = settings.layout.space.open_gates(), []
+    """Floating-point operations of scoring one network in each round, where the first operations and edges go first."""
+    space, found = settings.layout.space, []
+    gates = space.open_gates()
     for _ in settings.candidates:
         found.append(flops_of(settings, gates))
-        if gates.sum(-1).max() > 1:
-            gates = gates.copy()
-            gates[..., np.flatnonzero(gates[0, 0])[0]] = False
+        left = operations_left(gates) or edges_left(space, gates)
+        for each in choose(left, range(len(left))):  # the first ones
+            gates = without(gates, each)
     return found
 
 

@@ -14,8 +14,12 @@ from mlkernels.nas.searching.scorer import Scores
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import dumps, to_json
 
-FORMAT = 2  # 1 had no checksum of the images
-_OLD, _DO = "one of an older version, which did not", "move it away to begin anew, or choose another folder"
+FORMAT = 3
+_OLD = {  # what the states of older versions were of
+    1: "one of an older version, which did not look at its images' checksum and ranked all edges in one pool",
+    2: "one of an older version, which ranked all edges in one pool",
+}
+_DO = "move it away to begin anew, or choose another folder"
 STATE, LOG, RESULT = "state.json", "log.jsonl", "result.json"
 
 
@@ -48,8 +52,9 @@ class Record:
         path = self.folder / STATE
         try:
             saved = json.loads(path.read_text(encoding="utf-8"))
-            if saved["format"] == 1:
-                return str(bad_input(str(path), "the state of a search that looked at its images", _OLD, _DO))
+            if saved["format"] in _OLD:
+                expected = "the state of a search that ranks edges node by node"
+                return str(bad_input(str(path), expected, _OLD[saved["format"]], _DO))
             if saved["format"] != FORMAT or not {"about", "done", "partial", "seconds"} <= saved.keys():
                 raise ValueError
         except FileNotFoundError:

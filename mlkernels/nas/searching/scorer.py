@@ -19,11 +19,12 @@ from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
 from mlkernels.nas.engine.devices import gathered, mesh_of, placed
 from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
-from mlkernels.nas.engine.weights import init
+from mlkernels.nas.engine.weights import head, init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import score_of
 from mlkernels.nas.scores.regions import linear_regions, thin
-from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.nas.scores.registry import SCORES, Draw
+from mlkernels.nas.searching.settings import CONDITION_NUMBERS, SearchSettings
 from mlkernels.support.memory import available_bytes, require
 
 MOST_AT_ONCE = 8  # candidates a device; beyond it an accelerator is busy, and memory is better left free
@@ -32,15 +33,25 @@ BLIND = 1e5  # the published code's score for NaN, and where there are no featur
 
 @dataclass(frozen=True)
 class Item:
-    """A candidate to score: bool gates, and which of the repeat's draws of images it is scored on."""
+    """A network to score.
+
+    Attributes:
+        gates: what is open.
+        draw: which of the repeat's draws of images it is scored on.
+        head: which of the heads it has, drawn for it alone; None is the one that all share.
+        thin: the gates for the linear regions, where they are others.
+    """
 
     gates: np.ndarray
     draw: int = 0
+    head: int | None = None
+    thin: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
 class Scores:
-    """What was found for an item: condition number (infinity is the worst), what is wrong with it, linear regions."""
+    """What was found for an item: condition number (infinity is the worst) or the score in its place, what is wrong
+    with it, linear regions."""
 
     condition: float | None
     regions: int | None
@@ -62,22 +73,31 @@ class Scorer:
         self.where = None
 
     def _at_once(self) -> int:
-        if self.settings.condition == "none":
+        if self.settings.condition not in CONDITION_NUMBERS:
             return 1
         needed = candidate_bytes(self.settings)
         require(needed, "scoring a network", "take fewer channels, cells, pixels or tasks")
         return 1 if jax.default_backend() == "cpu" else max(1, min(MOST_AT_ONCE, available_bytes() // (2 * needed)))
 
     def begin(self, round_: int, repeat: int) -> None:
-        """Draw the weights of a round's repeat; images are drawn when they are asked for."""
-        self.where = round_, repeat
-        key = jax.random.fold_in(self.settings.key, round_)
-        own = jax.random.fold_in(key, repeat)
-        weights = jax.random.fold_in(key, self.settings.repeats) if self.settings.reference_quirks else own
-        supernet, thin_net = jax.random.split(jax.random.fold_in(weights, 0))
-        self.looks, self.draws = jax.random.fold_in(own, 1), {}
+        """Draw the weights of a round's repeat; images are drawn when they are asked for.
+
+        With `reference_quirks` a round's repeats share weights, and so do all rounds of edges; heads are drawn for each
+        network, weights of thin networks for each candidate.
+        """
+        self.where, quirks = (round_, repeat), self.settings.reference_quirks
+        own = jax.random.fold_in(jax.random.fold_in(self.settings.key, round_), repeat)
+        thin_key, weights = own, own
+        if quirks:
+            thin_key, weights = (
+                jax.random.fold_in(jax.random.fold_in(self.settings.key, shared), self.settings.repeats)
+                for shared in (round_, min(round_, self.settings.edge_round))
+            )
+        self.thin_key = jax.random.split(jax.random.fold_in(thin_key, 0))[1]
+        self.looks, self.heads, self.draws = jax.random.fold_in(own, 1), jax.random.fold_in(own, 2), {}
         layout, kind = self.settings.layout, self.settings.initialisation
         if self.settings.condition != "none":
+            supernet = jax.random.split(jax.random.fold_in(weights, 0))[0]
             params = init(layout, key=supernet, initialisation=kind, dtype=self.settings.dtype)
             everywhere = NamedSharding(self.mesh, PartitionSpec())
             if self.spread is not None:
@@ -85,7 +105,11 @@ class Scorer:
             self.params = params
         if self.settings.regions:
             self.thin = thin(layout)
-            self.thin_params = init(self.thin, key=thin_net, initialisation=kind, dtype=self.settings.dtype)
+            self.thin_params = self._thin_weights(self.thin_key)
+
+    def _thin_weights(self, key):
+        s = self.settings
+        return init(self.thin, key=key, initialisation=s.initialisation, dtype=s.dtype)
 
     def _images(self, draw: int):
         if draw not in self.draws:
@@ -112,11 +136,17 @@ class Scorer:
         s = self.settings
         if s.condition == "none":
             return [None] * len(items), [""] * len(items)
+        if s.condition not in CONDITION_NUMBERS:
+            return [float(SCORES[s.condition](self._draw(item.draw), item.gates)) for item in items], [""] * len(items)
         full = [*items, *[items[-1]] * (self.batch - len(items))]  # one shape, compiled once
         drawn = [self._images(item.draw)[0] for item in full]
         images = np.stack([np.asarray(all_points(tasks)) for tasks in drawn])
         gates = np.stack([item.gates for item in full])
-        found = sample_kernels(s.layout, self.params, gates, images, outputs=s.outputs, sharding=self.spread)
+        heads = None
+        if s.condition == "metantk" and items[0].head is not None:
+            heads = np.stack([head(s.layout, jax.random.fold_in(self.heads, item.head), s.dtype) for item in full])
+        given = {"outputs": s.outputs, "heads": heads, "sharding": self.spread}
+        found = sample_kernels(s.layout, self.params, gates, images, **given)
         nngp, ntk = gathered((found.nngp, found.ntk))
         algorithm = s.algorithm if s.condition == "metantk" else "none"
         given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "precision": s.dtype}
@@ -129,6 +159,12 @@ class Scorer:
             notes.append(score.note)
         return conditions, notes
 
+    def _draw(self, draw: int) -> Draw:
+        """What a score of the registry looks at."""
+        s = self.settings
+        inner_loop = {"algorithm": s.algorithm, "inner_time": s.inner_time, "ridge": s.ridge}
+        return Draw(s.layout, self.params, self._images(draw)[0], luck=self.heads, inner_loop=inner_loop)
+
     def _regions(self, items) -> list[int | None]:
         if not self.settings.regions:
             return [None] * len(items)
@@ -138,8 +174,11 @@ class Scorer:
             mine = same[jax.process_index() :: processes]
             if mine:
                 full = [*mine, *[mine[-1]] * (-(-self.batch // processes) - len(mine))]  # one shape here too
-                gates, images = np.stack([items[n].gates for n in full]), self._images(draw)[1]
-                counts[mine] = linear_regions(self.thin, self.thin_params, gates, images)[: len(mine)]
+                gates = np.stack([items[n].gates if items[n].thin is None else items[n].thin for n in full])
+                params = self.thin_params
+                if self.settings.reference_quirks:
+                    params = self._thin_weights(jax.random.fold_in(self.thin_key, draw))
+                counts[mine] = linear_regions(self.thin, params, gates, self._images(draw)[1])[: len(mine)]
         return gathered(counts[None]).sum(0).tolist()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,19 +10,22 @@ import numpy as np
 
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
+from mlkernels.nas.searching.clock import Clock
 from mlkernels.nas.searching.ranking import (
+    OLD_RULE,
+    RULE,
     Candidate,
     choose,
     edges_left,
     operations_left,
     rank_sums,
-    relative_change,
     without,
 )
 from mlkernels.nas.searching.record import LOG, RESULT, Record
 from mlkernels.nas.searching.scorer import Item, Scorer, Scores
 from mlkernels.nas.searching.settings import SearchSettings
-from mlkernels.nas.space.search_space import CELL_TYPES, Genotype, Space
+from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
+from mlkernels.nas.space.search_space import Space
 from mlkernels.support import results
 from mlkernels.support.progress import Progress
 from mlkernels.support.strict_json import dumps
@@ -59,7 +61,8 @@ def search(
 
     In each round every open operation is taken out by turns, and the condition number of the MetaNTK and the count of
     linear regions are compared with those of the network that has it; on each edge the operation goes that is missed
-    least. When one is left on every edge, edges go by the same rule until each node has two.
+    least. When one is left on every edge, a node a round loses edges by the same rule: those into it are compared with
+    each other, all but the two that are missed most go, and the next node is scored on the network as it is then.
 
     Args:
         settings: what to search for and how.
@@ -96,12 +99,12 @@ def search(
     clock = Clock(settings, record, progress)
     while candidates := operations_left(gates) or edges_left(space, gates):
         history.append(gates)
-        items = _score_round(settings, scorer, record, clock, len(history), gates, candidates)
-        log += _decide(settings, len(history), gates, candidates, items)
+        items = _score_round(settings, scorer, record, clock, history, candidates)
+        log += _decide(settings, len(history), candidates, items)
         gates = _pruned(gates, log, len(history), space)
         record.write(LOG, "".join(dumps(line) + "\n" for line in log))
     genotype = space.genotype_of(gates)
-    log.append({"genotype": repr(genotype), "short": str(genotype)})
+    log.append({"genotype": repr(genotype), "short": str(genotype), "rule": RULE})
     record.write(LOG, "".join(dumps(line) + "\n" for line in log))
     if record.folder is not None:
         more = {"seconds": round(record.seconds, 1), "settings": about, "devices": int(scorer.mesh.size)}
@@ -118,19 +121,22 @@ def _data(dataset: Dataset) -> dict:
     return {"data": data, "images": images, "mean": about["mean"], "std": about["std"]}
 
 
-def _items(settings: SearchSettings, gates: np.ndarray, candidates: list[Candidate]) -> list[Item]:
+def _items(settings: SearchSettings, history: list[np.ndarray], candidates: list[Candidate]) -> list[Item]:
     """What is scored in each repeat: the network as it is, once or for each candidate, and without each candidate."""
+    gates = history[-1]
     if settings.reference_quirks:
-        pairs = [
-            (Item(gates, number), Item(without(gates, each), number)) for number, each in enumerate(candidates, start=1)
+        stale = history[min(len(history), settings.edge_round) - 1]  # what edges are compared with keeps them all
+        return [
+            item
+            for number, each in enumerate(candidates, start=1)
+            for item in (Item(stale, number, 2 * number, gates), Item(without(gates, each), number, 2 * number + 1))
         ]
-        return [item for pair in pairs for item in pair]
     return [Item(gates), *(Item(without(gates, each)) for each in candidates)]
 
 
-def _score_round(settings, scorer, record, clock, number, gates, candidates) -> list[list[Scores]]:
-    """Scores `[repeat][item]` of a round, those that the record has included."""
-    items = _items(settings, gates, candidates)
+def _score_round(settings, scorer, record, clock, history, candidates) -> list[list[Scores]]:
+    """Scores `[repeat][item]` of the last round of those that began with such gates, those in the record included."""
+    number, items = len(history), _items(settings, history, candidates)
     if len(record.done) < number:
         for repeat in range(settings.repeats):
             start = max(0, len(record.partial) - repeat * len(items))
@@ -156,11 +162,11 @@ def _changes(settings, scores: list[list[Scores]], attribute: str) -> tuple[list
         others = [row[1:] for row in rows]
         origins = [[row[0]] * (len(row) - 1) for row in rows]
     origins, others = list(zip(*origins, strict=True)), list(zip(*others, strict=True))
-    change = [list(map(relative_change, *pair)) for pair in zip(origins, others, strict=True)]
+    change = [list(map(settings.change(attribute), *pair)) for pair in zip(origins, others, strict=True)]
     return origins, others, change
 
 
-def _decide(settings, number: int, gates, candidates, scores) -> list[dict]:
+def _decide(settings, number: int, candidates, scores) -> list[dict]:
     """The log's lines of a round: for each candidate that goes, what was compared on its edge or at its node."""
     table = [{} for _ in candidates]
     changes = {}
@@ -170,7 +176,8 @@ def _decide(settings, number: int, gates, candidates, scores) -> list[dict]:
         origins, others, changes[name] = _changes(settings, scores, name)
         for row, origin, other, change in zip(table, origins, others, changes[name], strict=True):
             row[name] = {"with": list(origin), "without": list(other), "change": list(change)}
-    sums, *ranks = rank_sums(changes.get("condition"), changes.get("regions"), precision=settings.precision)
+    given = {"precision": settings.precision, "larger": settings.larger}
+    sums, *ranks = rank_sums(changes.get("condition"), changes.get("regions"), **given)
     for name, ranked in zip(("condition", "regions"), ranks, strict=True):
         for row, rank in zip(table, ranked if ranked is not None else (), strict=False):
             row[name]["rank"] = int(rank)
@@ -178,7 +185,7 @@ def _decide(settings, number: int, gates, candidates, scores) -> list[dict]:
         row["rank_sum"] = int(total)
     _note(settings, table, scores)
     space, lines = settings.layout.space, []
-    for kind, edge, operation in choose(space, gates, candidates, sums):
+    for kind, edge, operation in choose(candidates, sums, ranks[0]):
         node, source = space.edges[edge]
         line = {"round": number, "cell": CELL_TYPES[kind], "node": node, "input": source}
         if operation is None:
@@ -214,8 +221,19 @@ def _pruned(gates: np.ndarray, log: list[dict], number: int, space: Space) -> np
     return gates
 
 
+def rule_of(log) -> str:
+    """The rule by which a recorded search has pruned, as its last line says; those of older searches name none.
+
+    Example:
+        >>> rule_of([{"genotype": "...", "short": "..."}])
+        'all edges in one pool; of equal sums the first candidate'
+    """
+    last = log[-1]
+    return last.get("rule", OLD_RULE if "genotype" in last else RULE)  # one that is not finished is of this version
+
+
 def replay(log, space: Space) -> list[np.ndarray]:
-    """The gates after each round of a recorded search, the open ones first.
+    """The gates after each round of a recorded search, the open ones first; whatever its rule (`rule_of`) was.
 
     Args:
         log: the log's lines, as dicts.
@@ -231,65 +249,3 @@ def replay(log, space: Space) -> list[np.ndarray]:
     for number in range(1, 1 + max((line.get("round", 0) for line in log), default=0)):
         states.append(_pruned(states[-1], list(log), number, space))
     return states
-
-
-class Clock:
-    """Time spent and left, and who is told."""
-
-    def __init__(self, settings: SearchSettings, record: Record, progress):
-        self.settings, self.record, self.progress = settings, record, progress
-        self.before, self.start = record.seconds, time.monotonic()
-        self.had = sum(map(len, record.done)) + len(record.partial)
-
-    def seconds(self) -> float:
-        return self.before + time.monotonic() - self.start
-
-    def tell(self, number: int, candidates, items: int) -> None:
-        if self.progress is None:
-            return
-        plan = self.settings.evaluations
-        done, total = sum(map(len, self.record.done)) + len(self.record.partial), sum(plan)
-        costs = [n * cost for n, cost in zip(plan, self._costs(), strict=True)]
-        spent = _spent(costs, plan, done) - _spent(costs, plan, self.had)
-        rest = (sum(costs) - _spent(costs, plan, done)) / spent if spent else 0
-        left = (time.monotonic() - self.start) * rest if spent else None
-        best = _best(self.settings, self.record.partial, candidates, items)
-        self.progress(Progress(done, total, f"round {number} of {len(plan)}", best, left))
-
-    def _costs(self) -> list[float]:
-        """What a network costs in each round: as its open operations, and something for the rest."""
-        operations = len(self.settings.layout.space.operations)
-        rounds = len(self.settings.evaluations)
-        return [1 + max(operations - number, 1) for number in range(rounds)]
-
-
-def _spent(costs, plan, done: int) -> float:
-    total = 0.0
-    for cost, count in zip(costs, plan, strict=True):
-        here = min(done, count)
-        total, done = total + cost * here / count, done - here
-    return total
-
-
-def _best(settings, partial: list[Scores], candidates, items: int) -> str:
-    """In words, the best candidate of the repeat at work."""
-    row = partial[(len(partial) - 1) // items * items :] if partial else []
-    name = "condition" if settings.condition != "none" else "regions"
-    pairs = (
-        list(zip(row[::2], row[1::2], strict=False))
-        if settings.reference_quirks
-        else [(row[0], each) for each in row[1:]]
-        if row
-        else []
-    )
-    if not pairs:
-        return ""
-    sign = 1 if name == "condition" else -1
-    changes = [sign * relative_change(getattr(a, name), getattr(b, name)) for a, b in pairs]
-    top = int(np.argmax(changes))
-    kind, edge, operation = candidates[top]
-    space = settings.layout.space
-    node, source = space.edges[edge]
-    what = "edge" if operation is None else space.operations[operation]
-    word = "condition number" if name == "condition" else "regions"
-    return f"{-sign * changes[top]:+.1%} {word} without {what} {source} to node {node + 2}, {CELL_TYPES[kind]}"

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
-from functools import cached_property
+from functools import cached_property, partial
 
 import jax
 from jax import Array
@@ -13,10 +14,13 @@ from mlkernels.errors import bad_input
 from mlkernels.kernels import OUTPUTS
 from mlkernels.nas.engine.weights import INITIALISATIONS
 from mlkernels.nas.scores.kernel_scores import ALGORITHMS
+from mlkernels.nas.scores.registry import SCORES
+from mlkernels.nas.searching.ranking import relative_change
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import number, one_of, whole
 
-CONDITIONS = ("metantk", "ntk", "none")
+CONDITION_NUMBERS = ("metantk", "ntk")
+CONDITIONS = (*CONDITION_NUMBERS, *(name for name in SCORES if name not in (*CONDITION_NUMBERS, "regions")), "none")
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,28 @@ class SearchSettings:
         repeats: how often each candidate is scored, with other weights and images each time.
         precision: digits that changes are rounded to, in the ranks.
         outputs: "sum", "trace" or "full": how gradients of several outputs make a kernel.
-        condition: the condition number that candidates are ranked by: of the "metantk", the plain "ntk", or "none".
+        condition: the score that candidates are ranked by beside the regions. The condition number of the "metantk" or
+            of the plain "ntk", another one of `SCORES`, or "none".
         regions: whether they are ranked by linear regions too.
         shot, queries, tasks: of the batch of tasks; their way is the layout's.
         region_batches, region_images: of 3x3 patches for the regions.
         initialisation: as in `weights.init`.
         dtype: "float32", or "float64" in 64-bit JAX, of the networks; kernels are added up in float64 always.
-        reference_quirks: do as the published code does where it is careless. The weights then stay the same in all of
-            a round's repeats; each candidate has images of its own, on which the unpruned network is scored again; a
-            condition number of a spectrum that has none is 1e5 if it is NaN and negative, so the best, if an eigenvalue
-            is.
+        reference_quirks: do as the published code does where it is careless. The table says where.
+
+    | quirk                                       | effect                                              | reproduced |
+    |---------------------------------------------|-----------------------------------------------------|------------|
+    | asks for an initialisation of unknown name  | a round's repeats share weights, all edge rounds do | yes        |
+    | new tasks and patches for each candidate    | the unpruned network is scored again beside each    | yes        |
+    | a new head for each network (MetaNTK)       | the two that are compared differ in it, too         | yes        |
+    | new thin weights for each candidate         | regions of candidates are of different networks     | yes        |
+    | edges are closed in the origin at the end   | condition numbers (not regions) of later nodes are  | yes        |
+    |                                             | compared with one that has edges that are gone      |            |
+    | eigenvalues are divided blindly             | NaN is 1e5; a negative one makes the best of all    | yes        |
+    | features that are all zero are an error     | 1e5 without normalisation, else the search stops    | always 1e5 |
+    | 1000 episodes, each fixed by its number     | the same tasks may come back                        | no         |
+    | kernels and eigenvalues in float32          | the sign of a singular kernel's last one is chance  | no         |
+    | regions added up as float32 fractions       | a count is whole but for rounding                   | no         |
 
     Raises:
         InputError: a setting out of its range.
@@ -93,17 +109,32 @@ class SearchSettings:
             number(name, getattr(self, name), infinite=name == "inner_time", do="correct it")
 
     @property
+    def larger(self) -> bool:
+        """Whether of `condition` the larger value is the better one."""
+        return self.condition not in CONDITION_NUMBERS
+
+    def change(self, score: str) -> Callable[[float, float], float]:
+        """How the change of a score, "condition" or "regions", is counted: `relative_change` of it."""
+        larger = self.larger and score == "condition"
+        return partial(relative_change, larger=larger, blind=self.reference_quirks)
+
+    @property
     def key(self) -> Array:
         """The key from which all others follow."""
         return jax.random.key(self.seed)
 
     @cached_property
     def candidates(self) -> tuple[int, ...]:
-        """How many candidates each round has, if every edge keeps to one operation a round; the last is of edges."""
+        """How many candidates each round has: of operations while an edge has two, then of edges, a node a round."""
         space = self.layout.space
         operations, edges = len(space.operations), 2 * len(space.edges)
-        spare = 2 * sum(2 + node for node in range(1, space.nodes))
-        return (*(edges * left for left in range(operations, 1, -1)), *([spare] if spare else []))
+        nodes = [2 + node for _ in range(2) for node in range(1, space.nodes)]
+        return (*(edges * left for left in range(operations, 1, -1)), *nodes)
+
+    @property
+    def edge_round(self) -> int:
+        """The first round in which edges go, counted from 1."""
+        return len(self.layout.space.operations)
 
     @property
     def evaluations(self) -> tuple[int, ...]:

@@ -38,8 +38,8 @@ class Cell:
 class Layout:
     """A NASNet-style stack of cells, in which every edge has all operations of a search space.
 
-    A 3x3 convolution to `channels`, then N normal cells, a reduction cell, N normal cells, a reduction cell and normal
-    cells to the end, N = (cells - 2) // 3. A reduction cell halves the sides (rounded up) and doubles the channels.
+    A 3x3 convolution to `channels`, then the cells: number cells // 3 and number 2 * cells // 3, counted from 0, are
+    reduction cells, the others normal ones. A reduction cell halves the sides (rounded up) and doubles the channels.
 
     Args:
         space: a search space, or its name: "darts_fewshot" or "darts".
@@ -60,7 +60,8 @@ class Layout:
         >>> [(cell.kind, cell.channels, cell.pixels) for cell in layout.stack]
         [(0, 48, 32), (1, 96, 16), (0, 96, 16), (1, 192, 8), (0, 192, 8)]
 
-    Source: Zoph et al. 2018 (NASNet), for the stack; Wang et al. 2022, its code.
+    Source: Zoph et al. 2018 (NASNet), for the stack; Wang et al. 2022, its code, for the places of the reduction cells
+    (those of the network that it trains; the one that it searches has them there, too, for 2, 5, 8, ... cells).
     """
 
     space: Space | str = "darts_fewshot"
@@ -96,8 +97,7 @@ class Layout:
     @property
     def reductions(self) -> tuple[int, int]:
         """Which cells are reduction cells, counted from 0."""
-        normal = (self.cells - 2) // 3
-        return normal, 2 * normal + 1
+        return self.cells // 3, 2 * self.cells // 3
 
     @property
     def first(self) -> Block:
@@ -187,7 +187,7 @@ def parameter_count(layout: Layout, gates, *, classes: int = 0, norms: bool = Tr
         A count.
 
     Example:
-        >>> from mlkernels.nas.space.search_space import Genotype
+        >>> from mlkernels.nas.space.genotype import Genotype
         >>> genotype = "N: s3<0 s3<1 | s3<1 s3<2 | c3<0 s3<2   R: s3<0 s3<1 | f5<1 d3<2 | d3<2 d3<3"
         >>> layout = Layout(cells=5, channels=48)
         >>> f"{parameter_count(layout, layout.space.gates_of(Genotype.parse(genotype))) / 1e6:.3f} M"

@@ -13,8 +13,9 @@ import numpy as np
 from mlkernels.errors import bad_input
 from mlkernels.learners.outer_loop import checkpoint
 from mlkernels.nas.engine.network import Network, Variables, init
+from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
-from mlkernels.nas.space.search_space import Genotype, Space
+from mlkernels.nas.space.search_space import Space
 from mlkernels.nas.training.settings import TrainSettings
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import dumps

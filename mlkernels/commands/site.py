@@ -1,0 +1,51 @@
+"""`mlkernels site`: the whole course as pages whose demos move without a kernel."""
+
+from __future__ import annotations
+
+import click
+
+from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.support import provenance
+from mlkernels.support.files import alone, check_place
+
+
+@click.command()
+@click.option("--out", type=FOLDER, metavar="DIR", help="Where the site goes [build/site of the checkout].")
+@notebooks_option
+def site(out, notebooks) -> int:
+    """Write the course as a site that needs neither kernel nor network.
+
+    Takes the executed notebooks that lie in build/class or build/quick and runs in quick what is missing; draws each
+    demo at the settings of its grid, minutes each the first time. Open DIR/index.html in any browser, as a file or from
+    a server.
+    """
+    import os
+
+    import jax
+
+    from mlkernels.runner import pool, report
+    from mlkernels.runner.jobs import plan
+    from mlkernels.runner.notebooks import find_notebooks
+    from mlkernels.runner.site import build, executed
+    from mlkernels.runner.worker import kernel_environment
+
+    found = find_notebooks(notebooks)
+    home = next(iter(found.values())).parents[1]
+    out = out or home / "build" / "site"
+    check_place(out / "index.html")
+    command, folders = provenance.command(), [home / "build" / "class", home / "build" / "quick"]
+    if missing := [name for name in found if name not in executed(list(found), folders)]:
+        work, quick = plan(notebooks, missing, None, "quick", ())
+        with alone(quick):
+            outcomes = pool.run(work, workers=1, timeout=None, resume=True)
+            report.write_report(quick, preset="quick", command=command)
+        if failed := [outcome.detail or outcome.name for outcome in outcomes if outcome.status != "finished"]:
+            click.echo("\n".join([*failed, "no site without them"]), err=True)
+            return 1
+    os.environ.update(kernel_environment(home))
+    jax.config.update("jax_enable_x64", True)  # as in the notebooks
+    with alone(out):
+        made = build(out, executed(list(found), folders), command=command, say=click.echo)
+    size = f"{made['bytes'] / 1e6:.1f} MB in {made['files']} files"
+    click.echo(f"{size}; open {shorter_path(out / 'index.html')}")
+    return 0

@@ -1,0 +1,1 @@
+"""Editions of the course for a class: without solutions, with them, and for nbgrader and Otter-Grader."""
