@@ -20,6 +20,7 @@ GRIDS = {
     ),
 }
 LONG_LINE = "x = " + " + ".join(f"a_rather_long_name_{i}" for i in range(12))
+LONG_SUM = r"\mathcal K = \mathbb R + " + " + ".join(rf"\Theta_{{{i}}}" for i in range(40))
 CLAIM = {
     "id": "start.claim", "statement": "It falls.", "source": "Someone 2020", "measured": "1", "expected": "1",
     "verdict": "holds", "why": "", "test": "t", "expected_to_hold": True, "values": {},
@@ -40,12 +41,13 @@ def picture(alt, caption=""):
     """What `plots.show_png` leaves of a small figure."""
     fig, ax = plots.figure(4, 2)
     ax.plot([0, 1], [0, 1])
-    about = {"alt": alt, "width": 384} | ({"caption": caption} if caption else {})
-    png = base64.b64encode(plots.to_png(fig)).decode()
-    outputs = (
-        [shown({"text/plain": caption, "text/html": f"<p>{caption}</p>"}, {"caption_of_next": True})] if caption else []
-    )
-    return [*outputs, shown({"image/png": png, "text/plain": "figure"}, {"image/png": about})]
+    data, metadata = plots.bundle(plots.to_png(fig), alt, 4)
+    data["image/png"] = base64.b64encode(data["image/png"]).decode()
+    if not caption:
+        return [shown(data, metadata)]
+    metadata["image/png"]["caption"] = caption
+    text = shown({"text/plain": caption, "text/html": f"<p>{caption}</p>"}, {"caption_of_next": True})
+    return [text, shown(data, metadata)]
 
 
 def explored(module):
@@ -64,7 +66,12 @@ def notebook():
     cells = [
         new_markdown_cell("# Start here\n\nA *first* notebook. It follows [a paper](https://example.org/paper)."),
         code("from mlkernels.course import widgets\nfrom mlkernels.course.demos import conflicting_tasks, start_here"),
-        new_markdown_cell("## Equations\n\n$$" + r"\mathcal K = \mathbb R + " + " + ".join(rf"\Theta_{{{i}}}" for i in range(40)) + "$$"),
+        new_markdown_cell(
+            "## Equations\n\n$$"
+            + r"\mathcal K = \mathbb R + "
+            + " + ".join(rf"\Theta_{{{i}}}" for i in range(40))
+            + "$$"
+        ),
         new_markdown_cell("| a | b |\n|---|---|\n| one | two |"),
         code(LONG_LINE, *picture("A line that rises.")),
         new_markdown_cell("## Demos"),

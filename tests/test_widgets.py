@@ -477,8 +477,7 @@ def test_a_twin_is_the_demos_own_pictures_each_below_its_caption(demo, monkeypat
     for text, (data, metadata), values in zip(texts, pictures, demo.twin, strict=True):
         about, frame = metadata["image/png"], demo.frame(demo.build(), **values)
         assert about == {"alt": frame.alt, "width": 11 * plots.SCREEN, "caption": text}
-        ours, its = (np.asarray(Image.open(io.BytesIO(png))) for png in (data["image/png"], frame.png))
-        np.testing.assert_array_equal(ours, its)
+        assert data["image/png"] == plots.few_colours(frame.png)
 
 
 def test_a_caption_is_written_as_text(demo, monkeypatch):

@@ -61,6 +61,8 @@ def without_widgets(notebook: dict, number: str) -> dict:
         if "outputs" in cell:  # a record without a text beside it shows nothing, and nbconvert warns of it
             cell["outputs"] = [output for output in cell["outputs"] if not _unseen(output)]
         for output in cell.get("outputs", []):
+            if "image/png" in output.get("data", {}):  # a page has its own way to show it
+                output["data"].pop("text/html", None)
             if WIDGET in output.get("data", {}):
                 output["data"].clear()
                 output["data"]["text/html"] = note

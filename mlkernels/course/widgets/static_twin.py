@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import io
-
-from PIL import Image
-
 from mlkernels.course.demos.demo import Demo
 from mlkernels.course.plots import show_png
 
@@ -30,6 +26,4 @@ def twin(demo: Demo) -> None:
     stage = demo.build()
     for values in demo.twin:
         frame = demo.frame(stage, demo.finished(**values) if demo.twin_runs else None, **values)
-        file = io.BytesIO()
-        Image.open(io.BytesIO(frame.png)).save(file, "png", compress_level=6)  # half of what a fast one takes
-        show_png(file.getvalue(), frame.alt, frame.size[0], caption=demo.caption(**values))
+        show_png(frame.png, frame.alt, frame.size[0], caption=demo.caption(**values))
