@@ -17,7 +17,7 @@ from mlkernels.course.pictures import course_map
 from mlkernels.course.plots import SCREEN, to_png
 from mlkernels.course.tables import RESULTS
 from mlkernels.runner.jobs import record_of
-from mlkernels.runner.pages import copy_mathjax, first_figure, heading
+from mlkernels.runner.pages import copy_mathjax, first_figure, heading, with_named_tables
 from mlkernels.runner.report import card_of, device_line, environment, gather, of_claims
 from mlkernels.runner.site_benchmarks import benchmarks
 from mlkernels.runner.site_frames import frames
@@ -145,7 +145,7 @@ def _markdown(text: str, contents: Mapping[str, dict]) -> tuple[str, str]:
     title = heading({"cells": [{"cell_type": "markdown", "source": text}]})[0]
     body = re.sub(r"^# .*$", "", text, count=1, flags=re.M)
     body = re.sub(r"\]\((?:[^()\s]*/)?([^()\s/]+)\.ipynb\)", r"](\1.html)", body)
-    return title, Markup(markdown2html(body))
+    return title, Markup(with_named_tables(markdown2html(body)))
 
 
 def _remove_unused(out: Path) -> None:

@@ -50,7 +50,9 @@ def _tables(section: str, content: Any) -> Iterator[dict]:
     """The tables of a section: one for each set of figures that some groups in it share."""
     groups: dict[tuple, list] = {}
     for path, figures in _groups(content, ()):
-        groups.setdefault(tuple(figures), []).append((" · ".join(path), *map(_shown, figures.values())))
+        groups.setdefault(tuple(figures), []).append(
+            (" · ".join(path) or _words(section), *map(_shown, figures.values()))
+        )
     for number, (names, rows) in enumerate(groups.items()):
         caption = _words(section) if not number else f"{_words(section)}: {', '.join(_words(name) for name in names)}"
         yield {"caption": caption, "columns": ["what", *map(_words, names)], "rows": rows}

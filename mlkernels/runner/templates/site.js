@@ -7,6 +7,7 @@
     const address = (file) => `${table.folder}/${file}`;
     const kept = new Map(); // pictures that are about to be asked for, decoded
     let at = home;
+    let later; // the timer of what is fetched beforehand
 
     function fetched(file) {
       if (!file || kept.has(file)) return;
@@ -17,15 +18,21 @@
       if (kept.size > 60) kept.delete(kept.keys().next().value);
     }
 
-    // what one more move of a control can show
-    function neighbours() {
-      home.forEach((_, which) => {
-        for (const step of [-1, 1]) {
-          const there = allowed(at.map((index, i) => (i === which ? index + step : index)), which);
-          const row = table.frames[there];
-          if (row) fetched(row[0]);
-        }
-      });
+    // what one more move of a control can show; first of the one that is at work, and never before its own picture
+    function neighbours(moved) {
+      const order = home.map((_, which) => which).sort((a, b) => (b === moved) - (a === moved));
+      const points = order.flatMap((which) => [1, -1].map((step) => {
+        const wanted = at.map((index, i) => (i === which ? index + step : index));
+        return table.frames[allowed(wanted, which)];
+      }));
+      const files = points.filter(Boolean).map(([file]) => file);
+      clearTimeout(later);
+      const next = () => {
+        if (!files.length) return;
+        files.splice(0, 2).forEach(fetched);
+        later = setTimeout(next, 15);
+      };
+      later = setTimeout(next, 30);
     }
 
     // the settings with a picture that are nearest to these: the control that was moved stays where it is
@@ -37,25 +44,26 @@
       return sets.map(inside).sort((a, b) => changes(a) - changes(b))[0] ?? wanted;
     }
 
-    function show() {
+    function show(moved) {
       const [file, alt, said] = table.frames[at];
       view.refuse(file ? "" : said);
       if (file) view.show({ src: address(file), alt, readout: said });
       view.progress(0);
       view.status("");
-      neighbours();
+      neighbours(moved);
     }
 
-    function go(point) {
+    function go(point, moved = 0) {
       at = point;
       view.indices(Object.fromEntries(names.map((name, i) => [name, at[i]])));
-      show();
+      show(moved);
     }
 
     const view = explorerView(place.querySelector(".demo-view"), { ...table, id: `view-${table.name}` }, {
       move(indices) {
         const wanted = names.map((name) => indices[name]);
-        go(allowed(wanted, wanted.findIndex((index, i) => index !== at[i])));
+        const moved = wanted.findIndex((index, i) => index !== at[i]);
+        go(allowed(wanted, moved), moved);
       },
       reset: () => go(home),
       run() {
@@ -70,7 +78,7 @@
     });
     // what stays of the picture is below what moves, so that each setting is a small file
     place.querySelector("img").style.background = `url("${address(table.ground)}") 0 0 / 100% 100% no-repeat`;
-    show();
+    show(0);
   }
 
   for (const place of document.querySelectorAll(".demo")) {
