@@ -61,7 +61,7 @@ def test_names_and_flags():
 BAD_ARRAYS = [None, "a", [[1.0], [1.0, 2.0]], ["a"], [None], [1j], jax.random.key(0), object()]
 
 
-@pytest.mark.parametrize("bad", BAD_ARRAYS, ids=repr)
+@pytest.mark.parametrize("bad", BAD_ARRAYS)
 def test_what_are_no_real_numbers_is_refused(bad):
     assert_refused(lambda: arrays.real_array("x", bad), "x: expected an array of real numbers")
     assert_refused(lambda: arrays.real_arrays(x=(bad, "n")), "x: expected an array [n] of real numbers")
