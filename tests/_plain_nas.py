@@ -78,8 +78,8 @@ class Architecture:
 
     def __init__(self, layout, gates):
         self.layout, self.norm = layout, group_norm if layout.norm == "group" else batch_norm
-        n = (layout.cells - 2) // 3
-        kinds = [int(i in (n, 2 * n + 1)) for i in range(layout.cells)][: layout.depth]
+        n = layout.cells
+        kinds = [int(i in (n // 3, 2 * n // 3)) for i in range(n)][: layout.depth]
         names, edges = layout.space.operations, layout.space.edges
         self.cells = [
             (kind, [[(o, names[o]) for o in np.flatnonzero(gates[kind, e])] for e in range(len(edges))])

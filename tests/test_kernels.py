@@ -213,7 +213,10 @@ def test_infinite_kernels_take_whole_numbers_and_no_point_at_all():
         (lambda a, p, x: kernels.infinite_kernels(Conv4(1), jnp.ones((2, 28, 28))), "[2, 28, 28]"),
         (lambda a, p, x: kernels.empirical_ntk(a, p, x, outputs="all"), "outputs: expected sum or full or trace"),
         (lambda a, p, x: kernels.empirical_ntk(a, p, x, part="hed"), "['head', 'layer1', 'layer2']"),
-        (lambda a, p, x: kernels.empirical_ntk(a, p, x, batch_size=0), "batch_size: expected at least 1, got 0"),
+        (
+            lambda a, p, x: kernels.empirical_ntk(a, p, x, batch_size=0),
+            "batch_size: expected a whole number of at least 1",
+        ),
         (lambda a, p, x: kernels.empirical_ntk(lambda p, x: a(p, x)[:, 0], p, x), "outputs [N, k], got float64 [1]"),
         (
             lambda a, p, x: kernels.empirical_ntk(lambda p, x: a(p, x).astype(complex), p, x),

@@ -142,8 +142,8 @@ def test_drop_path_drops_whole_samples_and_no_identity():
     assert many.mean() == pytest.approx(1, abs=0.02)
     assert (many == 0).mean() == pytest.approx(0.3, abs=0.02)
     kept = [step.dropped for step in net.plan if isinstance(step, Add)]
-    assert kept[0] == (True, True)  # f5<0 sk<1 in a reduction cell: a skip of stride 2 is a convolution
-    assert kept[4] == (True, False)  # s3<0 sk<1 in a normal cell
+    assert kept[2] == (True, True)  # f5<0 sk<1 in a reduction cell: a skip of stride 2 is a convolution
+    assert kept[0] == (True, False)  # s3<0 sk<1 in a normal cell
 
 
 def shapes_of(block):

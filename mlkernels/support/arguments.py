@@ -42,7 +42,7 @@ def number(name: str, value, *, infinite: bool = False, do: str = "use 0 or a sm
     return float(value)
 
 
-def one_of(name: str, value, known: Iterable[str], *, do: str = "name one of them") -> str:
+def one_of(name: str, value, known: Iterable, *, do: str = "name one of them"):
     """One of a few names, which the message lists in this order.
 
     >>> one_of("algorithm", "sgd", ("maml", "anil"))
@@ -50,7 +50,8 @@ def one_of(name: str, value, known: Iterable[str], *, do: str = "name one of the
     mlkernels.errors.InputError: algorithm: expected maml or anil, got 'sgd'; name one of them
     """
     names = tuple(known)
-    if not isinstance(value, str) or value not in names:
+    value = plain(value)
+    if hasattr(value, "shape") or value not in names:  # an array would be compared entry by entry
         raise bad_input(name, " or ".join(map(str, names)), repr(value), do)
     return value
 

@@ -164,9 +164,9 @@ def _move(stage: Stage, n: Numbers) -> None:
 
 
 def _spread(scores: tuple[Score, ...]) -> str:
-    """The median over the draws, and from where to where they go."""
-    low, middle, high = np.sort([score.value for score in scores])
-    return f"{_rounded(middle)} ({_rounded(low)} to {_rounded(high)})"
+    """The median over the draws, and from where to where they go if they differ."""
+    low, middle, high = map(_rounded, np.sort([score.value for score in scores]))
+    return middle if low == high else f"{middle} ({low} to {high})"
 
 
 def _rounded(value: float) -> str:
