@@ -11,6 +11,7 @@ from mlkernels.runner.report import device_line
 
 _ORIGIN = ("created", "date", "command", "commit", "changed_since_commit", "seed", "versions", "device", "machine",
            "load_before", "load_after", "package_sha256", "benchmark", "provenance")  # fmt: skip
+_NAMES = {"ntk": "NTK", "metantk": "MetaNTK", "rkhs": "RKHS", "nas": "MetaNTK-NAS", "maml": "MAML"}
 _LONG = 6  # of a list of numbers; a longer one is told by its ends
 
 
@@ -27,7 +28,12 @@ def _benchmark(path: Path) -> dict:
     for section, content in result.items():
         if section not in _ORIGIN:
             tables += _tables(section, content)
-    return {"name": name, "title": _words(name).capitalize(), "origin": _origin(about), "tables": tables}
+    return {"name": name, "title": _title(name), "origin": _origin(about), "tables": tables}
+
+
+def _title(name: str) -> str:
+    words = _words(name)
+    return words[0].upper() + words[1:]
 
 
 def _origin(about: dict) -> list[tuple[str, str]]:
@@ -80,7 +86,8 @@ def _nested(value: Any) -> bool:
 
 
 def _words(name: str) -> str:
-    return str(name).replace("_", " ")
+    words = str(name).split("_")
+    return " ".join(_NAMES.get(word, word) for word in words)
 
 
 def _shown(value: Any) -> str:
