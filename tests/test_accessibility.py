@@ -50,8 +50,7 @@ def test_a_notebooks_page(path):
     ],
 )
 def test_a_fault_in_a_text_is_seen(text, fault):
-    (found,) = notebook_faults([new_markdown_cell(text)])
-    assert fault in found
+    assert any(fault in found for found in notebook_faults([new_markdown_cell(text)]))
 
 
 def test_a_text_without_faults():

@@ -138,8 +138,8 @@ def with_named_tables(page: str) -> str:
     what. Markdown has no way to write either.
 
     Example:
-        >>> with_named_tables("<h2>Fee</h2><table><thead><tr><th>a</th></tr></thead></table>")
-        '<h2>Fee</h2><table><caption class="unseen">Fee</caption><thead><tr><th scope="col">a</th></tr></thead></table>'
+        >>> with_named_tables("<h2>Cost</h2><table><tr><th>a</th></tr></table>")
+        '<h2>Cost</h2><table><caption class="unseen">Cost</caption><tr><th scope="row">a</th></tr></table>'
     """
     title, scope = "", "row"
 

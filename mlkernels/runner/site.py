@@ -138,13 +138,18 @@ def _card(out: Path, name: str, content: dict, contents: Mapping[str, dict]) -> 
 
 
 def _markdown(text: str, contents: Mapping[str, dict]) -> tuple[str, str]:
-    """A text's title, and the rest of it as HTML; links to notebooks lead to their pages."""
+    """A text's title, and the rest of it as HTML; links to notebooks lead to their pages, where there are such."""
     from markupsafe import Markup
     from nbconvert.filters import markdown2html
 
     title = heading({"cells": [{"cell_type": "markdown", "source": text}]})[0]
     body = re.sub(r"^# .*$", "", text, count=1, flags=re.M)
-    body = re.sub(r"\]\((?:[^()\s]*/)?([^()\s/]+)\.ipynb\)", r"](\1.html)", body)
+
+    def page_of(found: re.Match) -> str:
+        text, name = found.groups()
+        return f"[{text}]({name}.html)" if name in contents else text
+
+    body = re.sub(r"\[([^\]]*)\]\((?:[^()\s]*/)?([^()\s/]+)\.ipynb\)", page_of, body)
     return title, Markup(with_named_tables(markdown2html(body)))
 
 
