@@ -237,7 +237,7 @@ def empirical_ntk(
     Source: Jacot et al. 2018; notebooks/01_derive_metantk.
     """
     check_apply(apply)
-    check_params(params)
+    check_params(params, constants=True)
     one_of("outputs", outputs, OUTPUTS)
     if part is not None and not (isinstance(params, dict) and part in params):
         names = sorted(params) if isinstance(params, dict) else "no names"

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from mlkernels.errors import bad_input
 from mlkernels.support.arguments import in_short
-from mlkernels.support.array_arguments import real_array
+from mlkernels.support.array_arguments import is_real_type, real_array
 
 
 def check_apply(apply: Callable) -> None:
@@ -31,8 +31,8 @@ def check_apply(apply: Callable) -> None:
         raise bad_input("apply", "a function that can be hashed", type(apply).__name__, do) from None
 
 
-def check_params(params, name: str = "params") -> None:
-    """Refuse what is no pytree of floats; traced ones pass.
+def check_params(params, name: str = "params", *, constants: bool = False) -> None:
+    """Refuse what is no pytree of floats; traced ones pass. With `constants` whole numbers may stand among the floats.
 
     Example:
         >>> check_params({"head": {"w": jnp.arange(3)}})
@@ -43,9 +43,10 @@ def check_params(params, name: str = "params") -> None:
     leaves = jax.tree.leaves(params)
     if not leaves:
         raise bad_input(name, "a pytree of floats", in_short(params), do)
-    if all(map(_is_float, leaves)):
+    fits = _is_real if constants and any(map(_is_float, leaves)) else _is_float
+    if all(map(fits, leaves)):
         return
-    path, leaf = next(pair for pair in jax.tree.leaves_with_path(params) if not _is_float(pair[1]))
+    path, leaf = next(pair for pair in jax.tree.leaves_with_path(params) if not fits(pair[1]))
     at = f" at {jax.tree_util.keystr(path)}" if path else ""
     raise bad_input(name, "a pytree of floats", f"{in_short(leaf)}{at}", do)
 
@@ -71,3 +72,7 @@ def check_points(x1, x2=None) -> tuple[jax.Array, jax.Array | None]:
 
 def _is_float(leaf) -> bool:
     return isinstance(leaf, float) or (hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating))
+
+
+def _is_real(leaf) -> bool:
+    return isinstance(leaf, bool | int | float) or (hasattr(leaf, "dtype") and is_real_type(leaf.dtype))
