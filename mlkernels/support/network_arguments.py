@@ -35,7 +35,7 @@ def check_params(params, name: str = "params", *, constants: bool = False) -> No
     """Refuse what is no pytree of floats; traced ones pass. With `constants` whole numbers may stand among the floats.
 
     Example:
-        >>> check_params({"head": {"w": jnp.arange(3)}})
+        >>> check_params({"head": {"w": jnp.arange(3, dtype="int32")}})
         Traceback (most recent call last):
         mlkernels.errors.InputError: params: expected a pytree of floats, got int32 [3] at ['head']['w']; make them ...
     """
