@@ -6,6 +6,9 @@ import io
 import json
 import re
 import shutil
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from threading import Thread
 from urllib.parse import unquote, urlsplit
 
 import _site
@@ -144,14 +147,19 @@ def test_demos_are_found_by_what_the_notebook_imports():
     assert site_pages.demos_of(notebook) == {2: start_here.DEMO, 3: search_replay.DEMO}
 
 
-def test_finished_notebooks_are_taken_from_the_first_folder_that_has_them(tmp_path):
-    for folder, status in (("class", "failed"), ("quick", "finished")):
-        (tmp_path / folder).mkdir()
+def test_only_notebooks_that_are_finished_and_not_edited_since_are_taken(tmp_path):
+    sources = {name: tmp_path / f"{name}.ipynb" for name in ("00_done", "01_failed", "02_edited", "03_not_run")}
+    (tmp_path / "class").mkdir()
+    for name, path in sources.items():
         made = _site.notebook()
-        made.metadata["mlkernels"]["status"] = status
-        nbformat.write(made, tmp_path / folder / "00_a.ipynb")
-    found = site.executed(["00_a", "01_b"], [tmp_path / "class", tmp_path / "quick"])
-    assert found == {"00_a": tmp_path / "quick" / "00_a.ipynb"}
+        made.metadata["mlkernels"]["status"] = "failed" if name == "01_failed" else "finished"
+        made.cells.insert(1, new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]}))
+        if name != "03_not_run":
+            nbformat.write(made, tmp_path / "class" / path.name)
+        source = _site.notebook()
+        source.cells[0].source += " Better." if name == "02_edited" else ""
+        nbformat.write(source, path)
+    assert site.executed(sources, tmp_path / "class") == {"00_done": tmp_path / "class" / "00_done.ipynb"}
 
 
 def test_results_become_tables(tmp_path):
@@ -267,6 +275,27 @@ def test_a_demo_moves_by_keyboard_alone(browser, out):
         assert said.inner_text() == readout
         page.wait_for_function("node => node.complete && node.naturalWidth > 500", arg=picture.element_handle())
     assert not browser[1]
+
+
+@pytest.mark.browser
+def test_the_site_works_from_a_server_too_and_asks_nobody_else(browser, out):
+    handler = partial(SimpleHTTPRequestHandler, directory=out)
+    context, asked = browser[0].context.browser.new_context(), []
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        Thread(target=server.serve_forever, daemon=True).start()
+        home = f"http://127.0.0.1:{server.server_port}/"
+        context.on("request", lambda request: asked.append(request.url))
+        page = context.new_page()
+        page.goto(home + PAGE)
+        page.wait_for_function("!window.MathJax || MathJax.isReady")
+        page.get_by_role("slider", name="inner steps τ").press("Home")
+        picture = page.locator("#demo-start_here img")
+        assert picture.get_attribute("src").endswith(frame_of(out, "start_here", "1,0")[0])
+        page.wait_for_function("node => node.complete && node.naturalWidth > 500", arg=picture.element_handle())
+        context.close()
+        server.shutdown()
+    assert asked
+    assert all(url.startswith((home, "data:", "blob:")) for url in asked)
 
 
 @pytest.mark.browser

@@ -15,9 +15,9 @@ from mlkernels.support.files import alone, check_place
 def site(out, notebooks) -> int:
     """Write the course as a site that needs neither kernel nor network.
 
-    Takes the executed notebooks that lie in build/class or build/quick and runs in quick what is missing; draws each
-    demo at the settings of its grid, minutes each the first time. Open DIR/index.html in any browser, as a file or from
-    a server.
+    Takes the notebooks that lie executed in build/class and have not been edited since, and runs the others in quick,
+    as `mlkernels run --preset quick --resume` does; draws each demo at the settings of its grid, minutes each the first
+    time. Open DIR/index.html in any browser, as a file or from a server.
     """
     import os
 
@@ -33,19 +33,23 @@ def site(out, notebooks) -> int:
     home = next(iter(found.values())).parents[1]
     out = out or home / "build" / "site"
     check_place(out / "index.html")
-    command, folders = provenance.command(), [home / "build" / "class", home / "build" / "quick"]
-    if missing := [name for name in found if name not in executed(list(found), folders)]:
+    command = provenance.command()
+    ready = executed(found, home / "build" / "class")
+    if missing := [name for name in found if name not in ready]:
         work, quick = plan(notebooks, missing, None, "quick", ())
         with alone(quick):
             outcomes = pool.run(work, workers=1, timeout=None, resume=True)
             report.write_report(quick, preset="quick", command=command)
-        if failed := [outcome.detail or outcome.name for outcome in outcomes if outcome.status != "finished"]:
+        if failed := [
+            outcome.detail or outcome.name for outcome in outcomes if outcome.status not in ("finished", "unchanged")
+        ]:
             click.echo("\n".join([*failed, "no site without them"]), err=True)
             return 1
+        ready |= {job.name: job.target for job in work}
     os.environ.update(kernel_environment(home))
     jax.config.update("jax_enable_x64", True)  # as in the notebooks
     with alone(out):
-        made = build(out, executed(list(found), folders), command=command, say=click.echo)
+        made = build(out, {name: ready[name] for name in found}, command=command, say=click.echo)
     size = f"{made['bytes'] / 1e6:.1f} MB in {made['files']} files"
     click.echo(f"{size}; open {shorter_path(out / 'index.html')}")
     return 0

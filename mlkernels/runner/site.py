@@ -6,6 +6,7 @@ Its pages work as files: one classic script in each, pictures by plain addresses
 from __future__ import annotations
 
 import io
+import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -34,15 +35,20 @@ TEACHER = Path(__file__).with_name("teacher.md")
 _THUMBNAIL = (640, 384)  # pixels, at most
 
 
-def executed(names: Sequence[str], folders: Sequence[Path]) -> dict[str, Path]:
-    """Of these notebooks those that lie finished in one of the folders, the first that has it."""
-    found = {}
-    for name in names:
-        for path in (folder / f"{name}.ipynb" for folder in folders):
-            if (record_of(path) or {}).get("status") == "finished":
-                found[name] = path
-                break
-    return found
+def executed(sources: Mapping[str, Path], folder: Path) -> dict[str, Path]:
+    """Of these notebooks, name -> source, those that lie finished in a folder with the cells that the source has now."""
+    found = {name: folder / f"{name}.ipynb" for name in sources}
+    return {
+        name: path
+        for name, path in found.items()
+        if (record_of(path) or {}).get("status") == "finished" and _cells(path) == _cells(sources[name])
+    }
+
+
+def _cells(path: Path) -> list[str]:
+    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    own = (cell for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", []))
+    return ["".join(cell["source"]) for cell in own]
 
 
 def build(
