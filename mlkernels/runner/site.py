@@ -36,7 +36,7 @@ _THUMBNAIL = (640, 384)  # pixels, at most
 
 
 def executed(sources: Mapping[str, Path], folder: Path) -> dict[str, Path]:
-    """Of these notebooks, name -> source, those that lie finished in a folder with the cells that the source has now."""
+    """Of these notebooks, name -> source, those that lie finished in a folder with the cells of the source today."""
     found = {name: folder / f"{name}.ipynb" for name in sources}
     return {
         name: path
