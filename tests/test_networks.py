@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -184,8 +186,9 @@ def test_what_does_not_fit_a_network_is_refused_in_one_line(network, shape, key)
         assert_refused(lambda bad=bad: network.apply(params, bad), "x: expected")
     assert_refused(lambda: network.apply(params, np.repeat(x, 2, -1)), "as its weights have")
     assert_refused(lambda: jax.jit(network.apply)(params, np.repeat(x, 2, -1)), "as its weights have")
-    for bad in (None, {}, {"head": params["head"]}, params | {"more": params["head"]}):
+    deeper = replace(network, depth=network.depth + 1).init(key, shape)
+    for bad in (None, {}, {"head": params["head"]}, deeper):
         assert_refused(lambda bad=bad: network.apply(bad, x), "params: expected a dictionary of the layers")
     for layer in (None, {}, {"w": "a"}, {"w": np.ones(3)}, params["head"] | {"b": np.ones(7)}):
         assert_refused(lambda layer=layer: network.apply(params | {"head": layer}, x), "params: expected arrays w")
-    assert network.apply(params, x.tolist()).shape == (5, 1)
+    assert network.apply(params | {"more": None}, x.tolist()).shape == (5, 1)

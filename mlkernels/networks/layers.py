@@ -7,6 +7,7 @@ layer. The last layer is always called `"head"`: ANIL adapts that entry alone.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +23,7 @@ from mlkernels.support.array_arguments import real_array
 PARAMETRIZATIONS = ("ntk", "standard")
 ACTIVATIONS = ("relu", "tanh")
 Params = dict[str, dict[str, Array]]
+_NUMBERED = re.compile(r"(layer|conv)\d+")  # what only a deeper network, or one of another kind, has
 
 
 def check(network) -> None:
@@ -85,12 +87,15 @@ def affine(product, layer: dict, x: Array, fan_in: int, w_std: float, b_std: flo
 
 
 def check_inputs(network, params, x, axes: int) -> Array:
-    """Inputs of at least so many axes as an array; or an `InputError`, also for parameters that are not a network's."""
+    """Inputs of at least so many axes as an array; or an `InputError`, also for parameters that are not a network's.
+
+    Parameters may hold more than the network's layers, as another network's beside it, but no layer of a deeper one.
+    """
     names, do = set(network.layers), "give it those that its init makes"
-    if not isinstance(params, dict) or set(params) != names:
+    if not isinstance(params, dict) or names - set(params) or any(map(_NUMBERED.fullmatch, set(params) - names)):
         got = list(params) if isinstance(params, dict) else type(params).__name__
         raise bad_input("params", f"a dictionary of the layers {list(network.layers)}", got, do)
-    for name, layer in params.items():
+    for name, layer in ((name, params[name]) for name in network.layers):
         shapes = {part: getattr(leaf, "shape", None) for part, leaf in layer.items()} if isinstance(layer, dict) else {}
         w, b = shapes.get("w"), shapes.get("b")
         if w is None or len(w) < 2 or b not in (None, w[-1:]) or ("b" in shapes and b is None):
