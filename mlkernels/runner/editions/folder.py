@@ -12,6 +12,7 @@ from mlkernels.errors import bad_input
 from mlkernels.runner.editions.forms import EDITIONS, files_of
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
 from mlkernels.support.files import check_place, not_written, scratch_folder
+from mlkernels.support.strict_json import dumps
 
 RECORD = ".mlkernels-export.json"
 
@@ -43,7 +44,7 @@ def export(edition: str, out: Path, folder: Path | None = None, names: Sequence[
     texts = {path: each if isinstance(each, str) else _text(each) for path, each in files.items()}
     record = {"edition": edition, "files": {path: _digest(text.encode()) for path, text in texts.items()}}
     with scratch_folder(out) as fresh:
-        for path, text in texts.items() | {(RECORD, json.dumps(record, indent=1) + "\n")}:
+        for path, text in texts.items() | {(RECORD, dumps(record, indent=1) + "\n")}:
             (fresh / path).parent.mkdir(parents=True, exist_ok=True)
             (fresh / path).write_text(text, encoding="utf-8", newline="\n")
         fresh.chmod(0o755)
@@ -98,7 +99,7 @@ def _put(fresh: Path, out: Path) -> None:
 def _text(notebook: dict) -> str:
     """A notebook as JupyterLab writes it: sources as lists of lines."""
     cells = [cell | {"source": cell["source"].splitlines(keepends=True)} for cell in notebook["cells"]]
-    return json.dumps(notebook | {"cells": cells}, ensure_ascii=False, indent=1) + "\n"
+    return dumps(notebook | {"cells": cells}, indent=1) + "\n"
 
 
 def _digest(content: bytes) -> str:
