@@ -49,8 +49,15 @@ def pytest_xdist_auto_num_workers(config) -> int:
     return min(cores, MOST_PROCESSES)
 
 
-def pytest_collection_modifyitems(items) -> None:
-    """The longest files first, so that no process is left alone with one at the end; arithmetic is marked."""
+def pytest_collection_modifyitems(config, items) -> None:
+    """The longest files first, so that no process is left alone with one at the end; arithmetic is marked.
+
+    What is marked `once` runs only where -m names it: a default in addopts would be gone with any other -m.
+    """
+    if "once" not in config.option.markexpr:
+        once = [item for item in items if item.get_closest_marker("once")]
+        config.hook.pytest_deselected(items=once)
+        items[:] = [item for item in items if item not in once]
     for item in items:
         if item.path.stem in NUMERICS:
             item.add_marker("numerics")
