@@ -15,15 +15,10 @@ import jax
 
 from mlkernels import datasets
 from mlkernels.errors import bad_input
-from mlkernels.nas import Genotype, Layout, ScoreSettings, random_genotypes, training_free_scores
+from mlkernels.nas import PUBLISHED, Genotype, Layout, ScoreSettings, random_genotypes, training_free_scores
 from mlkernels.support.progress import Progress
 
 RANDOM = 30
-PUBLISHED = (  # of the published scripts for miniImageNet with five cells
-    "N: s3<0 s3<1 | s3<1 s3<2 | c3<0 s3<2   R: s3<0 s3<1 | f5<1 d3<2 | d3<2 d3<3",
-    "N: s3<0 s3<1 | s3<1 s3<2 | c3<2 s3<3   R: s3<0 d3<1 | f5<1 s3<2 | s3<1 f5<3",
-    "N: s3<0 s3<1 | s3<0 mp<2 | d3<2 s3<3   R: d3<0 s3<1 | c3<1 s3<2 | s3<2 s3<3",
-)
 
 
 def judge(paths: list[Path], out: Path, *, data: str = "miniimagenet", seed: int = 0, progress=None) -> None:
@@ -46,8 +41,8 @@ def judge(paths: list[Path], out: Path, *, data: str = "miniimagenet", seed: int
     cells, channels, pixels, colours = sizes.pop()
     layout = Layout(cells=cells, channels=channels, pixels=pixels, colours=colours)
     drawn = random_genotypes(layout.space, RANDOM, key=jax.random.key(seed))
-    named = [*PUBLISHED, *(each["genotype"] for each in found if "genotype" in each)]
-    all_ = [*drawn, *map(Genotype.parse, named)]
+    named = [Genotype.parse(each["genotype"]) for each in found if "genotype" in each]
+    all_ = [*drawn, *PUBLISHED[data, cells], *named]
     settings, key = ScoreSettings(layout), jax.random.fold_in(jax.random.key(seed), 1)
     training_free_scores(all_, datasets.load(data), settings, key=key, out=out, progress=progress)
 

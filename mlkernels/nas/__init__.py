@@ -29,11 +29,12 @@ from mlkernels.nas.searching.search import Found, replay, rule_of, search
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.genotype import CELL_TYPES, SHORT, Genotype
 from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
+from mlkernels.nas.space.published import PUBLISHED
 from mlkernels.nas.space.search_space import SPACES, Space, random_genotypes
 from mlkernels.nas.training.train import Trained, TrainSettings, load_trained, train
 
 __all__ = [
-    "CELL_TYPES", "SCORES", "SHORT", "SPACES", "Calls", "Draw", "Evaluated", "Found", "Genotype", "Layout",
+    "CELL_TYPES", "PUBLISHED", "SCORES", "SHORT", "SPACES", "Calls", "Draw", "Evaluated", "Found", "Genotype", "Layout",
     "Network", "ScoreSettings", "SearchSettings", "Space", "Spread", "TrainSettings", "Trained", "agreement",
     "agreement_gain", "close_calls", "compared", "condition_score", "dense_ranks", "estimate", "evaluate",
     "flop_count", "in_common", "init", "init_head", "load_trained", "log_determinant", "metantk_score",
