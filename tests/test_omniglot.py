@@ -20,6 +20,7 @@ from PIL import Image
 from mlkernels import datasets, tasks
 from mlkernels.datasets import folders, omniglot
 from mlkernels.errors import InputError
+from mlkernels.support import checked_arrays
 
 ZIPS = ("images_background.zip", "images_evaluation.zip")
 SMALL = [("images_background", "Armenian"), ("images_background", "Greek"), ("images_evaluation", "Keble")]
@@ -105,7 +106,7 @@ def make_prepared(folder: Path, small: Path) -> Path:
     """The prepared file of the tiny release, in a folder of the user's."""
     folder.mkdir(exist_ok=True)
     path = folder / omniglot.PREPARED
-    omniglot._save(path, omniglot.convert([small / name for name in ZIPS]))
+    checked_arrays.save(path, omniglot.convert([small / name for name in ZIPS]), compressed=True)
     return path
 
 

@@ -11,20 +11,9 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.errors import bad_input
+from mlkernels.support.checked_arrays import npy_header
 
 CHUNK = 256  # images that are held at a time
-
-
-def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array in an opened .npy file, then at its first row; a `ValueError` for Fortran's order,
-    too.
-    """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if fortran:
-        raise ValueError("an array in Fortran's order")
-    return tuple(shape), dtype
 
 
 class Mapped:

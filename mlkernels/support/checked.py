@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mlkernels.errors import InputError, bad_input
-from mlkernels.support.file_faults import damaged, in_short, unreadable
+from mlkernels.support.file_faults import damaged, in_short, in_words, unreadable
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import dumps, load, to_json
 
@@ -26,7 +26,8 @@ class Kind:
         format: its version, as it is written now: with a checksum.
         check: the schema: gets what a file says, and raises a `ValueError`, `TypeError`, `KeyError` or
             `AttributeError` where something has another form or is out of its range.
-        again: what the next call does once a damaged file is out of the way, as in "call again to begin anew".
+        again: what the next call does once a damaged file is out of the way.
+        instead: what to do about a whole file that is something else.
         before: earlier versions, without a checksum, which are read all the same.
         refused: earlier versions that are not, and what they were of.
         now: what tells this version from the refused ones, after the name.
@@ -36,6 +37,7 @@ class Kind:
     format: int
     check: Callable[[dict], object]
     again: str = "call again to begin anew"
+    instead: str = "move it away to begin anew, or choose another place"
     before: tuple[int, ...] = ()
     refused: Mapping[int, str] = field(default_factory=dict)
     now: str = ""
@@ -80,19 +82,18 @@ def read(path: Path, kind: Kind, aside: bool = True) -> dict | None:
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, RecursionError) as error:
-        raise damaged(path, in_short(error), kind.again, aside) from None
+        raise damaged(path, in_words(error), kind.again, aside) from None
     if fault is None and whole and _SUM not in content and content.get("format") == kind.format:
         fault = "it has no checksum"
     if fault is not None:
-        raise damaged(path, fault, kind.again, aside)
+        raise damaged(path, in_words(fault), kind.again, aside)
     _check_kind(path, kind, content)
     try:
         kind.check(content)
     except InputError:
         raise
     except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as error:
-        fault = f"no {error}" if isinstance(error, KeyError) else in_short(error)
-        raise damaged(path, fault, kind.again, aside) from None
+        raise damaged(path, in_words(error), kind.again, aside) from None
     return content
 
 
@@ -103,19 +104,18 @@ def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> 
 
 def _check_kind(path: Path, kind: Kind, content) -> None:
     """Refuse a whole file that is of another kind or version."""
-    do = "move it away to begin anew, or choose another place"
     about = content if isinstance(content, dict) else {}
     name, number = about.get("kind", kind.name), about.get("format")
     if name != kind.name:
-        raise bad_input(str(path), f"the {kind.name}", f"the {in_short(name)}", do)
+        raise bad_input(str(path), f"the {kind.name}", f"the {in_short(name)}", kind.instead)
     if number in (kind.format, *kind.before):
         return
-    if number in kind.refused:
-        raise bad_input(str(path), f"the {kind.name} {kind.now}".strip(), kind.refused[number], do)
+    if about and number in kind.refused:
+        raise bad_input(str(path), f"the {kind.name} {kind.now}".strip(), kind.refused[number], kind.instead)
     if _SUM in about:
-        do = f"update mlkernels, or {do}"
-        raise bad_input(str(path), f"the {kind.name} in version {kind.format} or before", f"version {number}", do)
-    raise bad_input(str(path), f"the {kind.name}", "something else", do)
+        expected, do = f"the {kind.name} of version {kind.format} or before", f"update mlkernels, or {kind.instead}"
+        raise bad_input(str(path), expected, f"version {number}", do)
+    raise bad_input(str(path), f"the {kind.name}", "something else", kind.instead)
 
 
 def _sum(content: dict) -> str:

@@ -59,18 +59,24 @@ def damaged(path: Path, fault: str, again: str, aside: bool = True, what: str | 
 
     Args:
         path: the file, called `what` in the error.
-        fault: what is wrong with it, in words.
+        fault: what is wrong with it, in words that follow "got".
         again: what the next call does without it.
         aside: whether it is renamed; else it stays, and `again` says what to do.
     """
-    what, got = what or str(path), f"a damaged one ({fault})"
+    what = what or str(path)
     if not aside:
-        return bad_input(what, "a whole file", got, again)
+        return bad_input(what, "a whole file", fault, again)
     try:
         kept = set_aside(path).name
     except OSError as error:
-        return bad_input(what, "a whole file", got, f"move it away yourself ({error.strerror}), then {again}")
-    return bad_input(what, "a whole file", got, f"it is kept as {kept}; {again}")
+        return bad_input(what, "a whole file", fault, f"move it away yourself ({error.strerror}), then {again}")
+    return bad_input(what, "a whole file", fault, f"it is kept as {kept}; {again}")
+
+
+def in_words(error: object) -> str:
+    """What is wrong with a damaged file, in words that follow "got", from the error that it made."""
+    said = f"no {error}" if isinstance(error, KeyError) else in_short(error)
+    return f"a damaged one ({said})"
 
 
 def unreadable(path: Path, error: OSError) -> InputError:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 
 from mlkernels.errors import bad_input
 from mlkernels.support import checked, results
+from mlkernels.support.checked import is_number
 from mlkernels.support.strict_json import to_json
 
 _FORMAT = 3  # of a file of rows; 2 had no checksum, 1 looked at 16 images of a split
-_OLD = {1: "those of another version, which looked at fewer images"}
+_OLD = {None: "those of another version, which looked at fewer images"}
+
+
+def _is_scores(value) -> bool:
+    return isinstance(value, dict) and all(each in ("inf", "-inf", "nan") or is_number(each) for each in value.values())
+
+
+_IS_ROW = {"accuracy": lambda value: is_number(value, 0, 1), "scores": _is_scores}
 
 
 class Kept:
@@ -20,20 +27,19 @@ class Kept:
     set aside.
 
     Args:
-        kind: what rows are called in the file: "accuracy" or "scores".
-        is_row: whether a value of JSON may be the value of a row.
+        kind: what rows are called in the file: "accuracy", each from 0 to 1, or "scores", numbers by name.
 
     Attributes:
         rows: name -> value, for JSON.
         diverged: name -> why its value is the worst there is.
     """
 
-    def __init__(self, path: Path | str | None, kind: str, about: dict, is_row: Callable[[object], bool]):
+    def __init__(self, path: Path | str | None, kind: str, about: dict):
         self.path = None if path is None else Path(path)
         now = "with a checksum of the data"
         name = f"{kind} of architectures"
         self.kind = checked.Kind(name, _FORMAT, self._check, before=(2,), refused=_OLD, now=now)
-        self.about, self.name, self.is_row = to_json(about), kind, is_row
+        self.about, self.name = to_json(about), kind
         self.rows, self.diverged = self._read()
 
     def add(self, name: str, value) -> None:
@@ -48,7 +54,7 @@ class Kept:
         if not isinstance(found["settings"], dict):
             raise ValueError("no settings")
         for name, value in found[self.name].items():
-            if not self.is_row(value):
+            if not _IS_ROW[self.name](value):
                 raise ValueError(f"{value!r} as {self.name} of {name}")
         for name, why in found.get("diverged", {}).items():
             if name not in found[self.name] or not isinstance(why, str):

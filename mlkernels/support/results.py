@@ -12,7 +12,7 @@ from pathlib import Path
 from mlkernels.errors import bad_input
 from mlkernels.support import provenance
 from mlkernels.support.checked import fault_in, signed
-from mlkernels.support.file_faults import damaged, in_short
+from mlkernels.support.file_faults import damaged, in_words
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import dumps, load
 
@@ -35,11 +35,16 @@ def save(path: Path, content: Mapping, *, seed: int | None = None, command: str 
         >>> list(result), result["kappa"]
         (['created', 'command', 'seed', 'versions', 'device', 'kappa', 'sha256'], 'inf')
     """
-    created, command = datetime.now(UTC).isoformat(timespec="seconds"), command or provenance.command()
-    origin = {"created": created, "command": command} | ({} if seed is None else {"seed": seed})
-    result = signed({**origin, **provenance.here(), **content})
+    result = with_origin(content, seed=seed, command=command)
     write_atomically(path, dumps(result, indent=1) + "\n")
     return result
+
+
+def with_origin(content: Mapping, *, seed: int | None = None, command: str | None = None) -> dict:
+    """A result with its origin and a checksum, as `save` writes it."""
+    created, command = datetime.now(UTC).isoformat(timespec="seconds"), command or provenance.command()
+    origin = {"created": created, "command": command} | ({} if seed is None else {"seed": seed})
+    return signed({**origin, **provenance.here(), **content})
 
 
 def read(path: Path, expected: str = "a result", do: str = "name such a file") -> dict:
@@ -60,7 +65,7 @@ def read(path: Path, expected: str = "a result", do: str = "name such a file") -
     except OSError as error:
         raise bad_input(str(path), expected, error.strerror, do) from None
     except (ValueError, RecursionError) as error:
-        raise damaged(path, in_short(error), f"get {expected} again, or {do}", aside=False) from None
+        raise damaged(path, in_words(error), f"get {expected} again, or {do}", aside=False) from None
     if not isinstance(result, dict):
         raise bad_input(str(path), expected, "something else", do)
     return result

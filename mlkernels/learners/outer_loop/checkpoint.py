@@ -21,7 +21,7 @@ from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
 from mlkernels.errors import InputError, bad_input
 from mlkernels.support import checked_arrays
-from mlkernels.support.file_faults import damaged, in_short, unreadable
+from mlkernels.support.file_faults import damaged, in_words, unreadable
 from mlkernels.support.strict_json import loads
 from mlkernels.tasks import TaskBatch
 
@@ -146,8 +146,7 @@ def load(path: Path, like, settings: dict[str, str] | None = None, seen: dict | 
     try:
         return jax.tree.map_with_path(restored, like), losses
     except (KeyError, ValueError, TypeError) as error:
-        fault = f"no {error.args[0]}" if isinstance(error, KeyError) else in_short(error)
-        raise _damaged(path, fault) from None
+        raise _damaged(path, error) from None
 
 
 def _compare(path: Path, about: dict, arrays: dict, settings: dict[str, str], seen: dict) -> None:
@@ -204,14 +203,14 @@ def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
     except OSError as error:
         raise unreadable(path, error) from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise _damaged(path, f"no {error.args[0]}" if isinstance(error, KeyError) else in_short(error)) from None
+        raise _damaged(path, error) from None
     if number not in _READ:
         raise bad_input(f"checkpoint {path}", f"format {_FORMAT} or before", number, "use another path")
     return arrays, about
 
 
-def _damaged(path: Path, fault: str) -> InputError:
-    return damaged(path, fault, _AGAIN, what=f"checkpoint {path}")
+def _damaged(path: Path, error: Exception) -> InputError:
+    return damaged(path, in_words(error), _AGAIN, what=f"checkpoint {path}")
 
 
 def sketch(tree, digits: float = 0.5) -> np.ndarray:

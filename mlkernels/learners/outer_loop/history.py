@@ -35,7 +35,13 @@ def _check(found: dict) -> None:
             np.array(row["value"], float)  # "nan" is a text that it takes
 
 
-_KIND = checked.Kind("measurements of a training", 1, _check, "call again to measure from the checkpoint on")
+_KIND = checked.Kind(
+    "measurements of a training",
+    format=1,
+    check=_check,
+    again="call again to measure from the checkpoint on",
+    instead="move it away to measure from the checkpoint on, or use another path",
+)
 
 
 class History(NamedTuple):
@@ -150,11 +156,10 @@ def _save(path: Path, measured: dict) -> None:
 def _load(path: Path, losses: np.ndarray, checkpoint: Path) -> dict[int, tuple]:
     """step -> (seconds, value, loss); none where there is no file. Losses are those of the checkpoint, bit for bit."""
     found = checked.read(path, _KIND)
-    measured = (
-        {} if found is None else {row["step"]: tuple(row[name] for name in _NUMBERS[1:]) for row in found["rows"]}
-    )
+    rows = [] if found is None else found["rows"]
+    measured = {row["step"]: tuple(row[name] for name in _NUMBERS[1:]) for row in rows}
     for step, (_, _, loss) in measured.items():
         if 0 < step <= len(losses) and loss != losses[step - 1]:
-            do = "move it away to measure from the checkpoint on, or use another path"
-            raise bad_input(str(path), f"measurements of the run in {checkpoint.name}", "those of another run", do)
+            expected = f"the measurements of the run in {checkpoint.name}"
+            raise bad_input(str(path), expected, "those of another run", _KIND.instead)
     return measured

@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
-from functools import partial
 from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,6 @@ from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.training.train import TrainSettings, train
 from mlkernels.support.arguments import whole
-from mlkernels.support.checked import is_number
 from mlkernels.support.intervals import Interval
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress
@@ -85,7 +83,7 @@ def trained_accuracies(
     tested = {"shot": shot, "method": method, "episodes": episodes, "queries": queries}
     stack = asdict(layout) | {"space": layout.space.described}
     about = {"layout": stack, "train": asdict(settings), "test": tested, "data": described(dataset)}
-    kept = Kept(out, "accuracy", about, partial(is_number, low=0, high=1))
+    kept = Kept(out, "accuracy", about)
     for number, genotype in enumerate(genotypes):
         for seed in range(settings.seed, settings.seed + seeds):
             name = f"{genotype} seed {seed}"

@@ -21,7 +21,6 @@ from mlkernels.nas.scores.registry import SCORES, Draw
 from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import one_of, whole
-from mlkernels.support.checked import is_number
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress
 
@@ -97,7 +96,7 @@ def training_free_scores(
     """
     gates = [settings.layout.space.gates_of(genotype) for genotype in genotypes]
     names = [[f"{i}: {genotype} repeat {r}" for r in range(settings.repeats)] for i, genotype in enumerate(genotypes)]
-    kept = Kept(out, "scores", _about(settings, dataset, key), _is_row)
+    kept = Kept(out, "scores", _about(settings, dataset, key))
     for repeat in range(settings.repeats):
         score = None
         for number, each in enumerate(gates):
@@ -117,11 +116,6 @@ def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:
     about["images"] = LOOK
     about["key"] = np.asarray(jax.random.key_data(key)).tolist()
     return {name: value for name, value in about.items() if name != "repeats"}
-
-
-def _is_row(value) -> bool:
-    """Whether a value of JSON has all scores of an architecture, each a number, or "-inf" for the worst there is."""
-    return value.keys() >= SCORES.keys() and all(each == "-inf" or is_number(each) for each in value.values())
 
 
 def _scorer(settings: ScoreSettings, dataset: Dataset, *, key: Array) -> Callable[[np.ndarray], dict[str, float]]:

@@ -12,7 +12,7 @@ from mlkernels.nas.engine.devices import from_first_process
 from mlkernels.nas.searching.scorer import Scores
 from mlkernels.support import checked
 from mlkernels.support.checked import is_number
-from mlkernels.support.file_faults import damaged
+from mlkernels.support.file_faults import damaged, in_words
 from mlkernels.support.files import write_atomically
 from mlkernels.support.strict_json import to_json
 
@@ -99,7 +99,7 @@ class Record:
             return rows
         if self.folder is None:
             raise InputError("the first process has found a damaged file")
-        raise damaged(self.folder / STATE, f"not all scores of round {number}", _KIND.again)
+        raise damaged(self.folder / STATE, in_words(f"not all scores of round {number}"), _KIND.again)
 
     def close_round(self) -> None:
         """The round at work is finished."""
