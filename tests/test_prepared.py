@@ -267,7 +267,7 @@ DAMAGE = {
     "no json": (lambda f: (f / "manifest.json").write_text("<html>"), r"manifest\.json: expected a whole"),
     "half a manifest": (lambda f: os.truncate(f / "manifest.json", 300), r"manifest\.json: expected a whole"),
     "a list": (lambda f: (f / "manifest.json").write_text("[]"), r"manifest\.json: expected the manifest of a dataset"),
-    "no splits": (lambda f: edit(f, lambda m: m.pop("splits")), "a whole file, got a damaged one .no 'splits'"),
+    "no splits": (lambda f: edit(f, lambda m: m.pop("splits")), "a whole file, got a damaged file .no 'splits'"),
     "a path as a split": (
         lambda f: edit(f, lambda m: m["splits"].update({"../x": m["splits"].pop("val")})),
         "the split '../x'",

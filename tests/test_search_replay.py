@@ -157,7 +157,7 @@ def test_what_cannot_be_packed_or_read_is_said(tmp_path):
     with pytest.raises(InputError, match="No such file"):
         search_replay.unpack(tmp_path / "none.json")
     (tmp_path / "other.json").write_text("")
-    with pytest.raises(InputError, match="a whole file, got a damaged one"):
+    with pytest.raises(InputError, match="a whole file, got a damaged file"):
         search_replay.unpack(tmp_path / "other.json")
     for text in ("[]", "{}", '{"log": [], "settings": {"space": "mine"}}'):
         (tmp_path / "other.json").write_text(text)

@@ -106,13 +106,8 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass
     with scratch_folder(folder) as scratch:
-        table = signed(
-            {
-                **_drawn(demo, grid.fitting(demo.controls), scratch),
-                "fingerprint": mark,
-                "ground": _name((scratch / GROUND).read_bytes()),
-            }
-        )
+        table = _drawn(demo, grid.fitting(demo.controls), scratch)
+        table = signed({**table, "fingerprint": mark, "ground": _name((scratch / GROUND).read_bytes())})
         (scratch / TABLE).write_text(dumps(table), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(scratch, folder)

@@ -13,7 +13,7 @@ from typing import IO
 
 import numpy as np
 
-from mlkernels.support.file_faults import fault_of, one_error
+from mlkernels.support.file_faults import Fault, fault_of, one_error
 from mlkernels.support.files import write_atomically
 
 SUM = "sha256"  # the array that holds the checksum of all others
@@ -41,7 +41,7 @@ def load(path: Path) -> dict[str, np.ndarray]:
         OSError: the system does not let it be read.
     """
     if fault := fault_of(path, kind="zip"):
-        raise ValueError(fault)
+        raise Fault(fault)
     with open(path, "rb") as file, one_error():
         with zipfile.ZipFile(file) as archive:
             names = archive.namelist()

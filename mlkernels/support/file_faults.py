@@ -54,6 +54,10 @@ def sha256_of(path: Path, progress: Callable[[int], None] | None = None) -> str:
     return digest.hexdigest()
 
 
+class Fault(ValueError):
+    """What is wrong with a file, in the words of `fault_of`."""
+
+
 def damaged(path: Path, fault: str, again: str, aside: bool = True, what: str | None = None) -> InputError:
     """The error for a damaged file of ours, which is renamed so that it is kept and is no longer in the way.
 
@@ -75,8 +79,9 @@ def damaged(path: Path, fault: str, again: str, aside: bool = True, what: str | 
 
 def in_words(error: object) -> str:
     """What is wrong with a damaged file, in words that follow "got", from the error that it made."""
-    said = f"no {error}" if isinstance(error, KeyError) else in_short(error)
-    return f"a damaged one ({said})"
+    if isinstance(error, Fault):
+        return str(error)
+    return f"a damaged file ({f'no {error}' if isinstance(error, KeyError) else in_short(error)})"
 
 
 def unreadable(path: Path, error: OSError) -> InputError:
