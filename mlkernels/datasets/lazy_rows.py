@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import weakref
@@ -31,7 +32,9 @@ class Mapped:
                 held, kind = npy_header(file)
                 if (held, kind) != (tuple(shape), np.dtype(dtype)):
                     raise ValueError(f"{kind} {list(held)}")
-                self._start = file.tell()
+                self._start, size = file.tell(), os.fstat(file.fileno()).st_size
+                if self._start + math.prod(held) * kind.itemsize != size:  # a damaged length of the header shifts all
+                    raise ValueError(f"{size - self._start} bytes of numbers")
                 pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 self.array = np.frombuffer(pages, dtype, int(np.prod(shape)), self._start).reshape(shape)
                 self._file = os.dup(file.fileno())
