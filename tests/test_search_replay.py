@@ -166,7 +166,10 @@ def test_what_cannot_be_packed_or_read_is_said(tmp_path):
         pack(tmp_path, tmp_path / "out.json")
     with pytest.raises(InputError, match="No such file"):
         search_replay.unpack(tmp_path / "none.json")
-    for text in ("", "[]", "{}", '{"log": [], "settings": {"space": "mine"}}'):
+    (tmp_path / "other.json").write_text("")
+    with pytest.raises(InputError, match="a whole file, got a damaged file"):
+        search_replay.unpack(tmp_path / "other.json")
+    for text in ("[]", "{}", '{"log": [], "settings": {"space": "mine"}}'):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(InputError, match="something else"):
             search_replay.unpack(tmp_path / "other.json")

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import mlkernels
 from mlkernels.errors import bad_input
+from mlkernels.support.strict_json import load
 
 
 def find_notebooks(folder: Path | None = None) -> dict[str, Path]:
@@ -50,10 +50,10 @@ def read_notebook(path: Path) -> dict:
         InputError: the file is no notebook.
     """
     try:
-        notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+        notebook = load(Path(path))
         for cell in notebook["cells"]:
             cell["source"] = "".join(cell["source"])  # a list of lines or one string: both are allowed
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise bad_input(str(path), "a notebook (nbformat 4)", reason, "restore the file") from None
     return notebook

@@ -149,7 +149,8 @@ def _score_round(settings, scorer, record, clock, history, candidates) -> list[l
                 start += len(batch)
                 clock.tell(number, candidates, len(items))
         record.close_round()
-    rows = record.done[number - 1]
+    has = settings.condition != "none", settings.regions
+    rows = record.round(number, settings.repeats * len(items), has)
     return [rows[i * len(items) : (i + 1) * len(items)] for i in range(settings.repeats)]
 
 
