@@ -71,17 +71,22 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     with alone(out):
         if told := tidy_cache(work[0].source.parents[1]):
             click.echo(told, err=True)
-        outcomes = pool.run(work, workers=jobs, timeout=timeout_cell, resume=resume)
+        stopped = False
+        try:
+            outcomes = pool.run(work, workers=jobs, timeout=timeout_cell, resume=resume)
+        except pool.Stopped as stop:
+            stopped, outcomes = True, stop.outcomes
         for outcome in outcomes:
             if outcome.detail:
                 click.echo(outcome.detail, err=True)
         result = report.write_report(out, preset=preset, command=command)
-    stopped = any(outcome.status in ("interrupted", "not started") for outcome in outcomes)
     kept = [outcome.name for outcome in outcomes if outcome.status in ("finished", "unchanged")]
     if stopped:
         click.echo(f"stopped; finished and kept in {shorter_path(out)}: {', '.join(kept) or 'none'}", err=True)
         click.echo(f"go on with: {command}{'' if resume else ' --resume'}", err=True)
         return 130
+    for name in report.touched_in(out):
+        click.echo(f"{name}: edited since its run, or cut; its claims are left out until it runs again", err=True)
     fallen = [c for c in report.broken(result["claims"]) if c["notebook"] in kept]
     for claim in fallen:
         numbers = f"expected {claim['expected']}, measured {claim['measured']}"

@@ -45,6 +45,7 @@ def sweep(name, grid, preset, settings, out, jobs, dask, timeout_cell, notebooks
     from mlkernels.runner import executors
     from mlkernels.runner import sweep as runner
     from mlkernels.runner.grid import plan as planned
+    from mlkernels.runner.pool import Stopped
     from mlkernels.runner.worker import tidy_cache
 
     if jobs and dask is not None:
@@ -61,13 +62,17 @@ def sweep(name, grid, preset, settings, out, jobs, dask, timeout_cell, notebooks
             click.echo("the cluster has no workers yet: the points wait for them", err=True)
         if told := tidy_cache(plan.points[0].job.source.parents[1]):
             click.echo(told, err=True)
-        outcomes = runner.run(plan, executor, slots, command=command, timeout=timeout_cell)
+        stopped = False
+        try:
+            outcomes = runner.run(plan, executor, slots, command=command, timeout=timeout_cell)
+        except Stopped as stop:
+            stopped, outcomes = True, stop.outcomes
     for outcome in outcomes:
         if outcome.detail:
             click.echo(outcome.detail, err=True)
     here = shorter_path(plan.out)
     kept = sum(outcome.status in ("finished", "unchanged") for outcome in outcomes)
-    if any(outcome.status in ("interrupted", "not started") for outcome in outcomes):
+    if stopped:
         click.echo(f"stopped; finished and kept in {here}: {kept} of {len(outcomes)} points", err=True)
         click.echo(f"go on with: {command}", err=True)
         return 130

@@ -30,12 +30,14 @@ def run(
     """Execute notebooks, `workers` at a time: an `Outcome` a job, in the jobs' order.
 
     `resume` skips jobs whose finished notebook has the same fingerprint; `timeout` is the seconds that a cell may take.
-    Ctrl-C stops the workers and shuts their kernels down; the jobs that had not ended are then "interrupted" or "not
-    started".
+
+    Raises:
+        Stopped: by Ctrl-C, all the same whether anything was left to do. It has stopped the workers and shut their
+            kernels down; jobs that had not ended are "interrupted" or "not started" in its outcomes.
     """
     display = display or Display([job.name for job in jobs])
     outcomes: dict[str, Outcome] = {}
-    waiting, working = [], []
+    waiting, working, stopped = [], [], False
     events: queue.Queue = queue.Queue()
     environment = kernel_environment(root or (jobs[0].source.parents[1] if jobs else Path.cwd()), workers)
     for job in jobs:
@@ -70,25 +72,42 @@ def run(
                 worker.close()
                 working.remove(worker)
     except KeyboardInterrupt:
-        _stop(working, outcomes)
+        stopped = True
+        _stop(working, outcomes, events)
     finally:
         for worker in working:
             if worker.process.poll() is None:
                 worker.process.kill()
             worker.close()
         display.close()
-    return [outcomes.get(job.name, Outcome(job.name, "not started")) for job in jobs]
+    found = [outcomes.get(job.name, Outcome(job.name, "not started")) for job in jobs]
+    if stopped:
+        raise Stopped(found)
+    return found
 
 
-def _stop(working: list[Worker], outcomes: dict[str, Outcome]) -> None:
+def _stop(working: list[Worker], outcomes: dict[str, Outcome], events: queue.Queue) -> None:
     for worker in working:
         worker.stop()
     for worker in working:
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             worker.process.wait(_PATIENCE)
-        ended = unchanged(worker.job)  # it may have finished in the meantime
-        outcome = Outcome(worker.job.name, "finished" if ended else "interrupted", record=ended)
-        outcomes.setdefault(worker.job.name, outcome)
+            worker.thread.join(_PATIENCE)
+    with contextlib.suppress(queue.Empty):
+        while True:  # what ended in the meantime; the notebook on the disk may be an earlier run's
+            worker, event = events.get_nowait()
+            if event["event"] == "done":
+                outcomes[worker.job.name] = _outcome(worker.job, event["record"])
+    for worker in working:
+        outcomes.setdefault(worker.job.name, Outcome(worker.job.name, "interrupted"))
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C stopped a run; `outcomes` as `run` would have given them."""
+
+    def __init__(self, outcomes: list[Outcome]):
+        super().__init__()
+        self.outcomes = outcomes
 
 
 class Display:

@@ -30,8 +30,13 @@ def save(path: Path, content: Mapping, *, seed: int | None = None, command: str 
         >>> list(result), result["kappa"]
         (['created', 'command', 'seed', 'versions', 'device', 'kappa'], 'inf')
     """
-    created, command = datetime.now(UTC).isoformat(timespec="seconds"), command or provenance.command()
-    origin = {"created": created, "command": command} | ({} if seed is None else {"seed": seed})
-    result = to_json({**origin, **provenance.here(), **content})
+    result = with_origin(content, seed=seed, command=command)
     write_atomically(path, dumps(result, indent=1) + "\n")
     return result
+
+
+def with_origin(content: Mapping, *, seed: int | None = None, command: str | None = None) -> dict:
+    """A result with its origin, as `save` writes it."""
+    created, command = datetime.now(UTC).isoformat(timespec="seconds"), command or provenance.command()
+    origin = {"created": created, "command": command} | ({} if seed is None else {"seed": seed})
+    return to_json({**origin, **provenance.here(), **content})
