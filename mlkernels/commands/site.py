@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.options import FOLDER, notebooks_option, say, shorter_path
 from mlkernels.support import provenance
 from mlkernels.support.files import alone, check_place
 
@@ -43,13 +43,13 @@ def site(out, notebooks) -> int:
         if failed := [
             outcome.detail or outcome.name for outcome in outcomes if outcome.status not in ("finished", "unchanged")
         ]:
-            click.echo("\n".join([*failed, "no site without them"]), err=True)
+            say("\n".join([*failed, "no site without them"]), err=True)
             return 1
         ready |= {job.name: job.target for job in work}
     os.environ.update(kernel_environment(home))
     jax.config.update("jax_enable_x64", True)  # as in the notebooks
     with alone(out):
-        made = build(out, {name: ready[name] for name in found}, command=command, say=click.echo)
+        made = build(out, {name: ready[name] for name in found}, command=command, say=say)
     size = f"{made['bytes'] / 1e6:.1f} MB in {made['files']} files"
-    click.echo(f"{size}; open {shorter_path(out / 'index.html')}")
+    say(f"{size}; open {shorter_path(out / 'index.html')}")
     return 0

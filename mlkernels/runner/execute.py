@@ -22,6 +22,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlkernels.course.presets import CONFIG_MIME
+from mlkernels.errors import one_line
 from mlkernels.runner.kept import keep
 from mlkernels.support import provenance
 from mlkernels.support.files import scratch_folder
@@ -130,10 +131,10 @@ def failure_of(notebook: dict) -> dict | None:
         number += "injected-parameters" not in tags
         errors = [output for output in cell.get("outputs", []) if output["output_type"] == "error"]
         if errors and "raises-exception" not in tags:
-            error = f"{errors[0]['ename']}: {errors[0]['evalue']}".splitlines()[0].rstrip(": ")
+            error = one_line(f"{errors[0]['ename']}: {errors[0]['evalue']}".splitlines()[0]).rstrip(": ")
             line = next((line.strip() for line in "".join(cell["source"]).splitlines() if line.strip()), "")
             shown = cell.get("execution_count")
-            return {"cell": number, "shown": shown, "id": cell.get("id"), "line": line, "error": error}
+            return {"cell": number, "shown": shown, "id": cell.get("id"), "line": one_line(line), "error": error}
     return None
 
 

@@ -17,7 +17,7 @@ from typing import TextIO
 from mlkernels.runner.jobs import Job, Outcome, _outcome, unchanged
 from mlkernels.runner.worker import Worker, kernel_environment
 from mlkernels.support.progress import bar
-from mlkernels.support.words import seconds
+from mlkernels.support.words import printable, seconds
 
 _PATIENCE = 15.0  # seconds that a stopped worker gets to shut its kernel down
 _HEARTBEAT = 15.0  # seconds after which a plain line says that a cell is still at work
@@ -119,7 +119,7 @@ class Display:
 
     def start(self, name: str, cells: int) -> None:
         form = "{desc}  {bar} cell {n_fmt} of {total_fmt}, {elapsed}"
-        self.bars[name] = bar(self.stream, bar_format=form, total=cells, desc=f"{name:<{self.width}}")
+        self.bars[name] = bar(self.stream, bar_format=form, total=cells, desc=printable(f"{name:<{self.width}}"))
         if self.bars[name].disable:
             self.say(name, f"started, {cells} cells")
 
@@ -142,7 +142,7 @@ class Display:
         from tqdm import tqdm
 
         self.said[name] = time.monotonic()
-        tqdm.write(f"{name:<{self.width}}  {text}", file=self.stream)
+        tqdm.write(printable(f"{name:<{self.width}}  {text}"), file=self.stream)
 
     def close(self) -> None:
         while self.bars:

@@ -95,7 +95,7 @@ def _place(demo: Demo, table: Mapping[str, Any], name: str, made_here: bool) -> 
     below = f'<p class="demo-note">{html.escape(note)}</p>' if notes else ""
     about = {key: value for key, value in table.items() if key not in ("left", "bytes", "fingerprint")}
     about |= {"folder": f"demos/{demo.name}", "ground": GROUND, "run": demo.run is not None}
-    data = dumps(about).replace("</", "<\\/")
+    data = dumps(about).replace("<", "\\u003c")  # no text ends the script, or opens a comment in it
     return (
         f'<div class="demo" id="demo-{demo.name}"><div class="demo-view"></div>{below}\n'
         f'<p class="widget-note">With scripts on, this demo moves here; below it are still pictures. In '
