@@ -256,9 +256,9 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     keep_freed()
     jax.config.update("jax_enable_x64", True)
     from mlkernels.nas import Layout, TrainSettings, random_genotypes
-    from mlkernels.nas.evaluation.compare import agreement, trained_accuracies
+    from mlkernels.nas.evaluation.compare import agreement, check_trainings, trained_accuracies
     from mlkernels.nas.pictures.search_images import LOOK
-    from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
+    from mlkernels.nas.scores.training_free import ScoreSettings, check_scoring, training_free_scores
 
     check_place(out)
     dataset = named_dataset(data)
@@ -269,6 +269,8 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     genotypes = random_genotypes(trained_layout.space, count, key=drawn)
     settings = TrainSettings(epochs=epochs, rate=rate, milestones=(), drop_path=0.0, padding=2, flip=0.0, seed=seed)
     score_settings = ScoreSettings(Layout(**size), repeats=repeats)
+    check_trainings(genotypes, dataset, trained_layout, settings)
+    check_scoring(dataset, score_settings)
     trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
     kept = f"{trained_file} and {scores_file.name} keep what is done: the same command goes on from there"
     with working(alone(out.parent, out.name), kept) as display:
