@@ -113,10 +113,12 @@ def test_weights_and_tape_are_counted_as_they_are(space, cells, pixels, key):
         graph.forward(network.plan, params["blocks"], statistics, images, run, None, tape)
         return tape
 
-    images = jax.ShapeDtypeStruct((1, pixels, pixels, 3), jnp.float32)
+    images = jax.ShapeDtypeStruct((2, pixels, pixels, 3), jnp.float32)
     tape = jax.eval_shape(tape_of, *variables, images)
     sizes = needed.value_sizes(network)
-    assert {number: sizes[network.plan[number].sources[0]] for number in tape} == {n: x.size for n, x in tape.items()}
+    assert {number: sizes[network.plan[number].sources[0]] for number in tape} == {
+        n: x.size // 2 for n, x in tape.items()
+    }
 
 
 def test_published_sizes_are_far_from_what_is_refused():
