@@ -106,12 +106,14 @@ def lab(name, extra, notebooks) -> None:
     NAME is the beginning of its name; without it, the first one. What follows -- goes to JupyterLab.
     """
     from mlkernels.runner.notebooks import choose_notebooks, find_notebooks
-    from mlkernels.runner.worker import kernel_environment
+    from mlkernels.runner.worker import kernel_environment, tidy_cache
 
     if name and name.startswith("-"):
         name, extra = None, (name, *extra)
     found = find_notebooks(notebooks)
     path = next(iter(choose_notebooks(found, [name] if name else []).values()))
+    if told := tidy_cache(path.resolve().parents[1]):
+        say(told, err=True)
     sys.stdout.flush()
     command = [sys.executable, "-m", "jupyterlab", str(path), *extra]
     environment = kernel_environment(path.resolve().parents[1])
@@ -156,6 +158,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
     if data := os.environ.get("MLKERNELS_DATA"):  # kernels run in the notebooks' folder: a relative path would move
         parts = [os.path.abspath(os.path.expanduser(part.strip())) for part in data.split(os.pathsep) if part.strip()]
         os.environ["MLKERNELS_DATA"] = os.pathsep.join(parts)
+    if (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")) and "://" not in cache:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(cache)
     name, said, status = command.name, None, 2
     try:
         status = command.main(arguments, prog_name=name, standalone_mode=False)

@@ -27,13 +27,15 @@ def site(out, notebooks) -> int:
     from mlkernels.runner.jobs import plan
     from mlkernels.runner.notebooks import find_notebooks
     from mlkernels.runner.site import build, executed
-    from mlkernels.runner.worker import kernel_environment
+    from mlkernels.runner.worker import kernel_environment, tidy_cache
 
     found = find_notebooks(notebooks)
     home = next(iter(found.values())).parents[1]
     out = out or home / "build" / "site"
     check_place(out / "index.html")
     command = provenance.command()
+    if told := tidy_cache(home):
+        say(told, err=True)
     ready = executed(found, home / "build" / "class")
     if missing := [name for name in found if name not in ready]:
         work, quick = plan(notebooks, missing, None, "quick", ())
