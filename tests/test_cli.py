@@ -17,6 +17,7 @@ from _cli import status_of
 from nbformat.v4 import new_code_cell, new_notebook
 
 import mlkernels
+from mlkernels import datasets
 from mlkernels.commands import main
 from mlkernels.commands.options import TypedPath
 from mlkernels.course import installation
@@ -207,13 +208,38 @@ def test_a_place_that_cannot_be_written_to_gets_one_line_and_status_2(folder, tm
     assert shown.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["--episodes", "1"], ["--repeats", "0"], ["--seeds", "0"], ["--channels", "20"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--episodes", "1"], ["--repeats", "0"], ["--seeds", "0"], ["--channels", "20"], ["--channels", "40960"]],
+)
 def test_what_a_comparison_cannot_use_is_refused_before_it_trains(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.setattr(
         "mlkernels.nas.evaluation.compare.trained_accuracies", lambda *given, **told: pytest.fail("it trains")
     )
     assert status_of("nas", "compare", "--data", "glyphs", *arguments, "--out", tmp_path / "out.json") == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"classes": 24, "drawings": 20}, "images: expected at most 300 in 3 batches, got 3000"),
+        ({"classes": 250, "drawings": 15}, "shot + queries: expected at most the 15 images of class"),
+    ],
+)
+def test_a_comparison_refuses_data_that_its_last_step_cannot_use_before_the_first(
+    tmp_path, monkeypatch, capsys, given, said
+):
+    few = datasets.load("glyphs", **given)
+    monkeypatch.setattr(datasets, "load", lambda name: few)
+    monkeypatch.setattr(
+        "mlkernels.nas.evaluation.compare.trained_accuracies", lambda *given, **told: pytest.fail("it trains")
+    )
+    assert status_of("nas", "compare", "--data", "glyphs", "--out", tmp_path / "out.json") == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 

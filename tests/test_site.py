@@ -28,6 +28,7 @@ from mlkernels.course.demos.demo import steps
 from mlkernels.course.demos.grid import Grid
 from mlkernels.errors import InputError
 from mlkernels.runner import site, site_benchmarks, site_frames, site_pages
+from mlkernels.runner.kept import keep
 
 CONTROLS = (steps("a", "a", range(7), 2), steps("b", "b", range(3), 0), steps("c", "c", (0, 1), 1))
 PAGE = f"{_site.NAME}.html"
@@ -37,7 +38,7 @@ PAGE = f"{_site.NAME}.html"
 def out(tmp_path_factory):
     """The small site."""
     home = tmp_path_factory.mktemp("site")
-    nbformat.write(_site.notebook(), home / PAGE.replace("html", "ipynb"))
+    keep(_site.notebook(), home / PAGE.replace("html", "ipynb"))
     made = {_site.NAME: home / PAGE.replace("html", "ipynb")}
     site.build(home / "site", made, command="make site", grids=_site.GRIDS)
     return home / "site"
@@ -172,7 +173,7 @@ def test_only_notebooks_that_are_finished_and_not_edited_since_are_taken(tmp_pat
         made.metadata["mlkernels"]["status"] = "failed" if name == "01_failed" else "finished"
         made.cells.insert(1, new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]}))
         if name != "03_not_run":
-            nbformat.write(made, tmp_path / "class" / path.name)
+            keep(made, tmp_path / "class" / path.name)
         source = _site.notebook()
         source.cells[0].source += " Better." if name == "02_edited" else ""
         nbformat.write(source, path)

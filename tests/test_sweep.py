@@ -29,6 +29,7 @@ from PIL import Image
 from mlkernels.course.plots import verdicts
 from mlkernels.errors import InputError
 from mlkernels.runner import cores, execute, executors, grid, point, pool, sweep, sweep_table
+from mlkernels.runner.kept import keep
 from mlkernels.runner.parameters import Parameter
 
 PARAMETERS = """from typing import Optional
@@ -533,8 +534,7 @@ def pretend(job, status="finished", **told):
     record = {"status": status, "fingerprint": job.fingerprint, "wall_seconds": 1.0, "seed": 0, "started": "2025"}
     record |= {"device": {"kind": "x"}, "versions": {"python": "3"}, "failure": None, **told}
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    job.target.write_text(json.dumps({"cells": [], "metadata": {"mlkernels": record}}))
-    return record
+    return keep(new_notebook(metadata={"mlkernels": record}), job.target)
 
 
 def no_worker(monkeypatch):

@@ -10,9 +10,9 @@ from pathlib import Path
 import click
 
 from mlkernels.commands.main import main
-from mlkernels.commands.options import TypedPath
-from mlkernels.course.claim_records import VERDICTS
-from mlkernels.errors import InputError, bad_input
+from mlkernels.commands.options import TypedPath, say
+from mlkernels.course.claim_records import VERDICTS, markdown_cell
+from mlkernels.errors import InputError, bad_input, one_line
 from mlkernels.runner.report import device_line
 from mlkernels.support.files import check_place, write_atomically
 
@@ -39,9 +39,7 @@ def claims_table(claims: Sequence[dict]) -> str:
         rows.append(
             [*(claim[name] for name in ("statement", "source", "expected", "measured")), verdict, claim["notebook"][:2]]
         )
-    return "\n".join(
-        "| " + " | ".join(" ".join(str(cell).split()).replace("|", "\\|") for cell in row) + " |" for row in rows
-    )
+    return "\n".join("| " + " | ".join(map(markdown_cell, row)) + " |" for row in rows)
 
 
 def readme_with(readme: str, result: dict) -> str:
@@ -64,12 +62,13 @@ def readme_with(readme: str, result: dict) -> str:
             "README", f"a block between {BEGIN} and {END}", "none", "put both lines where the table belongs"
         )
     versions = result["versions"]
-    made = [f"preset {result['preset']}", device_line(result["device"])]
+    made = [device_line(result["device"])]
     made += [f"{label} {versions[name]}" for name, label in (("python", "Python"), ("jax", "JAX")) if name in versions]
     started = [str(run["started"])[:10] for run in result.get("notebooks", {}).values() if run.get("started")]
     days = sorted({*started} or {result["created"][:10]})
     when = days[0] if len(days) == 1 else f"{days[0]} to {days[-1]}"
-    line = f"Measured by `mlkernels run --preset {result['preset']}`: {', '.join(made[1:])}, {when}."
+    how = f"`mlkernels run --preset {one_line(result['preset']).replace('`', '')}`"
+    line = f"Measured by {how}: {markdown_cell(', '.join([*made, when]))}."
     return f"{before}{BEGIN}\n\n{claims_table(result['claims'])}\n\n{line}\n\n{END}{after}"
 
 
@@ -119,7 +118,7 @@ def command(claims, path, only_check, pictures) -> int:
         do = "make one: mlkernels run"
         raise bad_input(str(claims), "a claims.json of mlkernels run", type(error).__name__, do) from None
     if only_check:
-        click.echo(f"{path}: {'as generated' if new == old else f'differs from {claims}'}", err=new != old)
+        say(f"{path}: {'as generated' if new == old else f'differs from {claims}'}", err=new != old)
         return int(new != old)
     if new != old:
         write_atomically(path, new)

@@ -167,9 +167,9 @@ def check() -> list[Finding]:
     except Exception as error:
         findings.append(Finding("data", _reason(error), False, "see data/README.md for where each dataset goes"))
     try:
-        import psutil
+        from mlkernels.support.memory import host_bytes
 
-        findings.append(check_memory(psutil.virtual_memory().available / 2**30))
+        findings.append(check_memory(host_bytes() / 2**30))
     except ImportError:
         findings.append(Finding("free memory", "psutil not found", False, INSTALL))
     findings.append(Finding("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"))

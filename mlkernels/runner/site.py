@@ -16,7 +16,7 @@ from mlkernels.course.demos.grid import Grid
 from mlkernels.course.pictures import course_map
 from mlkernels.course.plots import SCREEN, to_png
 from mlkernels.course.tables import RESULTS
-from mlkernels.runner.jobs import record_of
+from mlkernels.runner.kept import record_of
 from mlkernels.runner.notebooks import read_notebook
 from mlkernels.runner.pages import copy_mathjax, first_figure, heading, with_named_tables
 from mlkernels.runner.report import card_of, device_line, environment, gather, of_claims

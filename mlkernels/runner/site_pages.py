@@ -97,7 +97,7 @@ def _place(demo: Demo, table: Mapping[str, Any], name: str, made_here: bool) -> 
         key: value for key, value in table.items() if key not in ("left", "bytes", "fingerprint", "ground", "sha256")
     }
     about |= {"folder": f"demos/{demo.name}", "ground": GROUND, "run": demo.run is not None}
-    data = dumps(about).replace("</", "<\\/")
+    data = dumps(about).replace("<", "\\u003c")  # no text ends the script, or opens a comment in it
     return (
         f'<div class="demo" id="demo-{demo.name}"><div class="demo-view"></div>{below}\n'
         f'<p class="widget-note">With scripts on, this demo moves here; below it are still pictures. In '

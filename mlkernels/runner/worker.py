@@ -14,6 +14,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from mlkernels.errors import one_line
 from mlkernels.runner.jobs import Job
 from mlkernels.support import compiled
 
@@ -90,4 +91,4 @@ class Worker:
     def last_words(self) -> str:
         self.noise.seek(0)
         lines = [line.strip() for line in self.noise.read().splitlines() if line.strip()]
-        return lines[-1] if lines else "no message"
+        return one_line(lines[-1]) if lines else "no message"
