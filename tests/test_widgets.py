@@ -21,7 +21,7 @@ from PIL import Image
 
 from benchmarks import sliders
 from mlkernels.course import plots, widgets
-from mlkernels.course.demos import poster
+from mlkernels.course.demos import poster, start_here
 from mlkernels.course.demos.demo import Control, Demo, RunItem, Stage, choice, steps
 from mlkernels.course.widgets import explorer
 from mlkernels.course.widgets.background import Background
@@ -465,6 +465,14 @@ def shown_by(monkeypatch, *twins):
     for demo in twins:
         widgets.twin(demo)
     return shown
+
+
+@pytest.mark.parametrize("show", [widgets.explore, widgets.twin])
+def test_what_is_no_demo_is_refused(show):
+    with pytest.raises(InputError, match=r"demo: expected a Demo, got the module start_here; give start_here\.DEMO"):
+        show(start_here)
+    with pytest.raises(InputError, match="demo: expected a Demo, got None; give a demo's DEMO"):
+        show(None)
 
 
 def test_a_twin_is_the_demos_own_pictures_each_below_its_caption(demo, monkeypatch):

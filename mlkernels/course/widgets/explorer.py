@@ -298,6 +298,9 @@ def explore(demo: Demo) -> Explorer:
     Returns:
         `Explorer`: the last expression of a cell tagged `widget`.
 
+    Raises:
+        InputError: what is no demo, such as its module.
+
     Source: every notebook; its static twin stands in the cell below it.
     """
-    return Explorer(demo)
+    return Explorer(Demo.check(demo))
