@@ -18,7 +18,7 @@ import html5lib
 import nbformat
 import numpy as np
 import pytest
-from _accessibility import FAINT, page_faults
+from _accessibility import CUT, FAINT, page_faults
 from _browser import browser_page, chromium
 from _cli import status_of
 from bs4 import BeautifulSoup
@@ -397,11 +397,6 @@ def test_a_phone_moves_no_page_sideways(browser, out, pages):
         assert page.evaluate("document.documentElement.scrollWidth") == 390, name
     page.goto((out / PAGE).as_uri())
     assert page.locator("#demo-start_here img").bounding_box()["width"] >= 600  # its letters can be read
-
-
-CUT = """() => [...document.querySelectorAll("main pre, main table, .MathJax_Display")]
-  .filter((node) => node.getClientRects().length && node.scrollWidth > node.clientWidth + 1)
-  .map((node) => node.textContent.slice(0, 60))"""
 
 
 @pytest.mark.browser
