@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
@@ -135,6 +136,18 @@ def test_a_small_budget_thins_the_grid_and_says_so(tmp_path):
     assert sum(path.stat().st_size for path in (tmp_path / "demo").glob("*.webp")) == table["bytes"]
     (said,) = [line for line in table["left"] if line.startswith("inner steps")]
     assert re.fullmatch(r"inner steps τ (has 3 of 11 stops|stays at 50)\.", said)
+
+
+def test_a_demo_without_a_picture_at_its_defaults_says_why_and_has_the_others(tmp_path):
+    def compute(**values):
+        if values == start_here.DEMO.settings():
+            raise InputError("start: expected another one, got this; move a control")
+        return start_here.DEMO.compute(**values)
+
+    grid = Grid(stops={"task": (1,), "shot": (5,), "inner_steps": (50, 1000)})
+    table = site_frames.frames(replace(start_here.DEMO, compute=compute), tmp_path / "demo", grid)
+    assert table["frames"]["0"] == (None, "", "start: expected another one, got this; move a control")
+    assert (tmp_path / "demo" / table["frames"]["1"][0]).exists()
 
 
 def test_demos_are_found_by_what_the_notebook_imports():

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -272,6 +273,20 @@ def test_a_page_that_nbconvert_makes_of_a_saved_notebook_has_picture_and_words(d
     assert page.count(explorer.RUN_AGAIN) == 1
     assert page.count("<img ") == 1
     assert "Explorer(" not in page
+
+
+def test_a_demo_without_a_picture_at_its_defaults_says_so_and_is_shown(demo, outputs):
+    controls = [replace(each, default=-1.0) if each.name == "ridge" else each for each in demo.controls]
+    view = widgets.explore(replace(demo, controls=tuple(controls)))
+    view._ipython_display_()
+    (still, _), _ = outputs
+    assert "ridge: expected 0 or more, got -1" in view.refusal
+    assert html.escape(view.refusal) in still["text/html"]
+    assert "<img" not in still["text/html"]
+    assert still["text/plain"] == f"[picture: {view.refusal}] {explorer.RUN_AGAIN}"
+    move(view, ridge=0.1)
+    assert not view.refusal
+    assert view.frame
 
 
 def test_the_still_picture_follows_once_the_controls_rest(demo, outputs, monkeypatch):
