@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from _accessibility import contrast, heading_faults, link_faults, notebook_faults, page_faults
 from bs4 import BeautifulSoup
-from nbformat.v4 import new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mlkernels.course.widgets import explorer
 from mlkernels.runner import notebooks, pages
@@ -83,6 +83,20 @@ def test_a_table_of_a_text_gets_a_caption_and_scopes():
     soup = BeautifulSoup(pages.render(new_notebook(cells=cells), "01_a"), "html.parser")
     assert soup.find("caption").get_text() == "What it costs"
     assert [th["scope"] for th in soup.find_all("th")] == ["col", "col"]
+
+
+def test_every_kind_of_code_can_be_read():
+    """A notebook may use any of them: binary numbers once were too pale."""
+    page = pages.render(new_notebook(cells=[new_code_cell("0b11")]), "01_a")
+    set_to = dict(re.findall(r"(--[\w-]+):\s*([^;{}]+);", page))  # the last one, as in a browser
+
+    def ink(value):
+        inner = re.fullmatch(r"var\((--[\w-]+)\)", value)
+        return ink(set_to[inner[1]]) if inner else value
+
+    inks = {name: ink(value) for name, value in re.findall(r"\.highlight \.(\w+) { color: ([^;{} ]+)", page)}
+    assert {"c1", "k", "mb", "mi", "o", "s1"} <= {*inks}
+    assert not {name: value for name, value in inks.items() if contrast(value, PAPERS[1]) < 4.5}
 
 
 def test_contrast():

@@ -24,6 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BINDER = ROOT / ".binder"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 UNWANTED = {"tensorflow", "tf2jax", "keras"}
+FILES, FOLDERS = ("requirements.txt", "pyproject.toml", "README.md", "LICENSE"), ("mlkernels", "tools", "notebooks")
 CELL = install_cell.source((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -43,10 +44,10 @@ def clean_environment(folder: Path) -> tuple[Path, dict[str, str]]:
 
 def copy_of_the_course(folder: Path) -> Path:
     """What git would bring, without its history."""
-    for name in ("requirements.txt", "pyproject.toml", "README.md", "LICENSE"):
+    for name in FILES:
         folder.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    for name in ("mlkernels", "tools", "notebooks", ".binder", "data/results"):
+    for name in (*FOLDERS, ".binder", "data/results"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     return folder
 
@@ -126,6 +127,28 @@ def test_the_cell_fetches_the_course_once(monkeypatch, tmp_path):
     assert install == [sys.executable, str(Path(folder, "tools", "colab.py"))]
     Path(folder).mkdir()
     assert run_cell(monkeypatch, tmp_path, source="an address") == [install]
+
+
+def test_git_brings_the_course_as_the_cell_asks(tmp_path):
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no checkout by git")
+    with pytest.MonkeyPatch.context() as patch:
+        clone, (_, script) = run_cell(patch, tmp_path, source=ROOT.as_uri())
+    (tmp_path / "settings").write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")  # whoever owns the checkout
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    clean["GIT_CONFIG_GLOBAL"] = str(tmp_path / "settings")
+
+    def said(folder, *words):
+        return subprocess.run(["git", *words], cwd=folder, env=clean, capture_output=True, check=True).stdout
+
+    subprocess.run(clone, env=clean, check=True)
+    course = tmp_path / "mlkernels-course"
+    assert said(course, "rev-list", "--count", "HEAD") == b"1\n", "no more than the course as it is today"
+    tree = ("ls-tree", "-r", "HEAD", *FILES, *FOLDERS)
+    assert said(course, *tree) == said(ROOT, *tree)
+    assert all((course / name).exists() for name in (*FILES, *FOLDERS, "data/results"))
+    assert Path(script).is_relative_to(course)
+    assert Path(script).is_file()
 
 
 def test_the_cell_says_what_to_do_where_it_cannot_know(monkeypatch, tmp_path):

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
-from mlkernels.course import widgets
+from mlkernels import nas
+from mlkernels.course import live, widgets
 from mlkernels.course.demos import search_replay
 from mlkernels.course.demos.search_replay import rounds_of
+from mlkernels.course.plots import drawings
 from mlkernels.errors import InputError
 from mlkernels.nas import CELL_TYPES, SPACES, Genotype, Space, rule_of
 from mlkernels.nas.searching.ranking import OLD_RULE, RULE, choose, edges_left, operations_left, relative_change
@@ -97,6 +100,24 @@ def test_a_score_that_was_not_used_and_one_without_a_number_have_a_place():
 def test_what_is_no_log_of_this_space_is_refused(log, space):
     with pytest.raises(InputError, match="log: expected"):
         search_replay.make_demo(log, space)
+
+
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda space: search_replay.make_demo(LOG, space),
+        lambda space: nas.replay(LOG, space),
+        lambda space: nas.random_genotypes(space, 1, key=jax.random.key(0)),
+        lambda space: drawings.draw_gates(space, SPACE.open_gates()),
+        lambda space: live.SearchPicture(space, "folder"),
+    ],
+    ids=["make_demo", "replay", "random_genotypes", "draw_gates", "SearchPicture"],
+)
+def test_a_spaces_name_is_no_space(take):
+    with pytest.raises(InputError, match=r"space: expected a Space, got 'darts'; give SPACES\['darts'\]"):
+        take("darts")
+    with pytest.raises(InputError, match="got 'drats'; give one of SPACES: darts_fewshot, darts"):
+        take("drats")
 
 
 def test_one_cell_shows_its_own_candidates():

@@ -11,6 +11,7 @@ from mlkernels.course.plots import bundle, to_png
 from mlkernels.course.plots.drawings import draw_gates
 from mlkernels.nas import Space, replay
 from mlkernels.nas.searching.record import LOG
+from mlkernels.nas.space.search_space import check_space
 from mlkernels.support.progress import Progress
 from mlkernels.support.strict_json import loads
 
@@ -46,7 +47,7 @@ class SearchPicture(_Live):
     """
 
     def __init__(self, space: Space, folder: str | Path) -> None:
-        self.space, self.log, self.rounds = space, Path(folder) / LOG, -1
+        self.space, self.log, self.rounds = check_space(space), Path(folder) / LOG, -1
 
     def __call__(self, progress: Any = None) -> None:
         """Draw if the log holds more rounds than the picture. What the search reports is not looked at."""

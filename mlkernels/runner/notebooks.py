@@ -34,7 +34,7 @@ def choose_notebooks(found: dict[str, Path], prefixes: Sequence[str]) -> dict[st
         matching = [name for name in found if beginning and name.startswith(beginning)]
         if not matching:
             expected = f"the beginning of one of {', '.join(found)}"
-            raise bad_input("notebook", expected, repr(prefix), "see mlkernels run --help")
+            raise bad_input("notebook", expected, repr(prefix), "name one of them")
         path = Path(prefix).expanduser() if prefix.endswith(".ipynb") else None
         if path and path.exists() and path.resolve() not in [found[name] for name in matching]:
             do = f"add --notebooks {path.parent}"

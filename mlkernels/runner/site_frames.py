@@ -7,6 +7,7 @@ bytes once.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import io
 import json
@@ -129,7 +130,8 @@ def _name(content: bytes) -> str:
 def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
     """Draw, thin the grid until its pictures are within the budget, remove the rest, and say what is there."""
     stage = demo.build()
-    demo.frame(stage)  # some demos draw their axes anew for the first numbers
+    with contextlib.suppress(InputError):  # of a demo whose defaults have no picture: its row says why
+        demo.frame(stage)  # some demos draw their axes anew for the first numbers
     ground = np.ascontiguousarray(stage.still()[..., :3])
     (folder / GROUND).write_bytes(webp(ground))
     with ThreadPoolExecutor(2) as pool:  # writing WebP takes as long as drawing, and lets go of the interpreter

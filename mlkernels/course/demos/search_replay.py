@@ -23,6 +23,7 @@ from mlkernels.course.plots.drawings import FAINT, GONE, NAMES, along, colour_of
 from mlkernels.errors import bad_input
 from mlkernels.nas import CELL_TYPES, SPACES, Space, replay, rule_of
 from mlkernels.nas.searching.ranking import RULE, Candidate
+from mlkernels.nas.space.search_space import check_space
 from mlkernels.support import results
 
 EDGE = "a whole edge"
@@ -70,6 +71,7 @@ class Round:
 
 def rounds_of(log: Sequence[dict], space: Space) -> tuple[Round, ...]:
     """A search after each of its rounds, the open super-network first; an InputError for what is no log of one."""
+    check_space(space)
     try:
         states = replay(log, space)
         found = [_round(log, space, states, number) for number in range(len(states))]
