@@ -10,6 +10,7 @@ from mlkernels.nas.engine.operations import jitted, observe
 from mlkernels.nas.engine.supernet import check_images, run_cells
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import whole
+from mlkernels.support.array_arguments import traced
 from mlkernels.support.memory import require
 
 BLOCK_BYTES = 2**26
@@ -73,7 +74,7 @@ def linear_regions(layout: Layout, params: dict, gates, images, *, block_bytes: 
     widest = max(layout.space.nodes * cell.channels * cell.pixels**2 for cell in layout.stack)
     needed = len(gates) * (16 * images.dtype.itemsize * rows * widest + block_bytes)
     require(needed, f"{len(gates) * rows} images at once", "take fewer images")
-    patterns = [Patterns(rows, block_bytes) for _ in gates]
+    patterns = [] if traced() else [Patterns(rows, block_bytes) for _ in gates]  # traced, for what it runs, no counts
 
     def run(block, weights, x, operation=None):
         y, on = jitted(observe, block)(weights, x)
@@ -85,7 +86,7 @@ def linear_regions(layout: Layout, params: dict, gates, images, *, block_bytes: 
     last, _ = run_cells(layout, params, gates, jnp.concatenate([images] * len(gates)), run)
     run(layout.last, (), last)
     counts = [each.count() for each in patterns]
-    return counts[0] if one else counts
+    return counts[0] if one and counts else counts
 
 
 def thin(layout: Layout) -> Layout:
