@@ -40,8 +40,8 @@ FEATURES = 100  # images in one call of the evaluation
 def as_on_a_gpu(memory: int = CARD) -> Iterator[None]:
     """What asks for the backend is told "gpu", and that so much of its memory is free."""
     with ExitStack() as patches:
-        patches.enter_context(mock.patch.object(jax, "default_backend", lambda: "gpu"))
-        patches.enter_context(mock.patch("mlkernels.support.memory.available_bytes", lambda: memory))
+        patches.enter_context(mock.patch.object(jax, "default_backend", return_value="gpu"))
+        patches.enter_context(mock.patch("mlkernels.support.memory.available_bytes", return_value=memory))
         yield
 
 
@@ -71,7 +71,7 @@ class Launch:
 
 @dataclass(frozen=True)
 class Traced:
-    """What a function of arrays launches, in order, and the bytes of arrays that it holds at most, arguments left out."""
+    """What a function of arrays launches, in order, and the most bytes that it holds, arguments left out."""
 
     launches: tuple[Launch, ...]
     held: int
@@ -98,7 +98,7 @@ def _bytes(variable) -> int:
 
 
 def held(jaxpr) -> int:
-    """The most bytes at once of the values that a program makes, were each freed after its last use and nothing fused."""
+    """The most bytes of the values that a program makes, if each is freed after its last use and nothing is fused."""
     last = {id(variable): number for number, equation in enumerate(jaxpr.eqns) for variable in equation.invars}
     last |= {id(variable): len(jaxpr.eqns) for variable in jaxpr.outvars}
     sizes: dict[int, int] = {}
@@ -149,7 +149,9 @@ def regions_pass(settings: SearchSettings, gates, at_once: int) -> Traced:
     several = np.stack([gates] * at_once)
     with mock.patch.object(regions, "Patterns", mock.MagicMock()):
         return traced(
-            lambda w, x: regions.linear_regions(layout, w, several, x) and None, weights_of(layout, settings.dtype), images
+            lambda w, x: regions.linear_regions(layout, w, several, x) and None,
+            weights_of(layout, settings.dtype),
+            images,
         )
 
 
