@@ -25,7 +25,7 @@ from mlkernels.nas.engine import network as networks
 from mlkernels.nas.engine.batch_norm import fresh
 from mlkernels.nas.engine.gram import sample_kernels
 from mlkernels.nas.pictures.augment import apply_drawn, augment, draw
-from mlkernels.nas.scores import regions
+from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.searching.ranking import choose, edges_left, operations_left, without
 from mlkernels.nas.searching.scorer import MOST_AT_ONCE, candidate_bytes
 from mlkernels.nas.space.blocks import Norm
@@ -52,44 +52,45 @@ class Launch:
     Attributes:
         name: the function's, or that of a single operation.
         program: its jaxpr; None for a single operation. Programs that are the same are the same object.
-        shapes: of what goes in.
     """
 
     name: str
     program: Any
-    shapes: tuple
-
-    @property
-    def key(self):
-        return self.name, id(self.program) if self.program is not None else self.shapes
-
-    def lower(self, platform: str = "cuda") -> str:
-        """The program's text for a platform, which need not be here."""
-        program = jax.jit(jaxpr_as_fun(self.program))
-        return program.trace(*self.program.in_avals).lower(lowering_platforms=(platform,)).as_text()
 
 
 @dataclass(frozen=True)
 class Traced:
-    """What a function of arrays launches, in order, and the most bytes that it holds, arguments left out."""
+    """What a function of arrays launches, in order, and the most bytes that it holds, arguments left out.
 
+    `held` is what lies there between two launches, `inside` the same with what goes on in a program, were nothing in it
+    fused: the compiler needs less for that, and room for its convolutions' work.
+    """
+
+    jaxpr: Any
     launches: tuple[Launch, ...]
     held: int
+    inside: int
 
     def programs(self) -> dict:
         """One launch of each program."""
-        return {launch.key: launch for launch in self.launches if launch.program is not None}
+        return {id(launch.program): launch for launch in self.launches if launch.program is not None}
+
+    def lowered(self, platform: str = "cuda") -> str:
+        """All of it as a text for a platform, which need not be here: each program is a function in it, once."""
+        body = self.jaxpr.jaxpr
+        made = [variable for equation in body.eqns for variable in equation.outvars if _bytes(variable)]
+        everything = jaxpr_as_fun(self.jaxpr.replace(jaxpr=body.replace(outvars=made)))
+        return jax.jit(everything).trace(*self.jaxpr.in_avals).lower(lowering_platforms=(platform,)).as_text()
 
 
 def traced(function: Callable, *shapes) -> Traced:
     """Trace a function of arrays that calls jitted ones, on shapes."""
-    jaxpr = jax.make_jaxpr(function)(*shapes).jaxpr
-    launches = []
+    jaxpr, launches = jax.make_jaxpr(function)(*shapes), []
     for equation in jaxpr.eqns:
         inner = equation.params.get("jaxpr")
-        name = equation.params.get("name", equation.primitive.name) if inner is not None else equation.primitive.name
-        launches.append(Launch(name, inner, tuple(str(variable.aval) for variable in equation.invars)))
-    return Traced(tuple(launches), held(jaxpr))
+        name = equation.primitive.name if inner is None else equation.params.get("name", equation.primitive.name)
+        launches.append(Launch(name, inner))
+    return Traced(jaxpr, tuple(launches), held(jaxpr.jaxpr, False), held(jaxpr.jaxpr))
 
 
 def _bytes(variable) -> int:
@@ -97,15 +98,18 @@ def _bytes(variable) -> int:
     return math.prod(aval.shape) * getattr(aval.dtype, "itemsize", 8)
 
 
-def held(jaxpr) -> int:
-    """The most bytes of the values that a program makes, if each is freed after its last use and nothing is fused."""
+def held(jaxpr, inside: bool = True) -> int:
+    """The most bytes of the values that a program makes, if each is freed after its last use and nothing is fused.
+
+    With what is `inside` of the programs that it calls, or without.
+    """
     last = {id(variable): number for number, equation in enumerate(jaxpr.eqns) for variable in equation.invars}
     last |= {id(variable): len(jaxpr.eqns) for variable in jaxpr.outvars}
     sizes: dict[int, int] = {}
     now = most = 0
     for number, equation in enumerate(jaxpr.eqns):
         made = sum(map(_bytes, equation.outvars))
-        inner = [held(getattr(each, "jaxpr", each)) for each in _inside(equation)]
+        inner = [held(getattr(each, "jaxpr", each)) for each in _called(equation)] if inside else []
         now += made
         most = max(most, now + max(0, max(inner, default=0) - made))
         sizes |= {id(variable): _bytes(variable) for variable in equation.outvars}
@@ -115,7 +119,7 @@ def held(jaxpr) -> int:
     return most
 
 
-def _inside(equation) -> list:
+def _called(equation) -> list:
     values = (value for value in equation.params.values())
     return [value for value in values if hasattr(value, "eqns") or hasattr(value, "jaxpr")]
 
@@ -144,15 +148,11 @@ def kernel_pass(settings: SearchSettings, gates, at_once: int) -> Traced:
 
 def regions_pass(settings: SearchSettings, gates, at_once: int) -> Traced:
     """Their linear regions in one pass, but for the counting, which the host does."""
-    layout = regions.thin(settings.layout)
+    layout = thin(settings.layout)
     images = ShapeDtypeStruct((settings.region_batches, settings.region_images, 3, 3, 1), settings.dtype)
     several = np.stack([gates] * at_once)
-    with mock.patch.object(regions, "Patterns", mock.MagicMock()):
-        return traced(
-            lambda w, x: regions.linear_regions(layout, w, several, x) and None,
-            weights_of(layout, settings.dtype),
-            images,
-        )
+    weights = weights_of(layout, settings.dtype)
+    return traced(lambda w, x: linear_regions(layout, w, several, x), weights, images)
 
 
 def network_of(classes: int = 64) -> Network:
@@ -217,53 +217,51 @@ def gates_of_rounds(settings: SearchSettings) -> list[np.ndarray]:
     return found
 
 
-def known(settings: SearchSettings | None = None, at_once: int = MOST_AT_ONCE) -> dict:
-    """What a search, a training step and the evaluation launch and hold at the paper's sizes, as far as shapes tell."""
-    settings = settings or SearchSettings()
+def known(settings: SearchSettings | None = None, at_once: int = MOST_AT_ONCE, network: Network | None = None) -> dict:
+    """What a search, a training step and the evaluation launch and hold at the paper's sizes, as far as shapes tell.
+
+    All that the first pass launches is lowered for CUDA, too, as are a step and the features.
+
+    Returns:
+        `search`, `training`, `evaluation`, by type of number, and `card_bytes`.
+    """
+    settings, network = settings or SearchSettings(), network or network_of()
     with as_on_a_gpu():
-        rounds, launches, programs = gates_of_rounds(settings), 0, {}
-        by_round = []
-        for gates, networks_scored in zip(rounds, settings.evaluations, strict=True):
-            kernels, counted = kernel_pass(settings, gates, at_once), regions_pass(settings, gates, at_once)
-            passes = settings.repeats * -(-(networks_scored // settings.repeats) // at_once)
-            both = len(kernels.launches) + len(counted.launches)
-            new = (kernels.programs() | counted.programs()).keys() - programs.keys()
-            by_round.append(
-                {"passes": passes, "kernel": len(kernels.launches), "regions": len(counted.launches),
-                 "launches_a_candidate": round(both / at_once, 1), "new_programs": len(new), "held": kernels.held}
-            )  # fmt: skip
-            programs |= kernels.programs() | counted.programs()
-            launches += passes * both
-        needed, network = candidate_bytes(settings), network_of()
-        found = {
-            "search": {
-                "candidates_a_pass": at_once,
-                "by_round": {str(number): row for number, row in enumerate(by_round, 1)},
-                "launches": launches,
-                "programs": dict(Counter(launch.name for launch in programs.values()).most_common()),
-                "programs_in_all": len(programs),
-                "bytes_a_candidate": {"reckoned": needed, "held": by_round[0]["held"] // at_once},
-                "candidates_that_fill_the_card": {
-                    "reckoned": CARD // needed, "held": CARD * at_once // by_round[0]["held"],
-                },
-            },
-            "card_bytes": CARD,
-        }  # fmt: skip
+        found = {"search": known_of_the_search(settings, at_once), "training": {}, "evaluation": {}}
         for compute in ("float32", "bfloat16"):
             told = TrainSettings(compute_dtype=compute)
-            step, features = training_step(network, told), feature_pass(network, told)
-            found[f"training step, {compute}"] = {"launches": len(step.launches), "held": step.held}
-            found[f"features of {FEATURES} images, {compute}"] = {
-                "launches": len(features.launches), "held": features.held,
-            }  # fmt: skip
-    return found
+            for part, one in (("training", training_step(network, told)), ("evaluation", feature_pass(network, told))):
+                found[part][compute] = {
+                    "launches": len(one.launches),
+                    "held_bytes": one.held,
+                    "unfused_bytes": one.inside,
+                    "cuda_text_bytes": len(one.lowered()),
+                }
+    return found | {"images": {"training": told.batch, "evaluation": FEATURES}, "card_bytes": CARD}
 
 
-def programs_of_the_search(settings: SearchSettings | None = None, at_once: int = MOST_AT_ONCE) -> dict:
-    """All programs of kernels and regions, by name and what goes in: those of the open network, and of one by one."""
-    settings, found = settings or SearchSettings(), {}
-    with as_on_a_gpu():
-        for gates in gates_of_rounds(settings):
-            for one in (kernel_pass, regions_pass):
-                found |= one(settings, gates, at_once).programs()
-    return found
+def known_of_the_search(settings: SearchSettings, at_once: int) -> dict:
+    rows, launches, programs, first = {}, 0, {}, None
+    for number, (gates, scored) in enumerate(zip(gates_of_rounds(settings), settings.evaluations, strict=True), 1):
+        pair = [one(settings, gates, at_once) for one in (kernel_pass, regions_pass)]
+        passes = settings.repeats * -(-scored // settings.repeats // at_once)
+        counts, mine = [len(one.launches) for one in pair], pair[0].programs() | pair[1].programs()
+        rows[str(number)] = {
+            "passes": passes, "launches_kernel": counts[0], "launches_regions": counts[1],
+            "launches_a_candidate": round(sum(counts) / at_once, 1),
+            "programs_new_in_it": len(mine.keys() - programs.keys()), "held_bytes": pair[0].held,
+            "unfused_bytes": pair[0].inside,
+        }  # fmt: skip
+        first = first or pair
+        launches, programs = launches + passes * sum(counts), programs | mine
+    needed, most = candidate_bytes(settings), first[0].inside
+    return {
+        "candidates_a_pass": at_once,
+        "launches": launches,
+        "programs_in_all": len(programs),
+        "programs": dict(Counter(launch.name for launch in programs.values()).most_common()),
+        "cuda_text_bytes": sum(len(one.lowered()) for one in first),
+        "bytes_a_candidate": {"reckoned": needed, "held": first[0].held // at_once, "unfused": most // at_once},
+        "candidates_that_fill_the_card": {"reckoned": CARD // needed, "unfused": CARD * at_once // most},
+        "by_round": rows,
+    }

@@ -43,9 +43,9 @@ class Sizes:
 def small() -> Sizes:
     """What a CPU does in a minute."""
     space = nas.Space("small", ("skip_connect", "conv_3x3"), 1)
-    layout = nas.Layout(space, cells=3, channels=2, pixels=8, ways=2)
+    layout = nas.Layout(space, cells=2, channels=2, pixels=8, ways=2)
     search = nas.SearchSettings(layout, repeats=1, region_batches=1, region_images=20, tasks=1)
-    network = nas.Layout(space, cells=3, channels=2, pixels=8, ways=7, norm="batch")
+    network = nas.Layout(space, cells=2, channels=2, pixels=8, ways=7, norm="batch")
     train = nas.TrainSettings(epochs=3, batch=16, padding=1)
     few = {"episodes": 4, "queries": 3, "copies": 1, "way": 2, "block": 20}
     return Sizes(search, network, "N: c3<0 sk<1 R: c3<0 c3<1", train, few, 64, ((2, "lax", "default"),))
@@ -59,7 +59,7 @@ def data_of(name: str, little: bool = False) -> tuple[Dataset, str]:
     glyphs = datasets.load("glyphs", **how_many)
     three = {"images": np.repeat(glyphs.images, 3, axis=-1), "mean": np.repeat(glyphs.mean, 3)}
     coloured = replace(glyphs, **three, std=np.repeat(glyphs.std, 3))
-    return coloured, "glyphs in three equal colours: the times are those of miniImageNet's sizes, accuracies are not"
+    return coloured, f"{coloured} in three equal colours, which stand in for miniImageNet: accuracies are not its"
 
 
 class OutOfTime(Exception):
