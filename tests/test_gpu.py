@@ -30,6 +30,10 @@ from mlkernels.tasks import TaskBatch
 
 PAPER = SearchSettings()  # five cells, 48 channels, 32 pixels
 COMPUTE = ("float32", "bfloat16")
+SMALLEST = SearchSettings(
+    Layout(Space("one", ("skip_connect",), 1), cells=2, channels=2, pixels=4, ways=2),
+    repeats=1, tasks=1, region_batches=1, region_images=20,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -177,7 +181,7 @@ def compilations():
 
 def test_what_is_compiled_ahead_is_not_compiled_again(compilations):
     """On an accelerator all blocks of a search are compiled before its first pass; here, made to do it."""
-    settings = replace(_gpu_tools.small().search, seed=5, region_images=22, tasks=2)
+    settings = SMALLEST
     items, data = [Item(settings.layout.space.open_gates())] * 2, _gpu_tools.data_of("glyphs", little=True)[0]
     first = Scorer(settings, data, at_once=2)
     assert not first.ahead
@@ -206,9 +210,7 @@ def test_what_is_compiled_ahead_is_not_compiled_again(compilations):
 
 
 def small_reckoning() -> dict:
-    space = Space("one", ("skip_connect",), 1)
-    settings = SearchSettings(Layout(space, cells=2, channels=2, pixels=4, ways=2), repeats=1, tasks=1)
-    return {"search": _gpu_known.known_of_the_search(settings, 2)}
+    return {"search": _gpu_known.known_of_the_search(SMALLEST, 2)}
 
 
 def test_without_a_gpu_it_runs_small_and_says_so(tmp_path, monkeypatch, capsys):
