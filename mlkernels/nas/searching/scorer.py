@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,6 +18,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mlkernels.datasets import Dataset
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
+from mlkernels.nas.engine.ahead import compile_ahead
 from mlkernels.nas.engine.devices import gathered, mesh_of, placed
 from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
 from mlkernels.nas.engine.weights import head, init
@@ -71,6 +73,14 @@ class Scorer:
         self.spread = None if self.mesh.size == 1 else NamedSharding(self.mesh, PartitionSpec("candidates"))
         self.batch = self.mesh.size * (at_once or self._at_once())
         self.where = None
+        alone = self.mesh.size == 1 and jax.process_count() == 1
+        self.ahead = {"kernels", "regions"} if alone and jax.default_backend() != "cpu" else set()
+
+    def _compile(self, what: str, function, *arrays) -> None:
+        """Before a first pass, where that is worth it, all that it runs."""
+        if what in self.ahead:
+            self.ahead = self.ahead - {what}
+            compile_ahead(function, *arrays)
 
     def _at_once(self) -> int:
         if self.settings.condition not in CONDITION_NUMBERS:
@@ -146,7 +156,9 @@ class Scorer:
         if s.condition == "metantk" and items[0].head is not None:
             heads = np.stack([head(s.layout, jax.random.fold_in(self.heads, item.head), s.dtype) for item in full])
         given = {"outputs": s.outputs, "heads": heads, "sharding": self.spread}
-        found = sample_kernels(s.layout, self.params, gates, images, **given)
+        kernels_of = partial(_kernels, s.layout, gates, given)
+        self._compile("kernels", kernels_of, self.params, images)
+        found = kernels_of(self.params, images)
         nngp, ntk = gathered((found.nngp, found.ntk))
         algorithm = s.algorithm if s.condition == "metantk" else "none"
         given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "precision": s.dtype}
@@ -178,8 +190,18 @@ class Scorer:
                 params = self.thin_params
                 if self.settings.reference_quirks:
                     params = self._thin_weights(jax.random.fold_in(self.thin_key, draw))
-                counts[mine] = linear_regions(self.thin, params, gates, self._images(draw)[1])[: len(mine)]
+                regions_of = partial(_counts, self.thin, gates)
+                self._compile("regions", regions_of, params, self._images(draw)[1])
+                counts[mine] = regions_of(params, self._images(draw)[1])[: len(mine)]
         return gathered(counts[None]).sum(0).tolist()
+
+
+def _kernels(layout, gates, given: dict, params, images) -> Kernels:
+    return sample_kernels(layout, params, gates, images, **given)
+
+
+def _counts(layout, gates, params, images) -> list[int]:
+    return linear_regions(layout, params, gates, images)
 
 
 def candidate_bytes(settings: SearchSettings) -> int:
