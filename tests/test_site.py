@@ -135,10 +135,10 @@ def test_damaged_frames_are_drawn_anew(name, out, tmp_path, monkeypatch):
     path.write_bytes(content)
 
     def drawn(*given):
-        raise InterruptedError
+        raise RuntimeError("drawn anew")
 
     monkeypatch.setattr(site_frames, "_drawn", drawn)
-    with pytest.raises(InterruptedError):
+    with pytest.raises(RuntimeError, match="drawn anew"):
         site_frames.frames(start_here.DEMO, folder, _site.GRIDS["start_here"])
 
 
