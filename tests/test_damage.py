@@ -301,6 +301,21 @@ def test_a_state_of_before_checksums_is_read_and_its_form_is_looked_at(tmp_path)
         case.door()
 
 
+def test_a_checkpoint_of_before_checksums_is_read(tmp_path):
+    case = training(tmp_path)
+    expected = case.door()
+    with np.load(case.path) as file:
+        arrays = {name: file[name] for name in file.files if name != checked_arrays.SUM}
+    about = json.loads(arrays["about"].tobytes())
+    for number in (1, 2):
+        about["format"] = number
+        np.savez(case.path, **arrays | {"about": np.frombuffer(json.dumps(about).encode(), np.uint8)})
+        if number == 1:
+            assert equal(case.door(), expected)
+    with pytest.raises(InputError, match="it has no checksum.*kept as checkpoint.npz.broken-1"):
+        case.door()
+
+
 def test_a_round_that_lacks_scores_is_a_damaged_state(tmp_path):
     search_state(tmp_path)
     record = Record(tmp_path / "own", {"seed": 0, "mean": [0.25]})
