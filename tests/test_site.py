@@ -140,10 +140,10 @@ def test_damaged_frames_are_drawn_anew(name, out, tmp_path, monkeypatch):
     path.write_bytes(content)
 
     def drawn(*given):
-        raise KeyError("drawn")
+        raise RuntimeError("drawn anew")
 
     monkeypatch.setattr(site_frames, "_drawn", drawn)
-    with pytest.raises(KeyError, match="drawn"):
+    with pytest.raises(RuntimeError, match="drawn anew"):
         site_frames.frames(start_here.DEMO, folder, _site.GRIDS["start_here"])
 
 

@@ -14,6 +14,7 @@ from mlkernels.commands.options import TypedPath, say
 from mlkernels.course.claim_records import VERDICTS, markdown_cell
 from mlkernels.errors import InputError, bad_input, one_line
 from mlkernels.runner.report import device_line
+from mlkernels.support import results
 from mlkernels.support.files import check_place, write_atomically
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -108,8 +109,8 @@ def command(claims, path, only_check, pictures) -> int:
     for place in () if only_check else filter(None, (path, pictures and pictures / "picture.png")):
         check_place(place)
     try:
-        old, result = path.read_text(encoding="utf-8"), json.loads(claims.read_text(encoding="utf-8"))
-        new = readme_with(old, result)
+        old = path.read_text(encoding="utf-8")
+        new = readme_with(old, results.read(claims, "a claims.json of mlkernels run", "make one: mlkernels run"))
     except InputError:
         raise
     except OSError as error:

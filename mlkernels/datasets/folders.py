@@ -59,8 +59,9 @@ def why_not(folder: Path) -> str | None:
         return None
     try:
         if any(folder.iterdir()) and _mark(folder) != _read_mark(folder):
-            ours = (folder / MARK).is_file()
-            return f"its {MARK} is damaged, or of another folder or user" if ours else "it came with files in it"
+            found = _read_mark(folder)
+            whole = not (folder / MARK).exists() or (isinstance(found, dict) and found.keys() == _mark(folder).keys())
+            return "it came with files in it" if whole else f"its {MARK}, by which we know our own, is damaged"
     except OSError as error:
         return error.strerror
     return None if os.access(folder, os.W_OK | os.X_OK) else "this user may not write there"

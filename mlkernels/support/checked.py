@@ -110,7 +110,7 @@ def _check_kind(path: Path, kind: Kind, content) -> None:
         raise bad_input(str(path), f"the {kind.name}", f"the {in_short(name)}", kind.instead)
     if number in (kind.format, *kind.before):
         return
-    if about and number in kind.refused:
+    if about and number in list(kind.refused):
         raise bad_input(str(path), f"the {kind.name} {kind.now}".strip(), kind.refused[number], kind.instead)
     if _SUM in about:
         expected, do = f"the {kind.name} of version {kind.format} or before", f"update mlkernels, or {kind.instead}"
