@@ -126,6 +126,31 @@ def test_frames_are_drawn_once(out, tmp_path):
     assert (folder / "mine").exists()
 
 
+@pytest.mark.parametrize("damage", ["ground", "cut", "missing", "table"])
+def test_frames_of_which_one_is_damaged_are_drawn_again(out, tmp_path, damage):
+    folder, grid = tmp_path / "start_here", _site.GRIDS["start_here"]
+    shutil.copytree(out / "demos" / "start_here", folder)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    moving = folder / json.loads(before["frames.json"])["frames"]["1,2"][0]
+    path = {"ground": folder / "ground.webp", "table": folder / "frames.json"}.get(damage, moving)
+    path.unlink() if damage == "missing" else path.write_bytes(path.read_bytes()[:-1])
+    site_frames.frames(start_here.DEMO, folder, grid)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
+def test_a_picture_that_is_damaged_is_written_again_and_a_whole_one_stays(out, tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3)).save(file, "png")
+    name, *size = site_pages.picture(file.getvalue(), tmp_path)
+    whole, times = (tmp_path / name).read_bytes(), []
+    for content in (whole[:-3], b"", whole.replace(whole[20:22], b"\x00\x00"), whole):
+        (tmp_path / name).write_bytes(content)
+        times.append((tmp_path / name).stat().st_mtime_ns)
+        assert site_pages.picture(file.getvalue(), tmp_path) == (name, *size)
+        assert (tmp_path / name).read_bytes() == whole
+    assert (tmp_path / name).stat().st_mtime_ns == times[-1]
+
+
 def test_a_small_budget_thins_the_grid_and_says_so(tmp_path):
     grid = Grid(stops={"task": (1,), "shot": (5,), "inner_steps": (0, 20, 50, 100, 1000)}, budget=60_000)
     table = site_frames.frames(start_here.DEMO, tmp_path / "demo", grid)

@@ -83,7 +83,7 @@ def fingerprint(demo: Demo, grid: Grid) -> str:
 
 
 def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
-    """Draw a demo's grid into `folder`, unless the same is there; what lies in it then is replaced as a whole.
+    """Draw a demo's grid into `folder`, unless the same is there, whole; what lies in it then is replaced.
 
     Args:
         demo: from `mlkernels.course.demos`.
@@ -100,9 +100,9 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
     mark = fingerprint(demo, grid)
     try:
         table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-        if table["fingerprint"] == mark:
+        if table["fingerprint"] == mark and _all_there(folder, table):
             return table
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, KeyError, TypeError):
         pass
     with scratch_folder(folder) as scratch:
         table = {**_drawn(demo, grid.fitting(demo.controls), scratch), "fingerprint": mark}
@@ -112,12 +112,24 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
     return table
 
 
+def _mark(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:10]
+
+
+def _all_there(folder: Path, table: Mapping[str, Any]) -> bool:
+    """Whether all pictures of a table are there and whole: each is named by what it holds."""
+    names = {row[0] for rows in (table["frames"], table["runs"]) for row in rows.values() if row[0]}
+    marks = {name: name.partition(".")[0] for name in names} | {GROUND: table["ground"]}
+    return all(_mark((folder / name).read_bytes()) == mark for name, mark in marks.items())
+
+
 def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
     """Draw, thin the grid until its pictures are within the budget, remove the rest, and say what is there."""
     stage = demo.build()
     demo.frame(stage)  # some demos draw their axes anew for the first numbers
     ground = np.ascontiguousarray(stage.still()[..., :3])
-    (folder / GROUND).write_bytes(webp(ground))
+    below = webp(ground)
+    (folder / GROUND).write_bytes(below)
     with ThreadPoolExecutor(2) as pool:  # writing WebP takes as long as drawing, and lets go of the interpreter
 
         def rows(groups: Groups, run: bool) -> dict:
@@ -163,6 +175,7 @@ def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
         "runs": keyed(shown[1]),
         "left": _left(demo, grid),
         "bytes": weight,
+        "ground": _mark(below),
     }
 
 
@@ -178,7 +191,7 @@ def _frame(demo: Demo, stage: Stage, point: Mapping[str, Any], run: bool) -> tup
 def _keep(png: bytes, ground: np.ndarray, folder: Path) -> str:
     """Write what moves of a picture; the file's name, which equal pictures share."""
     content = webp(moving(png, ground))
-    name = f"{hashlib.sha256(content).hexdigest()[:10]}.webp"
+    name = f"{_mark(content)}.webp"
     (folder / name).write_bytes(content)
     return name
 
