@@ -397,8 +397,18 @@ def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path
     assert environment["JAX_COMPILATION_CACHE_DIR"].startswith(str(tmp_path / "build" / "jax_cache"))
     assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in environment
     assert pool.kernel_environment(tmp_path, 2)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    assert pool.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"].startswith(str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
     assert pool.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "mine"
+
+
+def test_a_cache_of_the_users_is_where_the_command_was_given_and_not_beside_the_notebooks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, meant in (("mine", str(tmp_path / "mine")), ("gs://bucket/x", "gs://bucket/x")):
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", given)
+        assert status_of("--version") == 0
+        assert os.environ["JAX_COMPILATION_CACHE_DIR"] == meant
 
 
 def test_a_cache_entry_that_another_process_is_writing_is_no_warning(tmp_path, monkeypatch):

@@ -8,7 +8,7 @@ import zlib
 import pytest
 
 from mlkernels.course.installation import check_cache
-from mlkernels.runner.worker import tidy_cache
+from mlkernels.runner.worker import kernel_environment, tidy_cache
 from mlkernels.support import compiled
 
 WHOLE = zlib.compress(bytes(range(256)) * 8)
@@ -47,6 +47,18 @@ def test_entries_that_are_packed_otherwise_than_jax_unpacks_are_removed(tmp_path
     monkeypatch.setattr(compiled, "packed_by", lambda: "zstandard")
     assert compiled.remove_unreadable(tmp_path) == 1, "a look by the one is none by the other"
     assert not list(tmp_path.glob("*-cache"))
+
+
+def test_jax_warns_in_the_words_that_runs_do_not_show(tmp_path):
+    """Where another process is just writing an entry; so the words are held against JAX's own."""
+    import inspect
+
+    from jax._src import compiler
+
+    source = inspect.getsource(compiler)
+    filters = kernel_environment(tmp_path)["PYTHONWARNINGS"].split(",")
+    ours = [each.removeprefix("ignore:") for each in filters if "persistent compilation cache" in each]
+    assert {words in source for words in ours} == {True}
 
 
 def test_what_jax_packs_is_whole():

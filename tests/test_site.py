@@ -130,21 +130,39 @@ def test_frames_are_drawn_once(out, tmp_path):
     assert (folder / "mine").exists()
 
 
-@pytest.mark.parametrize("name", ["frames.json", "ground.webp", "a picture"])
-def test_damaged_frames_are_drawn_anew(name, out, tmp_path, monkeypatch):
-    folder = tmp_path / "start_here"
+def test_frames_of_which_one_is_damaged_are_drawn_again(out, tmp_path, monkeypatch):
+    def draw(*given):
+        raise StopIteration
+
+    monkeypatch.setattr(site_frames, "_drawn", draw)
+    folder, grid = tmp_path / "start_here", _site.GRIDS["start_here"]
     shutil.copytree(out / "demos" / "start_here", folder)
-    path = folder / name if name != "a picture" else next(folder.glob("[0-9a-f]" * 10 + ".webp"))
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
+    table = json.loads((folder / "frames.json").read_text())
+    monkeypatch.setattr(site_frames, "fingerprint", lambda *given: table["fingerprint"])
+    for name in ("frames.json", "ground.webp", table["frames"]["1,2"][0]):
+        whole = (folder / name).read_bytes()
+        for content in (whole[:-1], b""):
+            (folder / name).write_bytes(content)
+            with pytest.raises(StopIteration):
+                site_frames.frames(start_here.DEMO, folder, grid)
+        (folder / name).unlink()
+        with pytest.raises(StopIteration):
+            site_frames.frames(start_here.DEMO, folder, grid)
+        (folder / name).write_bytes(whole)
+        assert site_frames.frames(start_here.DEMO, folder, grid) == table
 
-    def drawn(*given):
-        raise RuntimeError("drawn anew")
 
-    monkeypatch.setattr(site_frames, "_drawn", drawn)
-    with pytest.raises(RuntimeError, match="drawn anew"):
-        site_frames.frames(start_here.DEMO, folder, _site.GRIDS["start_here"])
+def test_a_picture_that_is_damaged_is_written_again_and_a_whole_one_stays(out, tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3)).save(file, "png")
+    name, *size = site_pages.picture(file.getvalue(), tmp_path)
+    whole, times = (tmp_path / name).read_bytes(), []
+    for content in (whole[:-3], b"", whole.replace(whole[20:22], b"\x00\x00"), whole):
+        (tmp_path / name).write_bytes(content)
+        times.append((tmp_path / name).stat().st_mtime_ns)
+        assert site_pages.picture(file.getvalue(), tmp_path) == (name, *size)
+        assert (tmp_path / name).read_bytes() == whole
+    assert (tmp_path / name).stat().st_mtime_ns == times[-1]
 
 
 def test_a_small_budget_thins_the_grid_and_says_so(tmp_path):

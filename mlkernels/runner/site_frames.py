@@ -85,7 +85,7 @@ def fingerprint(demo: Demo, grid: Grid) -> str:
 
 
 def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
-    """Draw a demo's grid into `folder`, unless the same is there; what lies in it then is replaced as a whole.
+    """Draw a demo's grid into `folder`, unless the same is there, whole; what lies in it then is replaced.
 
     Args:
         demo: from `mlkernels.course.demos`.
@@ -108,7 +108,7 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
         pass
     with scratch_folder(folder) as scratch:
         table = _drawn(demo, grid.fitting(demo.controls), scratch)
-        table = signed({**table, "fingerprint": mark, "ground": _name((scratch / GROUND).read_bytes())})
+        table = signed({**table, "fingerprint": mark})
         (scratch / TABLE).write_text(dumps(table), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(scratch, folder)
@@ -133,7 +133,8 @@ def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
     with contextlib.suppress(InputError):  # of a demo whose defaults have no picture: its row says why
         demo.frame(stage)  # some demos draw their axes anew for the first numbers
     ground = np.ascontiguousarray(stage.still()[..., :3])
-    (folder / GROUND).write_bytes(webp(ground))
+    below = webp(ground)
+    (folder / GROUND).write_bytes(below)
     with ThreadPoolExecutor(2) as pool:  # writing WebP takes as long as drawing, and lets go of the interpreter
 
         def rows(groups: Groups, run: bool) -> dict:
@@ -179,6 +180,7 @@ def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
         "runs": keyed(shown[1]),
         "left": _left(demo, grid),
         "bytes": weight,
+        "ground": _name(below),
     }
 
 

@@ -66,11 +66,20 @@ def picture(content: bytes, out: Path) -> tuple[str, int, int]:
     """Keep a PNG as lossless WebP in `pictures`, by its content: its address, width and height in pixels."""
     name = f"pictures/{hashlib.sha256(content).hexdigest()[:12]}.webp"
     image = Image.open(io.BytesIO(content))
-    if not (out / name).exists():
+    if not _shows(out / name, image):
         file = io.BytesIO()
         image.save(file, "webp", lossless=True, method=4)
         write_atomically(out / name, file.getvalue())
     return name, *image.size
+
+
+def _shows(path: Path, image: Image.Image) -> bool:
+    """Whether a file is there, whole, and shows an image to the bit."""
+    try:
+        with Image.open(path) as kept:
+            return kept.size == image.size and kept.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+    except (OSError, SyntaxError, ValueError):  # missing, cut, something else
+        return False
 
 
 def _pictures_apart(notebook: dict, out: Path) -> None:

@@ -31,6 +31,13 @@ def drawn_count(layout: Layout) -> int:
     return weight_count([layout.first, layout.head, *(pre for cell in layout.stack for pre in cell.pre), *edges])
 
 
+def scoring_bytes(layout: Layout, images: int, itemsize: int = 4) -> int:
+    """How much memory any score of a layout's super-network holds at least: its weights, a block's input and output."""
+    sizes = [cell.channels * cell.pixels**2 for cell in layout.stack]
+    sizes += [channels * pixels**2 for cell in layout.stack for channels, pixels in cell.before]
+    return itemsize * (drawn_count(layout) + 2 * images * max(sizes))
+
+
 def value_sizes(network: Network) -> list[int]:
     """Numbers in each value of a network's plan for one image, the image itself first."""
     layout = network.layout

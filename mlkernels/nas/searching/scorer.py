@@ -21,6 +21,7 @@ from mlkernels.metantk import all_points
 from mlkernels.nas.engine.ahead import compile_ahead
 from mlkernels.nas.engine.devices import gathered, mesh_of, placed
 from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
+from mlkernels.nas.engine.memory import scoring_bytes
 from mlkernels.nas.engine.weights import head, init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import score_of
@@ -83,10 +84,14 @@ class Scorer:
             compile_ahead(function, *arrays)
 
     def _at_once(self) -> int:
-        if self.settings.condition not in CONDITION_NUMBERS:
+        s = self.settings
+        if s.condition == "none":
             return 1
-        needed = candidate_bytes(self.settings)
+        kernels, itemsize = s.condition in CONDITION_NUMBERS, np.dtype(s.dtype).itemsize
+        needed = candidate_bytes(s) if kernels else scoring_bytes(s.layout, images_of(s), itemsize)
         require(needed, "scoring a network", "take fewer channels, cells, pixels or tasks")
+        if not kernels:
+            return 1
         return 1 if jax.default_backend() == "cpu" else max(1, min(MOST_AT_ONCE, available_bytes() // (2 * needed)))
 
     def begin(self, round_: int, repeat: int) -> None:
@@ -196,6 +201,11 @@ class Scorer:
         return gathered(counts[None]).sum(0).tolist()
 
 
+def images_of(settings: SearchSettings) -> int:
+    """Images that a candidate is scored on."""
+    return settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
+
+
 def _kernels(layout, gates, given: dict, params, images) -> Kernels:
     return sample_kernels(layout, params, gates, images, **given)
 
@@ -206,9 +216,8 @@ def _counts(layout, gates, params, images) -> list[int]:
 
 def candidate_bytes(settings: SearchSettings) -> int:
     """About how much memory scoring one candidate takes on a device."""
-    images = settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
     ways = 1 if settings.outputs == "sum" else settings.layout.ways
-    return bytes_needed(settings.layout, images, ways, np.dtype(settings.dtype).itemsize)
+    return bytes_needed(settings.layout, images_of(settings), ways, np.dtype(settings.dtype).itemsize)
 
 
 def blind(kernels: Kernels, smallest: float, largest: float) -> float:
