@@ -20,7 +20,7 @@ import numpy as np
 from jax import ShapeDtypeStruct
 from jax.extend.core import jaxpr_as_fun
 
-from mlkernels.nas import Layout, Network, SearchSettings, TrainSettings
+from mlkernels.nas import Layout, Network, SearchSettings, TrainSettings, round_flops
 from mlkernels.nas.engine import network as networks
 from mlkernels.nas.engine.batch_norm import fresh
 from mlkernels.nas.engine.gram import sample_kernels
@@ -257,6 +257,7 @@ def known_of_the_search(settings: SearchSettings, at_once: int) -> dict:
     needed, most = candidate_bytes(settings), first[0].inside
     return {
         "candidates_a_pass": at_once,
+        "flops": sum(n * flops for n, flops in zip(settings.evaluations, round_flops(settings), strict=True)),
         "launches": launches,
         "programs_in_all": len(programs),
         "programs": dict(Counter(launch.name for launch in programs.values()).most_common()),

@@ -37,6 +37,7 @@ class Sizes:
     train: nas.TrainSettings = field(default_factory=nas.TrainSettings)
     evaluate: dict = field(default_factory=dict)
     matrix: int = 8192
+    train_ways: tuple = (("bfloat16", "auto"), ("float32", "auto"), ("bfloat16", "shifts"))
     ways: tuple = ((8, "lax", "default"), (8, "lax", "highest"), (8, "shifts", "default"), (32, "lax", "default"))
 
 
@@ -47,8 +48,9 @@ def small() -> Sizes:
     search = nas.SearchSettings(layout, repeats=1, region_batches=1, region_images=20, tasks=1)
     network = nas.Layout(space, cells=2, channels=2, pixels=8, ways=7, norm="batch")
     train = nas.TrainSettings(epochs=3, batch=16, padding=1)
+    train_ways, ways = (("bfloat16", "auto"), ("float32", "auto")), ((1, "shifts", "default"),)
     few = {"episodes": 4, "queries": 3, "copies": 1, "way": 2, "block": 20}
-    return Sizes(search, network, "N: c3<0 sk<1 R: c3<0 c3<1", train, few, 64, ((1, "shifts", "default"),))
+    return Sizes(search, network, "N: c3<0 sk<1 R: c3<0 c3<1", train, few, 64, train_ways, ways)
 
 
 def data_of(name: str, little: bool = False) -> tuple[Dataset, str]:

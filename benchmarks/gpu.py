@@ -83,33 +83,37 @@ def search(run: Run) -> dict:
 
 
 def training(run: Run) -> dict:
-    """Two epochs in float32 and in bfloat16, then as many as fit in the quicker of them."""
+    """Two epochs in each type of number and lowering, then as many as fit in the quickest of them."""
     layout = replace(run.sizes.network, ways=len(run.dataset.classes(next(iter(run.dataset.splits)))))
     network = nas.Network(layout, run.sizes.genotype)
-    flops, found, rows = 3 * nas.flop_count(layout, network.gates), {}, {}
+    flops, found, histories = 3 * nas.flop_count(layout, network.gates), {}, {}
     stop = time.monotonic() + TRAIN_SHARE * run.left()
     with tempfile.TemporaryDirectory() as folder:
-        for kind, compute in zip(KINDS, ("bfloat16", "float32"), strict=False):
+
+        def trained(compute: str, how: str, epochs: int) -> nas.Trained:
             told = replace(run.sizes.train, seed=run.seed, compute_dtype=compute)
-            with Compiled() as compiled:
-                run.model = nas.train(network, run.dataset, told, out=Path(folder) / compute, epochs=2)
-            rows[compute] = run.model.history
-            speed = rows[compute][-1]["images_per_second"]
-            found[compute] = {"images_a_second": round(speed, 1), "loss": rows[compute][-1]["loss"]}
-            found[compute] |= compiled.described() | share_of(run, flops * speed, kind)
-            run.keep({**run.result, "training": found})
-            if time.monotonic() > stop:
+            with lowering(how):
+                return nas.train(network, run.dataset, told, out=Path(folder) / f"{compute} {how}", epochs=epochs)
+
+        for compute, how in run.sizes.train_ways:
+            if found and time.monotonic() > stop:
                 break
-        best = max(rows, key=lambda compute: rows[compute][-1]["images_per_second"])
-        told = replace(run.sizes.train, seed=run.seed, compute_dtype=best)
-        more = int((stop - time.monotonic()) / rows[best][-1]["seconds"])
-        more = max(1, more)  # else there is no network in the type that was quicker
-        run.model = nas.train(network, run.dataset, told, out=Path(folder) / best, epochs=more)
+            with Compiled() as compiled:
+                run.model = trained(compute, how, 2)
+            histories[compute, how] = run.model.history
+            last = run.model.history[-1]
+            speed, kind = last["images_per_second"], KINDS[int(compute == "float32")]
+            found[f"{compute}, {how}"] = {"images_a_second": round(speed, 1), "loss": last["loss"]}
+            found[f"{compute}, {how}"] |= compiled.described() | share_of(run, flops * speed, kind)
+            run.keep({**run.result, "training": {"by_type": found}})
+        best = max(histories, key=lambda way: histories[way][-1]["images_per_second"])
+        more = int((stop - time.monotonic()) / histories[best][-1]["seconds"])
+        run.model = trained(*best, max(1, more))
     history = run.model.history
     speed = median(row["images_per_second"] for row in history[1:])
     return {
-        "by_type": found, "flops_an_image": flops, "continued_in": best, "epochs": len(history), "of": told.epochs,
-        "images_a_second": round(speed, 1), "loss": history[-1]["loss"],
+        "by_type": found, "flops_an_image": flops, "continued_in": ", ".join(best), "epochs": len(history),
+        "of": run.sizes.train.epochs, "images_a_second": round(speed, 1), "loss": history[-1]["loss"],
     } | memory()  # fmt: skip
 
 
@@ -143,7 +147,8 @@ def ways(run: Run) -> dict:
         def kernels(params, shown, gates=gates):
             return nas.sample_kernels(layout, params, gates, shown)
 
-        with lowering(how), jax.default_matmul_precision(precision), Compiled() as compiled:
+        own = None if precision == "default" else precision  # as the search has it, whose programs then serve
+        with lowering(how), jax.default_matmul_precision(own), Compiled() as compiled:
             if jax.default_backend() != "cpu":
                 compile_ahead(kernels, params, shown)
             seconds = timed(lambda k=kernels, x=shown: k(params, x), 3)

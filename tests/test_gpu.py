@@ -44,18 +44,29 @@ def first_pass():
         return kernel_pass(PAPER, gates, MOST_AT_ONCE), regions_pass(PAPER, gates, MOST_AT_ONCE)
 
 
+@pytest.fixture(scope="module")
+def texts(first_pass):
+    """The same as CUDA would be given them."""
+    return [one.lowered() for one in first_pass]
+
+
 def functions(text: str) -> Counter:
     """How many functions of each name a lowered text has."""
     return Counter(re.sub(r"_\d+$", "", name) for name in re.findall(r"func\.func private @(\w+)\(", text))
 
 
-def test_every_program_of_the_search_lowers_for_cuda(first_pass):
-    kernels, regions = first_pass
-    for one, blocks in ((kernels, ("run_block", "_backward")), (regions, ("observe",))):
-        text = one.lowered()
+def test_every_program_of_the_search_lowers_for_cuda(first_pass, texts):
+    for one, text, blocks in zip(first_pass, texts, (("run_block", "_backward"), ("observe",)), strict=True):
         assert "stablehlo.convolution" in text  # as a GPU has them: on a CPU they are shifted images
         programs = Counter(launch.name for launch in one.programs().values())
         assert {name: functions(text)[name] for name in blocks} == {name: programs[name] for name in blocks}
+
+
+def test_no_convolution_of_the_search_has_more_groups_than_channels(texts):
+    """`vmap` makes a group a sample and channel of a gradient by weights: 46080 at the paper's sizes."""
+    channels = max(cell.channels for cell in PAPER.layout.stack)
+    groups = [int(number) for number in re.findall(r"_group_count = (\d+)", texts[0])]
+    assert max(groups) == channels
 
 
 def test_a_program_that_does_not_lower_is_found():
@@ -231,7 +242,7 @@ def test_without_a_gpu_it_runs_small_and_says_so(tmp_path, monkeypatch, capsys):
     assert [part for part in gpu.PARTS if any(keys[-1] == part for keys in kept)] == list(gpu.PARTS)  # after each
     assert result["search"]["met"] is None
     assert result["search"]["genotype"].startswith("N: ")
-    assert set(result["training"]["by_type"]) == {"float32", "bfloat16"}
+    assert set(result["training"]["by_type"]) == {"float32, auto", "bfloat16, auto"}
     assert result["training"]["epochs"] == 3
     assert {"logistic at 1", "centroid at 5"} <= set(result["evaluation"]["accuracy"])
     assert [each["tflops_of_the_data_sheet"] for each in result["peak"]["by_kind"].values()] == [None] * 3

@@ -15,9 +15,11 @@ from mlkernels.nas.engine.operations import asked_for, program
 
 
 def compile_ahead(function: Callable, *arrays) -> int:
-    """Compile the blocks that `function(*arrays)` will run on one device; how many programs those are.
+    """Compile the blocks that `function(*arrays)` will run on one accelerator; how many programs those are.
 
-    The function is traced, so that nothing is computed. JAX then finds the programs by what goes into them.
+    The function is traced, so that nothing is computed. JAX then finds the programs by what goes into them. One that
+    cannot be compiled is left to the pass, which says so when it comes to it. (On a CPU blocks with large arrays take
+    their samples in chunks: theirs are other programs.)
 
     Args:
         function: of arrays, which calls `operations.jitted`.
@@ -36,4 +38,4 @@ def compile_ahead(function: Callable, *arrays) -> int:
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # lowered here: what JAX is set to may be this thread's alone
         lowered = (program(function, backend).lower(*given) for function, given in programs.values())
         compiled = [pool.submit(each.compile) for each in lowered]
-    return len([each.result() for each in compiled])
+    return sum(each.exception() is None for each in compiled)

@@ -263,8 +263,7 @@ def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
 
 def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:
     if isinstance(step, Conv):
-        taps = current_lowering() == "shifts" and not step.depthwise
-        return tap_gradients(step, x, g) if taps else [sample_gradients(step, *weights, x, g)]
+        return [sample_gradients(step, *weights, x, g)] if step.depthwise else tap_gradients(step, x, g)
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
         pairs = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)
