@@ -37,6 +37,7 @@ from mlkernels.course.demos.demo import RunItem
 from mlkernels.learners import function_space as adaptation
 from mlkernels.learners import maml, outer_weights, rkhs
 from mlkernels.networks import MLP
+from mlkernels.runner import site_frames
 
 DEMOS = [
     start_here.DEMO,
@@ -71,6 +72,18 @@ def test_same_settings_same_picture_on_a_new_and_on_a_used_stage(demo):
     used = demo.build()
     demo.frame(used, **demo.twin[0])
     assert demo.frame(used).png == demo.frame(demo.build()).png
+
+
+@pytest.mark.parametrize("demo", [*DEMOS, anil_geometry.DEMO], ids=lambda demo: demo.name)
+def test_the_pictures_of_the_whole_grid_are_within_the_pages_budget(demo):
+    """Else stops go until they are. All pictures of a demo take about as many bytes as that of its defaults."""
+    grid, stage = demo.grid, demo.build()
+    assert grid.fitting(demo.controls) == grid, "too many pictures"
+    frame = demo.frame(stage)
+    ground = np.ascontiguousarray(stage.still()[..., :3])
+    of_one = len(site_frames.webp(site_frames.moving(frame.png, ground)))
+    count = sum(1 for groups in (None, grid.runs) if groups != () for _ in grid.points(demo.controls, groups))
+    assert len(site_frames.webp(ground)) + count * of_one < grid.budget, f"{count} pictures of {of_one} bytes"
 
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
