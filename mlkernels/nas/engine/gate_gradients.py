@@ -228,7 +228,9 @@ class _Walk:
                 continue
             match step:
                 case _Run(blocks, weights, source):
-                    bar, value = jitted(_second, _bent(blocks, width))(weights, self.values[source], g, moved[source], C)
+                    bar, value = jitted(_second, _bent(blocks, width))(
+                        weights, self.values[source], g, moved[source], C
+                    )
                     _gather(self.bars, source, bar)
                 case _Mix(terms):
                     value = self._mixed(terms, moved)
@@ -321,7 +323,7 @@ def _back(blocks, weights, x, g, total):
 
 
 def _second(blocks, weights, x, g, moved, C):
-    """Backwards through `_gradients`: u = C J goes into the gradients by the weights, what moved into that by the input.
+    """Backwards through `_gradients`: u = C J goes into those by the weights, what moved into that by the input.
 
     What comes out at x is a part of the derivative by it, and what comes out at g is how the output moves.
     """

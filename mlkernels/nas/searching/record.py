@@ -63,6 +63,7 @@ class Record:
             return str(bad_input(str(path), "a file that can be read", error.strerror, "choose another folder"))
         except (ValueError, KeyError, TypeError):
             return str(bad_input(str(path), "the state of a search", "something else", _DO))
+        saved["about"].setdefault("design", "published")  # of states that are older than the choice
         differ = [name for name in self.about if saved["about"].get(name) != self.about[name]]
         if differ:
             got = ", ".join(f"{name} {saved['about'].get(name)}" for name in differ)
