@@ -322,11 +322,14 @@ def _back(blocks, weights, x, g, total):
     return by_input, total
 
 
-def _second(blocks, weights, x, g, moved, C):
+def _second(blocks, weights, x, g, moved, C, width=0.0):
     """Backwards through `_gradients`: u = C J goes into those by the weights, what moved into that by the input.
 
     What comes out at x is a part of the derivative by it, and what comes out at g is how the output moves.
     """
+    from mlkernels.nas.engine import operations
+
+    operations.WIDTH[0] = width
     (found, _), pull = jax.vjp(partial(_gradients, blocks, weights), x, g)
     return pull(([C @ leaf for leaf in found], moved))
 

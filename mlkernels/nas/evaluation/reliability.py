@@ -18,6 +18,40 @@ from mlkernels.support.intervals import Interval
 from mlkernels.support.typed import typed
 
 
+def rounds_of(log) -> dict[int, dict[str, np.ndarray]]:
+    r"""What each round of operations of a recorded search has measured, of whatever rule it was.
+
+    Args:
+        log: the log's lines, as dicts; infinities may be texts.
+
+    Returns:
+        Round -> score ("condition", "regions") -> changes of its logarithm :math:`\log(s_{without} / s_{with})`,
+        float `[A, repeats]`, 0 where one of the two is infinite. A round of which lines are missing is left out where
+        it has fewer than two candidates.
+
+    Example:
+        >>> pair = {"with": [2.0, 1.0], "without": [2.0, "inf"]}
+        >>> line = {"round": 1, "pruned": "a", "scores": {"a": {"condition": pair}, "b": {"condition": pair}}}
+        >>> rounds_of([line])[1]["condition"].tolist()
+        [[0.0, 0.0], [0.0, 0.0]]
+
+    Source: notebooks/04_metantk_nas.
+    """
+    found: dict[int, dict[str, list]] = {}
+    for line in log:
+        if line.get("pruned", "edge") == "edge":
+            continue
+        for scores in line["scores"].values():
+            for name in {"condition", "regions"} & scores.keys():
+                pair = (np.array(scores[name][side], float) for side in ("without", "with"))
+                with np.errstate(divide="ignore", invalid="ignore"):
+                    change = np.subtract(*map(np.log, pair))
+                change = np.where(np.isfinite(change), change, 0.0)
+                found.setdefault(line["round"], {}).setdefault(name, []).append(change)
+    tables = {number: {name: np.array(rows) for name, rows in each.items()} for number, each in found.items()}
+    return {number: each for number, each in tables.items() if min(map(len, each.values())) > 1}
+
+
 @typed
 def chance_tau(candidates: int, level: float = 0.95) -> float:
     r"""How far from 0 Kendall's tau of two unrelated rankings without ties stays, with a probability of `level`.

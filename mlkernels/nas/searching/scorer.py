@@ -21,7 +21,7 @@ from mlkernels.nas.engine.devices import gathered, mesh_of, placed
 from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
 from mlkernels.nas.engine.weights import head, init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
-from mlkernels.nas.scores.first_order import change_without, first_order, role_orders
+from mlkernels.nas.scores.first_order import change_without, first_order, mean_log_condition, role_orders
 from mlkernels.nas.scores.kernel_scores import score_of
 from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.scores.registry import SCORES, Draw
@@ -29,7 +29,7 @@ from mlkernels.nas.searching.ranking import Candidate, without
 from mlkernels.nas.searching.settings import CONDITION_NUMBERS, SearchSettings
 from mlkernels.support.memory import available_bytes, require
 
-ROLES = 64  # orders of a batch's images, of which the derivative design takes the mean
+ROLES = 64  # orders of a batch's images, of which designs of ours take the mean
 MOST_AT_ONCE = 8  # candidates a device; beyond it an accelerator is busy, and memory is better left free
 BLIND = 1e5  # the published code's score for NaN, and where there are no features
 
@@ -141,8 +141,8 @@ class Scorer:
         The images change roles, as in `first_order.role_orders`. A draw whose spectrum has no condition number says
         nothing of any candidate: all are infinite. Linear regions are counted as ever, network by network.
         """
-        s, tasks = self.settings, self._images(0)[0]
-        orders = role_orders(tasks, ROLES, key=jax.random.fold_in(self.heads, 0))
+        s, (tasks, _) = self.settings, self._images(0)
+        orders = self._orders(0)
         algorithm = s.algorithm if s.condition == "metantk" else "none"
         given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "orders": orders}
         found = first_order(s.layout, self.params, gates, tasks, **given)
@@ -176,10 +176,17 @@ class Scorer:
         for number, tasks in enumerate(drawn[: len(items)]):
             kernels = Kernels(nngp[number], ntk[number])
             score = score_of(kernels, tasks, **given)
-            quirks = s.reference_quirks
-            conditions.append(blind(kernels, score.smallest, score.largest) if quirks else score.value)
+            kappa = blind(kernels, score.smallest, score.largest) if s.reference_quirks else score.value
+            if s.design != "published":
+                loop = {name: value for name, value in given.items() if name != "precision"}
+                kappa = _power(mean_log_condition(kernels, tasks, orders=self._orders(items[number].draw), **loop))
+            conditions.append(kappa)
             notes.append(score.note)
         return conditions, notes
+
+    def _orders(self, draw: int) -> np.ndarray:
+        """Ways to make support and queries of a draw's images."""
+        return role_orders(self._images(draw)[0], ROLES, key=jax.random.fold_in(self.heads, draw))
 
     def _draw(self, draw: int) -> Draw:
         """What a score of the registry looks at."""

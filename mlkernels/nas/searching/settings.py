@@ -20,8 +20,8 @@ from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import number, one_of, whole
 
 CONDITION_NUMBERS = ("metantk", "ntk")
-DESIGNS = ("published", "derivative")
-PASSES = 4  # a derivative costs about as much as so many networks that are scored: 3 to 4 (benchmarks/nas_designs.py)
+DESIGNS = ("published", "roles", "derivative")
+PASSES = 6  # a derivative costs about as much as so many networks that are scored (benchmarks/nas_designs.py)
 CONDITIONS = (*CONDITION_NUMBERS, *(name for name in SCORES if name not in (*CONDITION_NUMBERS, "regions")), "none")
 
 
@@ -45,9 +45,11 @@ class SearchSettings:
         region_batches, region_images: of 3x3 patches for the regions.
         initialisation: as in `weights.init`.
         dtype: "float32", or "float64" in 64-bit JAX, of the networks; kernels are added up in float64 always.
-        design: how candidates are compared. "published" scores the network without each, in every repeat. "derivative"
-            is this course's own: the changes of the condition number by all operations are had to first order from one
-            derivative, so that a repeat's time is spent on many draws of weights and images; edges are scored as ever.
+        design: how candidates are compared. "published" scores the network without each, in every repeat. The others
+            are this course's own. "roles" does so too, but takes the mean of the logarithm of the condition number over
+            many ways to make support and queries of the same images, which costs next to nothing. "derivative" has the
+            changes by all operations to first order from one derivative, but for how ReLUs change their states, so that
+            a repeat's time is spent on many draws of weights and images; edges are scored as with "roles".
         reference_quirks: do as the published code does where it is careless. The table says where.
 
     | quirk                                       | effect                                              | reproduced |
@@ -109,20 +111,20 @@ class SearchSettings:
             one_of(name, getattr(self, name), known)
         if self.condition == "none" and not self.regions:
             raise bad_input("condition", "a score to rank by", "none, and no regions", "rank by one of them at least")
-        if self.design == "derivative":
-            self._check_derivative()
+        if self.design != "published":
+            self._check_design()
         least = dict.fromkeys(("repeats", "precision", "shot", "queries", "tasks", "region_batches"), 1)
         for name, low in (least | {"seed": 0, "region_images": 2}).items():
             object.__setattr__(self, name, whole(name, getattr(self, name), low, do="correct it"))
         for name in ("inner_time", "ridge"):
             number(name, getattr(self, name), infinite=name == "inner_time", do="correct it")
 
-    def _check_derivative(self) -> None:
+    def _check_design(self) -> None:
         """It is of a condition number of the sum of outputs; the published code knows no such thing."""
         for name, known in (("condition", CONDITION_NUMBERS), ("outputs", ("sum",)), ("reference_quirks", (False,))):
             if getattr(self, name) not in known:
                 do = "leave it at its default, or take the published design"
-                expected = f"{' or '.join(map(str, known))} with the derivative design"
+                expected = f"{' or '.join(map(str, known))} with the design {self.design}"
                 raise bad_input(name, expected, getattr(self, name), do)
 
     @property
@@ -133,10 +135,9 @@ class SearchSettings:
     def change(self, score: str) -> Callable[[float, float], float]:
         """How the change of a score, "condition" or "regions", is counted: `relative_change` of it.
 
-        With the derivative design it is the fall of the logarithm, of which the derivative is taken: in a mean over many
-        draws no single one outweighs the others.
+        With another design than the published one it is the fall of the logarithm, of which the mean is taken.
         """
-        if self.design == "derivative" and score == "condition":
+        if self.design != "published" and score == "condition":
             return log_change
         larger = self.larger and score == "condition"
         return partial(relative_change, larger=larger, blind=self.reference_quirks)
