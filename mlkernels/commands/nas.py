@@ -27,7 +27,8 @@ def _search_options() -> list[click.Option]:
     from mlkernels.nas import Layout, SearchSettings
     from mlkernels.nas.searching.search import search as run
 
-    names = ("algorithm", "inner_time", "ridge", "condition=--score", "regions", "repeats", "seed", "reference_quirks")
+    names = ("algorithm", "inner_time", "ridge", "condition=--score", "regions", "repeats", "seed", "design")
+    names += ("reference_quirks",)
     size = options_of(Layout, "space", "cells", "channels", "pixels")
     return [*size, *options_of(SearchSettings, *names), *options_of(run, "devices")]
 

@@ -15,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.kernels import gram
 from mlkernels.nas.engine.lowering import conv, current_lowering, lowering, norm, pool, sample_gradients, tap_gradients
-from mlkernels.nas.space.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
+from mlkernels.nas.space.blocks import Bent, Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
 from mlkernels.support.array_arguments import traced
 from mlkernels.support.typed import typed
 
@@ -59,6 +59,8 @@ def run_block(
 def run_step(step: Step, weights: Iterator[Array], x: Array) -> Array:
     """One step's output; it takes its weights from those that are left."""
     match step:
+        case Bent():
+            return _bent_relu(x, _width(x, WIDTH[0]))
         case Relu():
             return jax.nn.relu(x)
         case Conv():
@@ -77,6 +79,36 @@ def run_step(step: Step, weights: Iterator[Array], x: Array) -> Array:
         case Mean():
             return x.mean((1, 2), keepdims=True)
     raise TypeError(f"no such step: {step}")
+
+
+WIDTH = [0.0]
+
+
+def _width(x: Array, width: float) -> Array:
+    """So many times a sample's root mean square."""
+    return width * jnp.sqrt((x * x).mean(tuple(range(1, x.ndim)), keepdims=True))
+
+
+@jax.custom_jvp
+def _bent_relu(x: Array, width: Array) -> Array:
+    return jax.nn.relu(x)
+
+
+@_bent_relu.defjvp
+def _(primals, tangents):
+    return _bent_relu(*primals), _state(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _state(x: Array, width: Array) -> Array:
+    return (x > 0).astype(x.dtype)
+
+
+@_state.defjvp
+def _(primals, tangents):
+    x, width = primals
+    near = (jnp.abs(x) < width).astype(x.dtype)
+    return _state(x, width), near / jnp.where(width > 0, 2 * width, 1) * tangents[0]
 
 
 def jitted(function: Callable, *static) -> Callable:
@@ -229,19 +261,7 @@ def _chunks(x: Array, g: Array) -> int:
 def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
     def back(chunk):
         x, g = chunk
-        left, inputs = iter(weights), []  # per step: what went in and the weights
-        for step in block:
-            own = [next(left) for _ in step.weights]
-            inputs.append((x, own))
-            x = run_step(step, iter(own), x)
-
-        def one(g):
-            found = []
-            for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
-                found += [*_sample_gradients(step, own, x, g)]
-                g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x), x)[1](g)[0]
-            return found, g
-
+        one = pullback(block, weights, x)
         if g.shape[1] == 1:  # vmap would cost time
             found, by_input = one(g[:, 0])
             return [leaf[:, None] for leaf in found], by_input[:, None]
@@ -259,6 +279,26 @@ def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
     rows = [leaf.reshape(len(total), -1, leaf.shape[1], math.prod(leaf.shape[2:])) for leaf in found]
     kernel = jax.vmap(lambda rows: gram(rows, rows, outputs))(rows)  # of each architecture
     return into, total + kernel.astype(total.dtype)
+
+
+def pullback(block: Block, weights, x: Array) -> Callable:
+    """A block is run; from the gradient by its output a function gives those by its weights, leaves `[n, ...]`, sample
+    by sample, and that by its input.
+    """
+    left, inputs = iter(weights), []  # per step: what went in and the weights
+    for step in block:
+        own = [next(left) for _ in step.weights]
+        inputs.append((x, own))
+        x = run_step(step, iter(own), x)
+
+    def one(g):
+        found = []
+        for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
+            found += [*_sample_gradients(step, own, x, g)]
+            g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x), x)[1](g)[0]
+        return found, g
+
+    return one
 
 
 def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:

@@ -75,6 +75,7 @@ class Record:
             return str(error)
         if saved is None:
             return None
+        saved["about"].setdefault("design", "published")  # of states that are older than the choice
         differ = [name for name in self.about if saved["about"].get(name) != self.about[name]]
         if differ:
             got = ", ".join(f"{name} {saved['about'].get(name)}" for name in differ)

@@ -61,7 +61,8 @@ def search(
 
     In each round every open operation is taken out by turns, and the condition number of the MetaNTK and the count of
     linear regions are compared with those of the network that has it; on each edge the operation goes that is missed
-    least. When one is left on every edge, a node a round loses edges by the same rule: those into it are compared with
+    least (with the derivative design the first of the two is had to first order, for all candidates at once, from many
+    draws). When one is left on every edge, a node a round loses edges by the same rule: those into it are compared with
     each other, all but the two that are missed most go, and the next node is scored on the network as it is then.
 
     Args:
@@ -137,12 +138,18 @@ def _items(settings: SearchSettings, history: list[np.ndarray], candidates: list
 def _score_round(settings, scorer, record, clock, history, candidates) -> list[list[Scores]]:
     """Scores `[repeat][item]` of the last round of those that began with such gates, those in the record included."""
     number, items = len(history), _items(settings, history, candidates)
+    at_once = settings.design == "derivative" and candidates[0][2] is not None
+    draws = settings.draws[number - 1]
     if len(record.done) < number:
-        for repeat in range(settings.repeats):
+        for repeat in range(draws):
             start = max(0, len(record.partial) - repeat * len(items))
             if start >= len(items):
                 continue
             scorer.begin(number, repeat)
+            if at_once:
+                record.add(scorer.to_first_order(history[-1], candidates), clock.seconds())
+                clock.tell(number, candidates, len(items))
+                continue
             while start < len(items):
                 batch = items[start : start + scorer.batch]
                 record.add(scorer(batch), clock.seconds())
@@ -150,8 +157,8 @@ def _score_round(settings, scorer, record, clock, history, candidates) -> list[l
                 clock.tell(number, candidates, len(items))
         record.close_round()
     has = settings.condition != "none", settings.regions
-    rows = record.round(number, settings.repeats * len(items), has)
-    return [rows[i * len(items) : (i + 1) * len(items)] for i in range(settings.repeats)]
+    rows = record.round(number, draws * len(items), has)
+    return [rows[i * len(items) : (i + 1) * len(items)] for i in range(draws)]
 
 
 def _changes(settings, scores: list[list[Scores]], attribute: str) -> tuple[list, list, list]:
