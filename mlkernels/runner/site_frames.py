@@ -84,7 +84,7 @@ def fingerprint(demo: Demo, grid: Grid) -> str:
 
 
 def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
-    """Draw a demo's grid into `folder`, unless the same is there; what lies in it then is replaced as a whole.
+    """Draw a demo's grid into `folder`, unless the same is there, whole; what lies in it then is replaced.
 
     Args:
         demo: from `mlkernels.course.demos`.
@@ -101,29 +101,27 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
     mark = fingerprint(demo, grid)
     try:
         table = load(folder / TABLE)
-        if table["fingerprint"] == mark and table["sha256"] and not fault_in(table) and _whole(folder, table):
+        if table["fingerprint"] == mark and table["sha256"] and not fault_in(table) and _all_there(folder, table):
             return table
     except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass
     with scratch_folder(folder) as scratch:
-        table = _drawn(demo, grid.fitting(demo.controls), scratch)
-        table = signed({**table, "fingerprint": mark, "ground": _name((scratch / GROUND).read_bytes())})
+        table = signed({**_drawn(demo, grid.fitting(demo.controls), scratch), "fingerprint": mark})
         (scratch / TABLE).write_text(dumps(table), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(scratch, folder)
     return table
 
 
-def _whole(folder: Path, table: dict) -> bool:
-    """Whether the pictures of a table are there as they were drawn: they are named by their checksums."""
-    rows = [*table["frames"].values(), *table["runs"].values()]
-    files = {file for file, *_ in rows if file}
-    names = {file: file for file in files} | {GROUND: table["ground"]}
-    return all(_name((folder / file).read_bytes()) == name for file, name in names.items())
+def _mark(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:10]
 
 
-def _name(content: bytes) -> str:
-    return f"{hashlib.sha256(content).hexdigest()[:10]}.webp"
+def _all_there(folder: Path, table: Mapping[str, Any]) -> bool:
+    """Whether all pictures of a table are there and whole: each is named by what it holds."""
+    names = {row[0] for rows in (table["frames"], table["runs"]) for row in rows.values() if row[0]}
+    marks = {name: name.partition(".")[0] for name in names} | {GROUND: table["ground"]}
+    return all(_mark((folder / name).read_bytes()) == mark for name, mark in marks.items())
 
 
 def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
@@ -131,7 +129,8 @@ def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
     stage = demo.build()
     demo.frame(stage)  # some demos draw their axes anew for the first numbers
     ground = np.ascontiguousarray(stage.still()[..., :3])
-    (folder / GROUND).write_bytes(webp(ground))
+    below = webp(ground)
+    (folder / GROUND).write_bytes(below)
     with ThreadPoolExecutor(2) as pool:  # writing WebP takes as long as drawing, and lets go of the interpreter
 
         def rows(groups: Groups, run: bool) -> dict:
@@ -177,6 +176,7 @@ def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
         "runs": keyed(shown[1]),
         "left": _left(demo, grid),
         "bytes": weight,
+        "ground": _mark(below),
     }
 
 
@@ -192,7 +192,7 @@ def _frame(demo: Demo, stage: Stage, point: Mapping[str, Any], run: bool) -> tup
 def _keep(png: bytes, ground: np.ndarray, folder: Path) -> str:
     """Write what moves of a picture; the file's name, which equal pictures share."""
     content = webp(moving(png, ground))
-    name = _name(content)
+    name = f"{_mark(content)}.webp"
     (folder / name).write_bytes(content)
     return name
 
