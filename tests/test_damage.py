@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import io
 import json
 import random
 import re
+import tarfile
+import tempfile
 import tracemalloc
 import zipfile
 from dataclasses import dataclass, replace
@@ -28,7 +31,8 @@ from test_prepared import ABOUT, make_parts
 from mlkernels.commands import nas
 from mlkernels.course.demos import search_replay
 from mlkernels.course.live import SearchPicture
-from mlkernels.datasets import folders
+from mlkernels.datasets import folders, tieredimagenet
+from mlkernels.datasets.importing.archives import unpack
 from mlkernels.datasets.importing.write import write_prepared
 from mlkernels.datasets.lazy_rows import Mapped
 from mlkernels.datasets.prepared import open_prepared, verify_prepared
@@ -55,6 +59,7 @@ class Case:
     path: Path
     door: object
     others: tuple[bytes, ...] = ()
+    ours: bool = True  # not a stranger's, which has no checksum of ours
 
 
 def equal(one, other) -> bool:
@@ -180,6 +185,44 @@ def prepared_npz(folder: Path) -> Case:
     return Case(path, lambda: {name: array.tolist() for name, array in folders.read_npz(path, arrays, "it").items()})
 
 
+ZIP_OR_TAR = ("zip", "gz", "bz2", "xz")  # a tar that nothing packs has no checksums
+FILES = {"images/a.jpg": b"abc" * 50, "images/b.jpg": bytes(range(200))}
+
+
+def archive(kind: str, folder: Path) -> Case:
+    """Stands for all that `data get` reads of strangers."""
+
+    def door():
+        with tempfile.TemporaryDirectory() as scratch:
+            unpack(path, Path(scratch))
+            files = [file for file in Path(scratch).rglob("*") if file.is_file()]
+            return {file.relative_to(scratch).as_posix(): file.read_bytes() for file in files}
+
+    path = folder / f"a.{kind}"
+    if kind == "zip":
+        with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as file:
+            for name, content in FILES.items():
+                file.writestr(name, content)
+    else:
+        with tarfile.open(path, f"w:{kind}") as file:
+            for name, content in FILES.items():
+                about = tarfile.TarInfo(name)
+                about.size = len(content)
+                file.addfile(about, io.BytesIO(content))
+    return Case(path, door, ours=False)
+
+
+def tiered_npz(folder: Path) -> Case:
+    path = folder / "train_images.npz"
+    np.savez(path, images=np.arange(2 * 84 * 84 * 3, dtype=np.uint32).astype(np.uint8).reshape(2, 84, 84, 3))
+
+    def door():
+        count, pieces = tieredimagenet._npz(path)
+        return count, list(pieces())
+
+    return Case(path, door, ours=False)
+
+
 def export_record(folder: Path) -> Case:
     """What it allows is to write over these files; that is right only as long as they are those of the record."""
     content = b"{}"
@@ -203,8 +246,15 @@ CASES = {
     "labels, verified": functools.partial(pixels, "val_labels.npy"),
     "prepared npz": prepared_npz,
     "record of an export": export_record,
+    "npz of images": tiered_npz,
+    **{f"archive, {kind}": functools.partial(archive, kind) for kind in ZIP_OR_TAR},
 }
-SLOW = {"measurements": 6, "checkpoint of fit": 3, "checkpoint of a training": 3}  # every so manieth damage alone
+SLOW = {  # every so manieth damage alone
+    "npz of images": 3,
+    "measurements": 6,
+    "checkpoint of fit": 3,
+    "checkpoint of a training": 3,
+}
 
 
 @pytest.mark.parametrize("kind", CASES)
@@ -212,7 +262,7 @@ def test_a_damaged_file_is_named_or_does_no_harm(kind, tmp_path):
     case = CASES[kind](tmp_path)
     case.door()
     rng = random.Random(kind)
-    damages = list(ways(case.path.read_bytes(), rng, case.others))
+    damages = list(ways(case.path.read_bytes(), rng, case.others, case.ours))
     damages = damages[:: SLOW.get(kind, 1)]
     found = tally(case.path, case.door, iter(damages), equal)
     assert not found.faults, f"{found}; {found.faults[:5]}"

@@ -480,3 +480,19 @@ def test_the_benchmark_measures_every_demo_and_page(browser, out, pages, monkeyp
 def test_the_benchmark_wants_a_site(tmp_path):
     with pytest.raises(InputError, match="make site"):
         bench.measure(site=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["frames.json", "ground.webp"])
+def test_frames_in_which_a_bit_is_flipped_are_drawn_anew(name, out, tmp_path, monkeypatch):
+    folder = tmp_path / "start_here"
+    shutil.copytree(out / "demos" / "start_here", folder)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+
+    def drawn(*given):
+        raise RuntimeError("drawn anew")
+
+    monkeypatch.setattr(site_frames, "_drawn", drawn)
+    with pytest.raises(RuntimeError, match="drawn anew"):
+        site_frames.frames(start_here.DEMO, folder, _site.GRIDS["start_here"])
