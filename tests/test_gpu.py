@@ -157,7 +157,7 @@ def test_a_gpu_takes_several_candidates_that_fit(first_pass):
 
 
 def test_what_is_held_is_what_lies_in_memory(monkeypatch):
-    """Of a pass that is run here: its arrays, at their most, are what shapes say, and no more than is reckoned."""
+    """Of a pass that is run here: its arrays, at their most, are no less than shapes say, and no more than reckoned."""
     settings = _gpu_tools.small().search
     layout, gates = settings.layout, settings.layout.space.open_gates()
     images = np.random.default_rng(0).normal(size=(4, 8, 8, 3)).astype(np.float32)
@@ -167,12 +167,13 @@ def test_what_is_held_is_what_lies_in_memory(monkeypatch):
 
     def watched(*given):
         nonlocal most
+        found = real(*given)  # what went in is still held by whoever calls, as what has come out is
         most = max(most, sum(array.nbytes for array in jax.live_arrays() if id(array) not in before))
-        return real(*given)
+        return found
 
     monkeypatch.setattr(gram, "backward", watched)
     gram.sample_kernels(layout, params, gates[None], images[None])
-    assert kernel_pass(settings, gates, 1).held <= 1.2 * most
+    assert kernel_pass(settings, gates, 1).held <= most
     assert most <= candidate_bytes(settings)
 
 
