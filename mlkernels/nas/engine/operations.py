@@ -181,9 +181,11 @@ def backward(block: Block, outputs: str, weights, x: Array, g: Array, scale, int
 
 
 def _chunks(x: Array, g: Array) -> int:
-    """In how many chunks of equal size a block's samples are taken."""
+    """In how many chunks of equal size a block's samples are taken; 0 where they may not be taken one by one."""
     largest = max(x.nbytes, g.nbytes // len(g))
-    if current_lowering() != "shifts" or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
+    if current_lowering() != "shifts" or traced() or len(x.sharding.device_set) > 1:
+        return 0
+    if largest <= WHOLE:
         return 1
     most = max(int(len(x) * CHUNK / largest), 1)  # samples
     return len(x) // next(count for count in range(most, 0, -1) if len(x) % count == 0)
@@ -201,7 +203,7 @@ def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
         def one(g):
             found = []
             for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
-                found += [*_sample_gradients(step, own, x, g)]
+                found += [*_sample_gradients(step, own, x, g, loop=chunks > 0)]
                 g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x), x)[1](g)[0]
             return found, g
 
@@ -211,7 +213,7 @@ def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
         return jax.vmap(one, 1, 1)(g)
 
     cut = (x, jnp.moveaxis(g * _over(g, scale), 0, 1))
-    if chunks == 1:
+    if chunks <= 1:
         found, by_input = back(cut)
     else:
         cut = jax.tree.map(lambda a: a.reshape(chunks, -1, *a.shape[1:]), cut)
@@ -224,10 +226,10 @@ def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
     return into, total + kernel.astype(total.dtype)
 
 
-def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:
+def _sample_gradients(step, weights, x: Array, g: Array, loop: bool = False) -> list[Array]:
     if isinstance(step, Conv):
         taps = current_lowering() == "shifts" and not step.depthwise
-        return tap_gradients(step, x, g) if taps else [sample_gradients(step, *weights, x, g)]
+        return tap_gradients(step, x, g, loop) if taps else [sample_gradients(step, *weights, x, g)]
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
         pairs = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)
