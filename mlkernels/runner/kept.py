@@ -18,7 +18,7 @@ from pathlib import Path
 
 from mlkernels.runner.pages import heading, render
 from mlkernels.support.files import scratch_folder, write_atomically
-from mlkernels.support.strict_json import load
+from mlkernels.support.strict_json import load, loads
 
 
 def record_of(path: Path) -> dict | None:
@@ -120,7 +120,7 @@ def _sealed(notebook: dict, name: str) -> tuple[dict, str, str]:
     notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)  # as every later reader has it, for one page
     page, record = render(notebook, name, heading(notebook)[0]), notebook["metadata"]["mlkernels"]
     record["page"] = hashlib.sha256(page.encode()).hexdigest()
-    record["sha256"] = _digest(json.loads(nbformat.writes(notebook)))
+    record["sha256"] = _digest(loads(nbformat.writes(notebook)))
     return record, page, nbformat.writes(notebook) + "\n"
 
 
