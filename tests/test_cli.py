@@ -75,6 +75,7 @@ def folder(tmp_path):
         (["--set", "seed"], ["key=value"]),
         (["--set", "=3"], ["key=value"]),
         (["--set", "preset=full"], ["use --preset full"]),
+        (["--set", "preset=quick,class"], ["use --preset with one of quick, class, full"]),
         (["--set", "seed=1.5"], ["--set seed: expected int (default 0), got '1.5'"]),
         (["--set", "seed=none"], ["expected int"]),
         (["--set", "width=wide"], ["int | None".replace("|", "or"), "'wide'"]),
@@ -147,7 +148,27 @@ def commands(group=main.cli, name="mlkernels"):
             yield f"{name} {word}", command
 
 
-@pytest.mark.parametrize(("name", "command"), [*commands()], ids=[name for name, _ in commands()])
+each_command = pytest.mark.parametrize(("name", "command"), [*commands()], ids=[name for name, _ in commands()])
+
+
+@each_command
+def test_bad_usage_points_to_the_commands_own_help(name, command, capsys):
+    lab = "ignore_unknown_options" in command.context_settings  # they are JupyterLab's; this one lacks its value
+    assert status_of(*name.split()[1:], "--notebooks" if lab else "--no-such-option") == 2
+    shown = capsys.readouterr().err
+    assert shown.endswith(f"; see {name} --help\n")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run 9", "lab 9", "sweep 9 --grid seed=1", "export student 9 --out x"])
+def test_a_notebook_that_there_is_not_points_to_no_other_command(folder, capsys, command):
+    assert status_of(*command.split(), "--notebooks", folder) == 2
+    shown = capsys.readouterr().err
+    assert "of 00_start, 01_derive, 02_plain, got '9'" in shown
+    assert {*re.findall(r"see mlkernels (\w+)", shown)} <= {command.split()[0]}
+
+
+@each_command
 def test_every_path_of_every_command_is_the_callers(name, command):
     options = command.get_params(click.Context(command))
     paths = [one for one in options if isinstance(one.type, click.Path | click.File)]

@@ -135,7 +135,7 @@ def test_texts_of_a_grid(types, text, values):
         ([], "--grid"),
         (["--grid", "seed"], "--grid: expected key=value, got 'seed'"),
         (["--grid", "sede=1"], "--grid: expected a parameter of 03_tiny, got 'sede'; they have: preset: str"),
-        (["--grid", "preset=quick,full"], "--grid preset: expected the preset by its own option"),
+        (["--grid", "preset=quick,full"], "got 'preset=quick,full'; use --preset with one of quick, class, full"),
         (["--grid", "seed="], "--grid seed: expected values between commas, got ''"),
         (["--grid", "seed=1,,2"], "--grid seed: expected values between commas"),
         (["--grid", "seed=5:5"], "--grid seed: expected at least one value, got '5:5', an empty range"),

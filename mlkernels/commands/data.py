@@ -93,17 +93,19 @@ def verify(name) -> int:
             do = f"get it: mlkernels data get {one}"
             raise bad_input(one, "a dataset that is here", f"none in {folders.where_looked()}", do)
         try:
-            folder, equal = folders.find_folder(one), None
+            folder, manifest = folders.find_folder(one), None
             if folder is None:  # a file that is read as it is
                 where = datasets.load(one, **({"download": False} if one == "omniglot" else {})).source
             else:
                 where = folder
                 total = sum(file.stat().st_size for file in folder.iterdir() if file.suffix == ".npy")
                 with bar(sys.stderr, desc=one, total=total, unit="B", unit_scale=True) as shown:
-                    equal = verify_prepared(folder, shown.update)["equal"]
+                    manifest = verify_prepared(folder, shown.update, one)
             say(f"ok    {one}: {where}")
-            if equal is not None and equal["sets"]:
-                say(f"      {in_words(equal)}")
+            if manifest is not None and manifest["equal"]["sets"]:
+                say(f"      {in_words(manifest['equal'])}")
+            if manifest is not None and "sha256" not in manifest:
+                say("      its manifest is of an earlier version, without a checksum: names are not verified")
         except InputError as error:
             wrong += 1
             say(f"WRONG {one}: {error}", err=True)
@@ -145,7 +147,7 @@ def _row(name: str) -> tuple[str, ...]:
     folder = folders.find_folder(name)
     if folder is not None:
         try:
-            read_manifest(folder)
+            read_manifest(folder, name)
             state = f"ready: {where}"
         except InputError:
             state = f"damaged: {where}"

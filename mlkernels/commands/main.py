@@ -148,6 +148,17 @@ def check() -> int:
     return 1 if wrong else 0
 
 
+def _named(command: click.Command, arguments: list[str]) -> str:
+    """The words of the command, in a group or in one of a group, that arguments begin with."""
+    words = [command.name]
+    for word in arguments:
+        command = command.commands.get(word) if isinstance(command, click.Group) else None
+        if command is None:
+            break
+        words.append(word)
+    return " ".join(words)
+
+
 def main(arguments: list[str] | None = None, command: click.Command = cli) -> None:
     """The entry point: runs a command and leaves with its status; bad usage is one line and status 2.
 
@@ -168,7 +179,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
     except click.ClickException as error:
-        said, status = f"{name}: {error.format_message().rstrip('. ')}; see {name} --help", error.exit_code
+        own = _named(command, sys.argv[1:] if arguments is None else arguments)
+        said, status = f"{name}: {error.format_message().rstrip('. ')}; see {own} --help", error.exit_code
     except (KeyboardInterrupt, click.Abort):
         said, status = "stopped", 130
     except OSError as error:  # a disk may be full, or a place taken, long after it was looked at

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
@@ -10,7 +9,7 @@ from pathlib import Path
 import click
 
 from mlkernels.commands.options import SettingsCommand, TypedPath, data_option, named_dataset, options_of, say, working
-from mlkernels.errors import InputError, bad_input
+from mlkernels.errors import bad_input
 from mlkernels.support import results
 from mlkernels.support.files import alone, check_place
 from mlkernels.support.words import readable, seconds
@@ -28,7 +27,8 @@ def _search_options() -> list[click.Option]:
     from mlkernels.nas import Layout, SearchSettings
     from mlkernels.nas.searching.search import search as run
 
-    names = ("algorithm", "inner_time", "ridge", "condition=--score", "regions", "repeats", "seed", "reference_quirks")
+    names = ("algorithm", "inner_time", "ridge", "condition=--score", "regions", "repeats", "seed", "design")
+    names += ("reference_quirks",)
     size = options_of(Layout, "space", "cells", "channels", "pixels")
     return [*size, *options_of(SearchSettings, *names), *options_of(run, "devices")]
 
@@ -142,16 +142,11 @@ def _genotype(text: str):
     path = Path(os.path.expanduser(text))
     if path.suffix != ".json":
         return Genotype.parse(text)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["genotype"]
-        if not isinstance(found, str):
-            raise TypeError
-        return Genotype.parse(found)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        got = error.strerror if isinstance(error, OSError) else "something else"
-        raise bad_input(text, "the result.json of a search", got, "name such a file, or give the genotype") from None
+    expected, do = "the result.json of a search", "name such a file, or give the genotype"
+    found = results.read(path, expected, do).get("genotype")
+    if not isinstance(found, str):
+        raise bad_input(text, expected, "something else", do)
+    return Genotype.parse(found)
 
 
 @nas.command()
@@ -280,7 +275,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
         scores = training_free_scores(genotypes, dataset, score_settings, **about)
     how = {"data": dataset.name, "episodes": episodes, "seeds": seeds, "repeats": repeats, **size, **asdict(settings)}
     how |= {"reductions": trained_layout.reductions, "images": LOOK}
-    diverged = json.loads(trained_file.read_text(encoding="utf-8")).get("diverged", {})
+    diverged = results.read(trained_file).get("diverged", {})
     result = {
         "settings": how, "genotypes": [str(genotype) for genotype in genotypes], "accuracy": accuracy.round(6),
         "diverged": diverged, "scores": scores,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from mlkernels.errors import InputError
 from mlkernels.support.compiled import unreadable
 from mlkernels.support.provenance import device, version
+from mlkernels.support.strict_json import load
 
 PACKAGES = (
     *("jax", "jaxlib", "neural-tangents", "numpy", "matplotlib"),
@@ -108,8 +108,11 @@ def widget_versions() -> tuple[dict[str, str] | None, dict[str, str] | None]:
     for folder in jupyter_path("labextensions", "@jupyter-widgets", "jupyterlab-manager"):
         path = Path(folder) / "package.json"
         if path.exists():  # JupyterLab takes the first, so an old one in the home folder hides the right one
-            needs = json.loads(path.read_text(encoding="utf-8")).get("dependencies", {})
-            front = {part: needs.get(f"@jupyter-widgets/{part}", "") for part in _SPEAKS}
+            try:
+                needs = load(path).get("dependencies", {})
+                front = {part: needs.get(f"@jupyter-widgets/{part}", "") for part in _SPEAKS}
+            except (OSError, ValueError, AttributeError):  # damaged, which JupyterLab cannot read either
+                front = None
             break
     return kernel, front
 

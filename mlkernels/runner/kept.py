@@ -18,6 +18,7 @@ from pathlib import Path
 
 from mlkernels.runner.pages import heading, render
 from mlkernels.support.files import scratch_folder, write_atomically
+from mlkernels.support.strict_json import load
 
 
 def record_of(path: Path) -> dict | None:
@@ -28,7 +29,7 @@ def record_of(path: Path) -> dict | None:
 def intact(path: Path) -> dict | None:
     """An executed notebook, if it is as its run left it; or None."""
     with suppress(OSError, ValueError, KeyError, TypeError, AttributeError):
-        notebook = json.loads(path.read_text(encoding="utf-8"))
+        notebook = load(path)
         if notebook["metadata"]["mlkernels"]["sha256"] == _digest(notebook):
             return notebook
     return None
@@ -37,7 +38,7 @@ def intact(path: Path) -> dict | None:
 def touched(path: Path) -> bool:
     """Whether a notebook was executed and is not as its run left it; of one that cannot be read, it is taken so."""
     try:
-        executed = "mlkernels" in json.loads(path.read_text(encoding="utf-8"))["metadata"]
+        executed = "mlkernels" in load(path)["metadata"]
     except (OSError, ValueError, KeyError, TypeError):
         executed = True
     return executed and intact(path) is None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -10,7 +9,7 @@ from mlkernels.course.claim_records import VERDICTS, broken, claims_of
 from mlkernels.runner.kept import intact, mend_page, touched, write_together
 from mlkernels.runner.pages import TEMPLATES, copy_mathjax, first_figure, heading
 from mlkernels.support import results
-from mlkernels.support.strict_json import dumps
+from mlkernels.support.strict_json import dumps, load
 from mlkernels.support.words import seconds
 
 
@@ -96,7 +95,7 @@ def write_report(out: Path, *, preset: str, command: str) -> dict:
     result = results.with_origin(gather(executed, preset=preset), command=command)
     cards, files = [], {}
     for name, record in result["notebooks"].items():
-        notebook = json.loads((out / f"{name}.ipynb").read_text(encoding="utf-8"))
+        notebook = load(out / f"{name}.ipynb")
         thumbnail = None
         if figure := first_figure(notebook):
             suffix, content, alt = figure

@@ -7,6 +7,7 @@ bytes once.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import io
 import json
@@ -25,9 +26,10 @@ from mlkernels.course.demos.grid import Grid
 from mlkernels.course.plots import SCREEN
 from mlkernels.course.tables import RESULTS
 from mlkernels.errors import InputError
+from mlkernels.support.checked import fault_in, signed
 from mlkernels.support.files import scratch_folder
 from mlkernels.support.provenance import versions
-from mlkernels.support.strict_json import dumps
+from mlkernels.support.strict_json import dumps, load
 
 TABLE, GROUND = "frames.json", "ground.webp"
 _COLOURS = 128  # of what moves: a colour is off by less than 1 of 255 in the mean, and bytes are nearly halved
@@ -99,34 +101,37 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
     grid = demo.grid if grid is None else grid
     mark = fingerprint(demo, grid)
     try:
-        table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-        if table["fingerprint"] == mark and _all_there(folder, table):
+        table = load(folder / TABLE)
+        if table["fingerprint"] == mark and table["sha256"] and not fault_in(table) and _whole(folder, table):
             return table
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass
     with scratch_folder(folder) as scratch:
-        table = {**_drawn(demo, grid.fitting(demo.controls), scratch), "fingerprint": mark}
+        table = _drawn(demo, grid.fitting(demo.controls), scratch)
+        table = signed({**table, "fingerprint": mark})
         (scratch / TABLE).write_text(dumps(table), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(scratch, folder)
     return table
 
 
-def _mark(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()[:10]
+def _whole(folder: Path, table: dict) -> bool:
+    """Whether the pictures of a table are there as they were drawn: they are named by their checksums."""
+    rows = [*table["frames"].values(), *table["runs"].values()]
+    files = {file for file, *_ in rows if file}
+    names = {file: file for file in files} | {GROUND: table["ground"]}
+    return all(_name((folder / file).read_bytes()) == name for file, name in names.items())
 
 
-def _all_there(folder: Path, table: Mapping[str, Any]) -> bool:
-    """Whether all pictures of a table are there and whole: each is named by what it holds."""
-    names = {row[0] for rows in (table["frames"], table["runs"]) for row in rows.values() if row[0]}
-    marks = {name: name.partition(".")[0] for name in names} | {GROUND: table["ground"]}
-    return all(_mark((folder / name).read_bytes()) == mark for name, mark in marks.items())
+def _name(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()[:10]}.webp"
 
 
 def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
     """Draw, thin the grid until its pictures are within the budget, remove the rest, and say what is there."""
     stage = demo.build()
-    demo.frame(stage)  # some demos draw their axes anew for the first numbers
+    with contextlib.suppress(InputError):  # of a demo whose defaults have no picture: its row says why
+        demo.frame(stage)  # some demos draw their axes anew for the first numbers
     ground = np.ascontiguousarray(stage.still()[..., :3])
     below = webp(ground)
     (folder / GROUND).write_bytes(below)
@@ -175,7 +180,7 @@ def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
         "runs": keyed(shown[1]),
         "left": _left(demo, grid),
         "bytes": weight,
-        "ground": _mark(below),
+        "ground": _name(below),
     }
 
 
@@ -191,7 +196,7 @@ def _frame(demo: Demo, stage: Stage, point: Mapping[str, Any], run: bool) -> tup
 def _keep(png: bytes, ground: np.ndarray, folder: Path) -> str:
     """Write what moves of a picture; the file's name, which equal pictures share."""
     content = webp(moving(png, ground))
-    name = f"{_mark(content)}.webp"
+    name = _name(content)
     (folder / name).write_bytes(content)
     return name
 

@@ -102,7 +102,9 @@ def _place(demo: Demo, table: Mapping[str, Any], name: str, made_here: bool) -> 
         notes.insert(0, "This is the search that comes with the course; the notebook shows its own.")
     note = f"In this page: {' '.join(notes)} The notebook has all: mlkernels lab {number}." if notes else ""
     below = f'<p class="demo-note">{html.escape(note)}</p>' if notes else ""
-    about = {key: value for key, value in table.items() if key not in ("left", "bytes", "fingerprint")}
+    about = {
+        key: value for key, value in table.items() if key not in ("left", "bytes", "fingerprint", "ground", "sha256")
+    }
     about |= {"folder": f"demos/{demo.name}", "ground": GROUND, "run": demo.run is not None}
     data = dumps(about).replace("<", "\\u003c")  # no text ends the script, or opens a comment in it
     return (

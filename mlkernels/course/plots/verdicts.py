@@ -133,7 +133,7 @@ def _cells(ax: Axes, places: Sequence[tuple[float, float, str]]) -> None:
             ]
             edge = "#878787" if colour == "white" else "none"
             ax.add_collection(
-                PolyCollection(corners, facecolors=colour, edgecolors=edge, linewidths=0.6), autolim=False
+                PolyCollection(corners, facecolors=colour, edgecolors=edge, linewidths=0.8), autolim=False
             )
             marker = TextPath((0, 0), sign, prop=_SIGN_FONT)
             box = marker.get_extents()

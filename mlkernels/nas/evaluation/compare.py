@@ -256,7 +256,7 @@ def score_spread(scores: Num[ArrayLike, "A R"]) -> Spread:
     Source: the one-way analysis of variance with random effects (Searle, Casella, McCulloch 1992);
     notebooks/04_metantk_nas.
     """
-    scores = _draws(scores)
+    scores = draws_of(scores)
     within = float(scores.var(1, ddof=1).mean())
     return Spread(within, max(float(scores.mean(1).var(ddof=1)) - within / scores.shape[1], 0.0))
 
@@ -281,7 +281,7 @@ def repeatability(scores: Num[ArrayLike, "A R"], size: int = 1) -> Float[np.ndar
 
     Source: notebooks/04_metantk_nas.
     """
-    scores = _draws(scores)
+    scores = draws_of(scores)
     size, draws = whole("size", size, 1, scores.shape[1] // 2), range(scores.shape[1])
     pairs = (
         (first, second)
@@ -291,7 +291,7 @@ def repeatability(scores: Num[ArrayLike, "A R"], size: int = 1) -> Float[np.ndar
     return np.array([kendalltau(*(scores[:, list(one)].mean(1) for one in pair)).statistic for pair in pairs])
 
 
-def _draws(scores) -> np.ndarray:
+def draws_of(scores) -> np.ndarray:
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or min(scores.shape) < 2:
         got = f"shape {list(scores.shape)}"
