@@ -23,7 +23,7 @@ from pathlib import Path
 
 from mlkernels.course.presets import CONFIG_MIME
 from mlkernels.support import provenance
-from mlkernels.support.files import scratch_folder
+from mlkernels.support.files import rename, scratch_folder
 from mlkernels.support.strict_json import dumps, to_json
 
 KERNEL = "python3"
@@ -164,7 +164,7 @@ def run(request: dict, emit: Callable[[dict], None]) -> dict:
     papermill_engines.register("mlkernels", _engine())
     origin = {"versions": provenance.versions(), "device": {"platform": "unknown"}}
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with scratch_folder(target, shared=True) as folder:
+    with scratch_folder(target) as folder:
         partial = folder / target.name
         with contextlib.suppress(PapermillExecutionError):  # its notebook is on the disk, and tells more
             papermill.execute_notebook(
@@ -201,7 +201,7 @@ def run(request: dict, emit: Callable[[dict], None]) -> dict:
         nbformat.write(nbformat.from_dict(to_json(notebook)), partial)
         if failure:
             keep_finished(target)
-        os.replace(partial, target)
+        rename(partial, target)
     return record
 
 

@@ -32,7 +32,7 @@ def copy_mathjax(out: Path) -> Path:
     from importlib.util import find_spec
 
     origin = Path(find_spec("jupyter_server_mathjax").origin).parent / "static"
-    with scratch_folder(script.parent, shared=True) as fresh:
+    with scratch_folder(script.parent) as fresh:
         for part in _MATHJAX_PARTS:
             if (origin / part).is_dir():
                 shutil.copytree(origin / part, fresh / part, ignore=shutil.ignore_patterns("a11y"))
