@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from pathlib import Path
 
 import click
 
 import mlkernels
+from mlkernels.commands import stopping
 from mlkernels.commands.data import data as data_group
 from mlkernels.commands.export import export
 from mlkernels.commands.nas import nas as nas_group
@@ -24,8 +24,19 @@ from mlkernels.support.files import alone, is_of_a_place, not_written
 _TREE = "\b\nThe package, from the ground up:\n" + mlkernels.__doc__.partition(":\n\n")[2]
 
 
+class _Stoppable(click.Group):
+    """A group whose stopped commands are not click's to tell of: it would put an empty line first."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            raise click.exceptions.Exit(stopping.status()) from None
+
+
 @click.group(
-    "mlkernels", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_TREE
+    "mlkernels", cls=_Stoppable, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_TREE
 )
 @click.version_option(mlkernels.__version__, prog_name="mlkernels")
 def cli() -> None:
@@ -58,15 +69,14 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     Leaves in DIR: each executed notebook and its page, claims.json, and index.html, which shows them all. One run at a
     time works there. Paths, those of --set too, are from the current folder.
 
-    Exit status: 0 all finished and no claim failed, 1 a notebook or a claim failed, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 all finished and no claim failed, 1 a notebook or a claim failed, 2 bad usage or no room for results,
+    130 stopped by Ctrl-C, 143 by a polite kill.
     """
     from mlkernels.runner import pool, report
     from mlkernels.runner.jobs import plan
     from mlkernels.runner.worker import tidy_cache
 
     work, out = plan(notebooks, names, out, preset, settings)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = provenance.command()
     with alone(out):
         if told := tidy_cache(work[0].source.parents[1]):
@@ -81,7 +91,7 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     if stopped:
         click.echo(f"stopped; finished and kept in {shorter_path(out)}: {', '.join(kept) or 'none'}", err=True)
         click.echo(f"go on with: {command}{'' if resume else ' --resume'}", err=True)
-        return 130
+        return stopping.status()
     fallen = [c for c in report.broken(result["claims"]) if c["notebook"] in kept]
     for claim in fallen:
         numbers = f"expected {claim['expected']}, measured {claim['measured']}"
@@ -152,7 +162,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
         os.environ["MLKERNELS_DATA"] = os.pathsep.join(parts)
     name, said, status = command.name, None, 2
     try:
-        status = command.main(arguments, prog_name=name, standalone_mode=False)
+        with stopping.listening():
+            status = command.main(arguments, prog_name=name, standalone_mode=False)
     except InputError as error:
         said = f"{name}: {error}"
     except click.exceptions.NoArgsIsHelpError as error:
@@ -160,7 +171,7 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
     except click.ClickException as error:
         said, status = f"{name}: {error.format_message().rstrip('. ')}; see {name} --help", error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        said, status = "stopped", 130
+        said, status = "stopped", stopping.status()
     except OSError as error:  # a disk may be full, or a place taken, long after it was looked at
         if not is_of_a_place(error):
             raise

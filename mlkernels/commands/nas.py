@@ -47,7 +47,7 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
     Leaves in DIR: log.jsonl, a line a decision with all scores and ranks; result.json, the genotype and how it was
     found; state.json, from which the same command goes on if it was stopped.
 
-    Exit status: 0 found, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 found, 2 bad usage or no room, 130 stopped by Ctrl-C, 143 by a polite kill.
     """
     import jax
 
@@ -106,7 +106,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     Leaves in DIR: checkpoint.npz after each epoch, from which the same command goes on if it was stopped; log.jsonl, a
     line an epoch.
 
-    Exit status: 0 trained, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 trained, 2 bad usage or no room, 130 stopped by Ctrl-C, 143 by a polite kill.
     """
     from mlkernels.nas import Layout, Network, TrainSettings, flop_count, parameter_count
     from mlkernels.nas import train as run
@@ -186,7 +186,7 @@ def _evaluate_options() -> list[click.Option]:
 def evaluate(checkpoint, data, pixels, out, **asked) -> int:
     """Evaluate the network of a CHECKPOINT, the file or the folder that nas train has left, on many episodes.
 
-    Exit status: 0 evaluated, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 evaluated, 2 bad usage or no room, 130 stopped by Ctrl-C, 143 by a polite kill.
     """
     import jax
 
@@ -247,7 +247,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     Leaves in FILE all scores, all accuracies, and Kendall's tau between them. A training that diverges counts as the
     accuracy of chance. The same command goes on where it was stopped.
 
-    Exit status: 0 done, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 done, 2 bad usage or no room, 130 stopped by Ctrl-C, 143 by a polite kill.
     """
     import jax
 

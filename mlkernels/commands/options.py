@@ -6,7 +6,6 @@ import inspect
 import math
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from typing import Any, TextIO
 
 import click
 
+from mlkernels.commands import stopping
 from mlkernels.errors import bad_input
 from mlkernels.support.progress import Progress, bar
 
@@ -94,16 +94,14 @@ def named_dataset(name: str):
 def working(lock: AbstractContextManager, kept: str) -> Iterator[Counter]:
     """Work under a lock, `files.alone` of the place that is written to, and show how far it is.
 
-    Ctrl-C and a polite kill end the command with exit status 130, and say what is kept.
+    One that is stopped says what is kept.
     """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
     try:
         with closing(Counter(sys.stderr)) as display, lock:
             yield display
     except KeyboardInterrupt:
         click.echo(f"stopped; {kept}", err=True)
-        raise click.exceptions.Exit(130) from None
+        raise click.exceptions.Exit(stopping.status()) from None
 
 
 class TypedPath(click.Path):

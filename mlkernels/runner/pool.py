@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from mlkernels.errors import InputError
 from mlkernels.runner.jobs import Job, Outcome, _outcome, unchanged
 from mlkernels.runner.worker import Worker, kernel_environment
 from mlkernels.support.progress import bar
@@ -31,7 +32,8 @@ def run(
 
     `resume` skips jobs whose finished notebook has the same fingerprint; `timeout` is the seconds that a cell may take.
     Ctrl-C stops the workers and shuts their kernels down; the jobs that had not ended are then "interrupted" or "not
-    started".
+    started". Where no notebook can be written to its place there is none for the others: they are stopped likewise, and
+    an `InputError` says why.
     """
     display = display or Display([job.name for job in jobs])
     outcomes: dict[str, Outcome] = {}
@@ -63,6 +65,8 @@ def run(
             elif event["event"] == "done":
                 outcomes[name] = _outcome(worker.job, event["record"])
                 display.end(name, f"{outcomes[name].status}, {seconds(event['record']['wall_seconds'])}")
+            elif event["event"] == "no place":
+                raise InputError(event["said"])
             elif event["event"] == "end":
                 if name not in outcomes:
                     outcomes[name] = Outcome(name, "failed", f"{name}: ended without a result: {worker.last_words()}")
@@ -71,6 +75,9 @@ def run(
                 working.remove(worker)
     except KeyboardInterrupt:
         _stop(working, outcomes)
+    except InputError:
+        _stop(working, outcomes)
+        raise
     finally:
         for worker in working:
             if worker.process.poll() is None:
