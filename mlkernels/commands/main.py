@@ -36,7 +36,10 @@ class _Stoppable(click.Group):
 
 
 @click.group(
-    "mlkernels", cls=_Stoppable, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_TREE
+    "mlkernels",
+    cls=_Stoppable,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=_TREE,
 )
 @click.version_option(mlkernels.__version__, prog_name="mlkernels")
 def cli() -> None:

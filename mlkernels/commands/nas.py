@@ -74,7 +74,7 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
         click.echo(f"time: about {seconds(cost.seconds)}, {seconds(cost.compile_seconds)} of it compilation")
     if dry_run:
         return 0
-    with working(alone(out), f"{out} keeps what is done: the same command goes on from there") as display:
+    with working(f"{out} keeps what is done: the same command goes on from there") as display:
         found = run(settings, dataset, out=out, devices=devices, progress=display)
     click.echo(str(found.genotype))
     click.echo(repr(found.genotype))
@@ -124,7 +124,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     total = flops * settings.epochs * (images // settings.batch * settings.batch)
     cost = f"{total:.2g} floating-point operations (counted, 3 forward passes an image)"
     click.echo(f"{millions:.3f} M parameters, {ways} classes; {settings.epochs} epochs of {images} images: {cost}")
-    with working(alone(out), f"{out} keeps the epochs that are done: the same command goes on from there") as display:
+    with working(f"{out} keeps the epochs that are done: the same command goes on from there") as display:
         trained = run(network, dataset, settings, out=out, devices=devices, progress=display)
     last = trained.history[-1]
     click.echo(f"epoch {last['epoch']}: loss {last['loss']:.4g}, accuracy {last['accuracy']:.1%} in training")
@@ -200,7 +200,7 @@ def evaluate(checkpoint, data, pixels, out, **asked) -> int:
     network, done, epochs = trained.network, len(trained.history), trained.settings.epochs
     if done < epochs:
         click.echo(f"the training is not finished: this is its network after epoch {done} of {epochs}")
-    with working(alone(out.parent, out.name), "nothing was written") as display:
+    with working("nothing was written") as display, alone(out.parent, out.name):
         rows = run(trained, dataset, progress=display, **asked).described()
         if pixels:
             plain = asked | {"methods": ("centroid",), "copies": 0, "unit": False}
@@ -271,7 +271,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     score_settings = ScoreSettings(Layout(**size), repeats=repeats)
     trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
     kept = f"{trained_file} and {scores_file.name} keep what is done: the same command goes on from there"
-    with working(alone(out.parent, out.name), kept) as display:
+    with working(kept) as display, alone(out.parent, out.name):
         budget = {"seeds": seeds, "episodes": episodes, "out": trained_file, "progress": display}
         accuracy = trained_accuracies(genotypes, dataset, trained_layout, settings, **budget)
         about = {"key": scored, "out": scores_file, "progress": display}

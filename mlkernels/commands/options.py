@@ -9,7 +9,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -91,13 +91,10 @@ def named_dataset(name: str):
 
 
 @contextmanager
-def working(lock: AbstractContextManager, kept: str) -> Iterator[Counter]:
-    """Work under a lock, `files.alone` of the place that is written to, and show how far it is.
-
-    One that is stopped says what is kept.
-    """
+def working(kept: str) -> Iterator[Counter]:
+    """Show how far the work is; where it is stopped, say what is kept."""
     try:
-        with closing(Counter(sys.stderr)) as display, lock:
+        with closing(Counter(sys.stderr)) as display:
             yield display
     except KeyboardInterrupt:
         click.echo(f"stopped; {kept}", err=True)

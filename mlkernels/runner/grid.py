@@ -13,8 +13,8 @@ from pathlib import Path
 from mlkernels.errors import bad_input
 from mlkernels.runner.jobs import Job, default_seed, fingerprint, package_hash
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
-from mlkernels.runner.parameters import Parameter, convert, divided, parameters_for, parameters_of, unknown
 from mlkernels.runner.pages import room_of
+from mlkernels.runner.parameters import Parameter, convert, divided, parameters_for, parameters_of, unknown
 from mlkernels.support.files import check_no_folder, check_place
 from mlkernels.support.provenance import versions
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import mlkernels
 from mlkernels.errors import bad_input
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
-from mlkernels.runner.parameters import Parameter, parameters_for, parameters_of
 from mlkernels.runner.pages import room_of
+from mlkernels.runner.parameters import Parameter, parameters_for, parameters_of
 from mlkernels.support.files import check_place
 from mlkernels.support.provenance import versions
 

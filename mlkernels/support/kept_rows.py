@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mlkernels.errors import bad_input
 from mlkernels.support import results
+from mlkernels.support.files import alone
 from mlkernels.support.strict_json import to_json
 
 _FORMAT = 2  # of a file of rows; 1 looked at 16 images of a split
+
+
+@contextmanager
+def alone_with(path: Path | str | None, kind: str, about: dict) -> Iterator[Kept]:
+    """`Kept` rows of a file that no other process or thread works on meanwhile."""
+    path = None if path is None else Path(path)
+    with nullcontext() if path is None else alone(path.parent, path.name):
+        yield Kept(path, kind, about)
 
 
 class Kept:

@@ -15,11 +15,13 @@ import optax
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.learners.outer_loop.checkpoint import alone_with
 from mlkernels.learners.outer_loop.fit import FitResult, fit
 from mlkernels.support.arguments import whole
 from mlkernels.support.files import set_aside, write_atomically
 from mlkernels.support.strict_json import dumps
 
+_BESIDE = ".history.json"
 _NUMBERS = ("step", "seconds", "value")
 
 
@@ -39,6 +41,7 @@ class History(NamedTuple):
     value: np.ndarray
 
 
+@alone_with(_BESIDE)
 def fit_and_measure(
     apply: Callable,
     params,
@@ -94,7 +97,7 @@ def fit_and_measure(
         if name in settings:
             raise bad_input(name, "nothing: it is set by `every` and `measure`", settings[name], "leave it out")
     path = None if checkpoint is None else Path(checkpoint)
-    beside = None if path is None else path.with_name(f"{path.name}.history.json")
+    beside = None if path is None else path.with_name(f"{path.name}{_BESIDE}")
     measured = _load(beside) if path is not None and path.exists() else {}
     run = partial(fit, apply, params, tasks, inner, optimizer, checkpoint=path)
     fit(apply, params, tasks, inner, optimizer, **{**settings, "steps": min(steps, 1), "on_divergence": "return"})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
@@ -11,7 +13,7 @@ import jax
 from mlkernels.errors import InputError, bad_input
 from mlkernels.nas.engine.devices import from_first_process
 from mlkernels.nas.searching.scorer import Scores
-from mlkernels.support.files import write_atomically
+from mlkernels.support.files import alone, check_place, write_atomically
 from mlkernels.support.strict_json import dumps, to_json
 
 FORMAT = 3
@@ -20,7 +22,27 @@ _OLD = {  # what the states of older versions were of
     2: "one of an older version, which ranked all edges in one pool",
 }
 _DO = "move it away to begin anew, or choose another folder"
+_ROOM = 1 << 16  # bytes that the files of a small search take
 STATE, LOG, RESULT = "state.json", "log.jsonl", "result.json"
+
+
+@contextmanager
+def alone_with(folder: Path | None, about: dict) -> Iterator[Record]:
+    """The record of a folder in which nobody else searches meanwhile, and that can be written to.
+
+    Of several processes the first alone holds the lock; where it is refused, all are.
+    """
+    with ExitStack() as stack:
+        fault = None
+        if folder is not None and jax.process_index() == 0:
+            try:
+                check_place(folder / STATE, "choose another folder", room=_ROOM)
+                stack.enter_context(alone(folder))
+            except InputError as error:
+                fault = str(error)
+        if fault := from_first_process(fault):
+            raise InputError(fault)
+        yield Record(folder, about)
 
 
 class Record:
