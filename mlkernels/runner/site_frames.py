@@ -10,6 +10,7 @@ import ast
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -108,7 +109,7 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
         table = {**_drawn(demo, grid.fitting(demo.controls), scratch), "fingerprint": mark}
         (scratch / TABLE).write_text(dumps(table), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(scratch, folder)
+        os.replace(scratch, folder)  # whole: the table in it says that all pictures are there
     return table
 
 
