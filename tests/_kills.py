@@ -10,10 +10,10 @@ import json
 import os
 import random
 import re
+import resource
 import signal
 import subprocess
 import sys
-import tempfile
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
@@ -42,16 +42,21 @@ class Commands:
     """Runs commands, each in a process of its own that is forked from one that has imported what they need.
 
     Args:
+        home: what they read: `copy` of miniImageNet, `notebooks`, the `trained` network.
         works: those of `RESULTS` that will be asked for; all where None.
     """
 
-    def __init__(self, works: Sequence[str] | None = None):
-        line = [sys.executable, str(HERE / "_kills.py"), *(works or RESULTS)]
+    def __init__(self, home: Path, works: Sequence[str] | None = None):
+        line = [sys.executable, str(HERE / "_kills.py"), str(home), *(works or RESULTS)]
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join([str(HERE), *sys.path])}
+        self.home = home
         self.process = subprocess.Popen(line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment)
 
-    def run(self, work: str, folder: Path, moment: Moment | None = None, in_worker: bool = False) -> Ended:
-        print(json.dumps([work, str(folder), moment, in_worker]), file=self.process.stdin, flush=True)
+    def run(
+        self, work: str, folder: Path, moment: Moment | None = None, in_worker: bool = False, limit: int | None = None
+    ) -> Ended:
+        """Run one that writes to a folder; killed at a moment, or where no file may have more than `limit` bytes."""
+        print(json.dumps([work, str(folder), moment, in_worker, limit]), file=self.process.stdin, flush=True)
         return Ended(*json.loads(self.process.stdout.readline()))
 
     def __enter__(self) -> Commands:
@@ -63,19 +68,43 @@ class Commands:
         self.process.stdout.close()
 
 
-def killed(commands: Commands, work: str, home: Path, seed: int, kills: int = 5) -> int:
+def home_of(home: Path) -> Path:
+    """A folder with what the commands read, but for the trained network, which takes a training."""
+    import nbformat
+    import numpy as np
+    from _pictures import picture
+    from _python2 import write_pickle
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+    from mlkernels.datasets.importing.recipe import SPLITS
+    from mlkernels.datasets.miniimagenet.classes import classes
+
+    (home / "copy").mkdir()
+    for split in SPLITS:  # miniImageNet in form A with one image a class
+        names = [name for name, about in classes().items() if about[0] == split]
+        images = np.stack([picture(list(classes()).index(name), 0) for name in names])
+        rows = {name: [row] for row, name in enumerate(names)}
+        file = f"mini-imagenet-cache-{'validation' if split == 'val' else split}.pkl"
+        write_pickle(home / "copy" / file, {"image_data": images, "class_dict": rows}, python=2)
+    (home / "notebooks").mkdir()
+    for name in ("00_a", "01_b"):
+        parameters = new_code_cell('preset: str = "quick"\nseed: int = 3', metadata={"tags": ["parameters"]})
+        cells = [new_markdown_cell(f"# Notebook {name}"), parameters, new_code_cell("print(seed)")]
+        for number, cell in enumerate(cells):
+            cell["id"] = f"cell-{number}"
+        nbformat.write(new_notebook(cells=cells), home / "notebooks" / f"{name}.ipynb")
+    return home
+
+
+def killed(commands: Commands, work: str, seed: int, kills: int = 5) -> int:
     """Kill a command again and again in one folder, then let it end: as often as it died, if all is as unbroken.
 
     Its folder holds the same files then, so none of those that were killed has left one, and a stop by Ctrl-C or a
     polite kill has said so in one line.
     """
-    whole = home / f"{work} whole"
-    if not whole.exists():
-        ended = commands.run(work, whole)
-        assert ended.status == 0, ended.said
-        (home / f"{work}.json").write_text(json.dumps(ended.writes))
-    writes, drawn, count = json.loads((home / f"{work}.json").read_text()), random.Random(f"{work} {seed}"), 0
-    folder = home / f"{work} {seed}"
+    whole = unbroken(commands, work)
+    writes, drawn, count = json.loads(whole.with_suffix(".json").read_text()), random.Random(f"{work} {seed}"), 0
+    folder = commands.home / f"{work}-{seed}"
     for _ in range(kills):
         number = drawn.choice(SIGNALS)
         later = drawn.choice([0.0, drawn.uniform(0, LATER)])
@@ -95,6 +124,23 @@ def killed(commands: Commands, work: str, home: Path, seed: int, kills: int = 5)
     assert names(folder) == names(whole), ended.said
     assert RESULTS[work](folder) == RESULTS[work](whole)
     return count
+
+
+def unbroken(commands: Commands, work: str) -> Path:
+    """The folder of a command that was let be; beside it, how many writes that took."""
+    whole = commands.home / f"{work}-whole"
+    if not whole.exists():
+        ended = commands.run(work, whole)
+        assert ended.status == 0, ended.said
+        whole.with_suffix(".json").write_text(json.dumps(ended.writes))
+    return whole
+
+
+def trained(commands: Commands) -> None:
+    """The network that `evaluate` reads."""
+    if not (commands.home / "trained").exists():
+        ended = commands.run("train", commands.home / "trained")
+        assert ended.status == 0, ended.said
 
 
 def names(folder: Path) -> list[str]:
@@ -174,23 +220,33 @@ IMPORTS = {
 # --- the process that forks -------------------------------------------------------------------------------------------
 
 
+HOME = Path(sys.argv[1]) if __name__ == "__main__" else None
+
+
 def _mlkernels(*arguments) -> None:
     from mlkernels.commands import main
 
     main.main([str(argument) for argument in arguments])
 
 
+def _as_a_command(work: Callable[[], object]) -> None:
+    """A part of a command, or of a notebook, with the way out that commands take."""
+    from mlkernels.commands import main
+
+    main.main([], main._Stoppable("mlkernels", invoke_without_command=True, callback=lambda: work() and None))
+
+
 def _search(folder: Path) -> None:
-    _mlkernels("nas", "search", *SMALL, "--repeats", "1", "--score", "none", "--out", folder)
+    _mlkernels("nas", "search", *SMALL, "--repeats", "1", "--no-regions", "--out", folder)
 
 
-def _train(folder: Path, out: str = "") -> None:
-    _mlkernels("nas", "train", GENOTYPE, *SMALL, "--epochs", "3", "--batch", "50", "--out", folder / out)
+def _train(folder: Path) -> None:
+    _mlkernels("nas", "train", GENOTYPE, *SMALL, "--epochs", "3", "--batch", "50", "--out", folder)
 
 
 def _evaluate(folder: Path) -> None:
     few = ["--data", "glyphs", "--queries", "5", "--episodes", "5", "--copies", "0", "--method", "centroid"]
-    _mlkernels("nas", "evaluate", folder.parent / "trained", *few, "--out", folder / "found.json")
+    _mlkernels("nas", "evaluate", HOME / "trained", *few, "--out", folder / "found.json")
 
 
 def _compare(folder: Path) -> None:
@@ -204,7 +260,7 @@ def _get(folder: Path) -> None:
     folder.mkdir(exist_ok=True)
     folders.cache = lambda: folder
     os.environ.pop("MLKERNELS_DATA", None)
-    _mlkernels("data", "get", "miniimagenet", "--from", folder.parent / "copy", "--accept-licence")
+    _mlkernels("data", "get", "miniimagenet", "--from", HOME / "copy", "--accept-licence")
 
 
 def _export(folder: Path) -> None:
@@ -216,7 +272,6 @@ def _fit(folder: Path) -> None:
     import optax
 
     from mlkernels import networks, tasks
-    from mlkernels.commands import stopping
     from mlkernels.inner_loop.settings import InnerLoop
     from mlkernels.learners import maml
 
@@ -224,35 +279,26 @@ def _fit(folder: Path) -> None:
     network = networks.MLP(width=8)
     params = network.init(jax.random.key(1), (1,))
     told = {"steps": 12, "chunk": 2, "checkpoint": folder / "run.npz", "checkpoint_every": 2}
-    try:
-        with stopping.listening():
-            maml.fit(network.apply, params, batch, InnerLoop(0.01, 2), optax.sgd(1e-3), **told)
-    except KeyboardInterrupt:
-        sys.exit(print("stopped") or stopping.status())
+    _as_a_command(lambda: maml.fit(network.apply, params, batch, InnerLoop(0.01, 2), optax.sgd(1e-3), **told))
 
 
 def _frames(folder: Path) -> None:
     import jax
     from _site import GRIDS
 
-    from mlkernels.commands import stopping
     from mlkernels.course.demos import start_here
     from mlkernels.runner.site_frames import frames
 
     jax.config.update("jax_enable_x64", True)
-    try:
-        with stopping.listening():
-            frames(start_here.DEMO, folder / "out", GRIDS["start_here"])
-    except KeyboardInterrupt:
-        sys.exit(print("stopped") or stopping.status())
+    _as_a_command(lambda: frames(start_here.DEMO, folder / "out", GRIDS["start_here"]))
 
 
 def _run(folder: Path) -> None:
-    _mlkernels("run", "--notebooks", folder.parent / "notebooks", "--out", folder, "--resume")
+    _mlkernels("run", "--notebooks", HOME / "notebooks", "--out", folder, "--resume")
 
 
 def _sweep(folder: Path) -> None:
-    _mlkernels("sweep", "00", "--grid", "seed=0:2", "--notebooks", folder.parent / "notebooks", "--out", folder)
+    _mlkernels("sweep", "00", "--grid", "seed=0:2", "--notebooks", HOME / "notebooks", "--out", folder)
 
 
 def _prepare(works: Sequence[str]) -> None:
@@ -270,13 +316,15 @@ def _prepare(works: Sequence[str]) -> None:
     datasets.load = lambda name, **how: few if name == "glyphs" else load(name, **how)
 
 
-def _child(work: str, folder: Path, moment, in_worker: bool, told: int) -> None:
+def _child(work: str, folder: Path, moment, in_worker: bool, limit: int | None, told: int) -> None:
     """What the fork does; the number of writes goes to `told`, for all that was not killed."""
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_DFL)
     if in_worker:
         os.environ["KILL_WORKER"] = json.dumps([str(folder), moment])
         os.environ["PYTHONPATH"] = os.pathsep.join([str(HERE / "_killer"), os.environ["PYTHONPATH"]])
+    if limit is not None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
     watch = Watch(str(folder), Moment(*moment) if moment and not in_worker else None)
     try:
         globals()[f"_{work}"](folder)
@@ -299,22 +347,22 @@ def main() -> None:
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
-    _prepare(sys.argv[1:])
+    _prepare(sys.argv[2:])
     for line in requests:
-        work, folder, moment, in_worker = json.loads(line)
-        with tempfile.TemporaryFile("w+", errors="replace") as said:
-            reads, told = os.pipe()
-            child = os.fork()
-            if not child:
-                os.dup2(said.fileno(), 1)
-                os.dup2(said.fileno(), 2)
-                _child(work, Path(folder), moment, in_worker, told)
-            os.close(told)
-            status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-            writes = int(os.read(reads, 20) or b"0")
-            os.close(reads)
-            said.seek(0)
-            print(json.dumps([status, writes, said.read()]), file=answers, flush=True)
+        work, folder, moment, in_worker, limit = json.loads(line)
+        (reads, told), (hears, says) = os.pipe(), os.pipe()
+        child = os.fork()
+        if not child:
+            os.dup2(says, 1)
+            os.dup2(says, 2)
+            os.close(says)  # pipes, which no limit on files is for
+            _child(work, Path(folder), moment, in_worker, limit, told)
+        os.close(told)
+        os.close(says)
+        with os.fdopen(hears, errors="replace") as said, os.fdopen(reads) as writes:
+            words, count = said.read(), int(writes.read() or "0")
+        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        print(json.dumps([status, count, words]), file=answers, flush=True)
 
 
 if __name__ == "__main__":
