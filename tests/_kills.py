@@ -16,6 +16,7 @@ import subprocess
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from typing import NamedTuple
@@ -250,6 +251,12 @@ def _evaluate(folder: Path) -> None:
 
 
 def _compare(folder: Path) -> None:
+    from mlkernels.nas.scores import training_free
+
+    scores = training_free.training_free_scores
+    training_free.training_free_scores = lambda genotypes, dataset, settings, **more: scores(
+        genotypes, dataset, replace(settings, region_images=40), **more
+    )
     few = ["--data", "glyphs", "--count", "3", "--cells", "2", "--channels", "4", "--pixels", "8", "--episodes", "5"]
     _mlkernels("nas", "compare", *few, "--out", folder / "found.json")
 
@@ -312,7 +319,7 @@ def _prepare(works: Sequence[str]) -> None:
     from mlkernels.nas.space import search_space
 
     search_space.SPACES["tiny"] = search_space.Space("tiny", ("skip_connect", "max_pool_3x3"), 1)
-    few, load = datasets.load("glyphs", classes=24, drawings=12), datasets.load
+    few, load = datasets.load("glyphs", classes=24, drawings=16), datasets.load
     datasets.load = lambda name, **how: few if name == "glyphs" else load(name, **how)
 
 
