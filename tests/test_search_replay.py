@@ -151,8 +151,18 @@ def test_a_finished_search_is_packed_and_replayed(tmp_path):
     assert "12 of 126" in view.readout
 
 
+def test_of_an_unfinished_search_its_rounds_are_packed(tmp_path):
+    rounds = [line for line in LOG if line.get("round", 9) <= 2]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rounds), encoding="utf-8")
+    state = {"about": {"space": "darts_fewshot"}, "seconds": 1.0, "done": [], "partial": []}
+    (tmp_path / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    pack(tmp_path, tmp_path / "out.json")
+    assert search_replay.unpack(tmp_path / "out.json") == (rounds, SPACE)
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["rounds"] == "2, not finished"
+
+
 def test_what_cannot_be_packed_or_read_is_said(tmp_path):
-    with pytest.raises(InputError, match="finished search"):
+    with pytest.raises(InputError, match="first round"):
         pack(tmp_path, tmp_path / "out.json")
     with pytest.raises(InputError, match="No such file"):
         search_replay.unpack(tmp_path / "none.json")

@@ -10,7 +10,8 @@ import pytest
 from _cli import status_of
 
 from mlkernels.errors import InputError
-from tools import readme
+from mlkernels.nas import PUBLISHED, Genotype
+from tools import judge_search, readme
 
 VERSIONS = {"python": "1.0", "jax": "1.0"}
 DEVICE = {"platform": "cpu", "kind": "cpu", "count": 1, "cores": 2, "x64": True}
@@ -117,3 +118,27 @@ def test_the_readme_says_between_which_days_its_claims_were_measured(days, said)
     runs = {f"{i:02}": {"started": f"{day}T03:04:05+00:00"} for i, day in enumerate(days)}
     result = {"claims": [], "preset": "quick", "created": "2025-01-01", "device": {}, "versions": {}}
     assert said in readme.readme_with(f"{readme.BEGIN}\n{readme.END}", result | {"notebooks": runs})
+
+
+def packed(path, channels, genotype=None):
+    settings = {"cells": 5, "channels": channels, "pixels": 32, "colours": 1}
+    path.write_text(json.dumps({"settings": settings} | ({} if genotype is None else {"genotype": genotype})))
+    return path
+
+
+def test_found_architectures_are_judged_beside_random_and_published_ones(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(judge_search, "training_free_scores", lambda *args, **options: asked.append((args, options)))
+    monkeypatch.setattr(judge_search, "datasets", type("Datasets", (), {"load": str}))
+    found = "N: c3<0 c3<1 | c3<0 c3<1 | c3<0 c3<1 R: c3<0 c3<1 | c3<0 c3<1 | c3<0 c3<1"
+    unfinished, done = packed(tmp_path / "a.json", 16), packed(tmp_path / "b.json", 16, found)
+    judge_search.judge([unfinished, done], tmp_path / "out.json")
+    judge_search.judge([unfinished], tmp_path / "out.json")
+    (((genotypes, data, settings), options), ((before, *_), again)) = asked
+    assert (data, settings.layout.channels, options["out"]) == ("miniimagenet", 16, tmp_path / "out.json")
+    assert len(set(genotypes[:30])) == 30
+    assert tuple(genotypes[30:]) == (*PUBLISHED["miniimagenet", 5], Genotype.parse(found))
+    assert before == genotypes[:33], "what was scored before keeps its number"
+    assert (options["key"] == again["key"]).all()
+    with pytest.raises(InputError, match="of one size"):
+        judge_search.judge([done, packed(tmp_path / "c.json", 48)], tmp_path / "out.json")
