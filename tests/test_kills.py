@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import signal
+
 import pytest
-from _kills import RESULTS, Commands, home_of, killed, trained
+from _kills import RESULTS, Commands, home_of, killed, names, trained, unbroken
+from _moment import Moment
 
 
 @pytest.fixture(scope="module")
@@ -31,3 +35,14 @@ def test_a_command_that_is_killed_again_and_again_makes_what_an_unbroken_one_mak
     count = killed(commands, work, seed)
     print(f"{work}: {count} kills")  # -rP shows them
     assert count
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_data_set_that_is_politely_killed_leaves_a_line_and_nothing_else(home, number):
+    with Commands(home, ["get"]) as commands:
+        writes = json.loads(unbroken(commands, "get").with_suffix(".json").read_text())
+        for at in (writes // 3, writes - 1):  # while it is read and written, and just before its folder has its name
+            folder = home / f"get-{number}-{at}"
+            ended = commands.run("get", folder, Moment(number, at))
+            assert (ended.status, names(folder)) == (128 + number, []), ended.said
+            assert ended.said.splitlines()[-1] == "stopped"
