@@ -11,6 +11,7 @@ import os
 import random
 import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -104,9 +105,12 @@ def killed(commands: Commands, work: str, seed: int, kills: int = 5) -> int:
     polite kill has said so in one line.
     """
     whole = unbroken(commands, work)
+    ended = None
     writes, drawn, count = json.loads(whole.with_suffix(".json").read_text()), random.Random(f"{work} {seed}"), 0
     folder = commands.home / f"{work}-{seed}"
     for _ in range(kills):
+        if ended is not None and not ended.status:
+            shutil.rmtree(folder)  # it had less left to write, and has ended: begin anew
         number = drawn.choice(SIGNALS)
         later = drawn.choice([0.0, drawn.uniform(0, LATER)])
         in_worker = work in ("run", "sweep") and number == signal.SIGKILL and drawn.random() < 0.5
@@ -150,7 +154,7 @@ def names(folder: Path) -> list[str]:
 
 # --- what a command makes ---------------------------------------------------------------------------------------------
 
-_TIMES = ("created", "command", "seconds", "images_per_second", "started", "wall_seconds", "source")
+_TIMES = ("id", "created", "command", "seconds", "images_per_second", "started", "wall_seconds", "source")
 _TIMES += ("papermill", "execution", "sha256", "fingerprint", "source_sha256")
 
 
