@@ -126,7 +126,11 @@ GOOD = "N: s3<0 s3<1 | s3<1 s3<2 R: s3<0 s3<1 | s3<1 s3<2"
     ("text", "said"),
     [
         ("", "genotype: expected Genotype"),
-        ("N: s3<0 s3<1", "genotype: expected Genotype"),
+        ("N: s3<0 s3<1", "mend it: its R part is missing, the reduction cell"),
+        ("N: s3<0 s3<1 R: ", "its R part is missing"),
+        ("R: s3<0 s3<1", "mend it: its N part is missing, the normal cell"),
+        (GOOD + " R: s3<0 s3<1", "R: stands more than once"),
+        ("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)])", r"mend it: reduce=\[...\] is missing"),
         (GOOD.replace("s3<2", "s3"), "genotype: expected Genotype"),
         (
             GOOD.replace("s3<2", "s9<2"),

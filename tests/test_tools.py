@@ -92,6 +92,34 @@ def test_readme_without_the_marks_is_refused(text):
         readme.readme_with(text, {"claims": []})
 
 
+def run_of(measured, preset="class", **statuses):
+    """A claims.json of notebooks with a claim each."""
+    notebooks = {name: {"status": status, "started": "2026-01-02"} for name, status in statuses.items()}
+    claims = [CLAIM | {"notebook": n, "statement": n, "verdict": "holds", "measured": measured} for n in statuses]
+    about = {"preset": preset, "created": "2026-01-02", "device": DEVICE, "versions": VERSIONS}
+    return about | {"notebooks": notebooks, "claims": claims}
+
+
+def test_some_notebooks_run_again_leave_the_rows_of_the_others(tmp_path):
+    path, kept, new = tmp_path / "README.md", tmp_path / "kept.json", tmp_path / "new.json"
+    path.write_text(f"{readme.BEGIN}\n{readme.END}\n")
+    kept.write_text(json.dumps(run_of("old", one="finished", three="finished", two="finished")))
+    new.write_text(json.dumps(run_of("new", four="finished", three="failed", two="finished")))
+    options = ["--claims", new, "--keep", kept, "--readme", path]
+    before = kept.read_bytes()
+    assert run(*options, "--check") == 1
+    assert kept.read_bytes() == before
+    assert run(*options) == 0
+    result = json.loads(kept.read_text())
+    told = {claim["notebook"]: claim["measured"] for claim in result["claims"]}
+    assert told == {"four": "new", "one": "old", "three": "old", "two": "new"}
+    assert [*result["notebooks"]] == [*told] == ["four", "one", "three", "two"]
+    assert run("--claims", kept, "--readme", path, "--check") == 0
+    assert run(*options, "--check") == 0
+    new.write_text(json.dumps(run_of("new", preset="quick", one="finished")))
+    assert run(*options) == 2, "sizes of two presets in one table"
+
+
 def test_pictures_of_tagged_cells_are_saved(tmp_path):
     output = {"output_type": "display_data", "data": {"image/png": base64.b64encode(b"picture").decode()}}
     cells = [

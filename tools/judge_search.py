@@ -7,7 +7,6 @@ What is done is kept in OUT.json, from which the same command goes on; a search 
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -16,6 +15,7 @@ import jax
 from mlkernels import datasets
 from mlkernels.errors import bad_input
 from mlkernels.nas import PUBLISHED, Genotype, Layout, ScoreSettings, random_genotypes, training_free_scores
+from mlkernels.support import results
 from mlkernels.support.progress import Progress
 
 RANDOM = 30
@@ -34,7 +34,7 @@ def judge(paths: list[Path], out: Path, *, data: str = "miniimagenet", seed: int
     Raises:
         InputError: searches of several sizes.
     """
-    found = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    found = [results.read(path, "a packed search") for path in paths]
     sizes = {tuple(each["settings"][name] for name in ("cells", "channels", "pixels", "colours")) for each in found}
     if len(sizes) != 1:
         raise bad_input("searches", "of one size", f"sizes {sorted(sizes)}", "judge them apart")

@@ -6,8 +6,10 @@ import json
 import sys
 from pathlib import Path
 
-from mlkernels.errors import bad_input
+from mlkernels.errors import InputError, bad_input
 from mlkernels.nas.searching.record import LOG, RESULT, STATE
+from mlkernels.support import results
+from mlkernels.support.checked import signed
 from mlkernels.support.files import write_atomically
 
 DIGITS = 6
@@ -31,19 +33,24 @@ def pack(folder: Path, path: Path, **origin) -> None:
     """
     try:
         lines = (folder / LOG).read_text(encoding="utf-8").splitlines()
-        result = json.loads(
-            (folder / RESULT if (folder / RESULT).exists() else folder / STATE).read_text(encoding="utf-8")
-        )
+        log = [json.loads(line, parse_float=_short) for line in lines]
+        result = results.read(folder / (RESULT if (folder / RESULT).exists() else STATE))
+    except InputError:
+        raise
+    except ValueError as error:
+        do = "start the search again: it writes its log anew"
+        raise bad_input(str(folder / LOG), "a decision a line", str(error), do) from None
     except OSError as error:
         do = "let the search come to the end of its first round"
         raise bad_input(str(folder), f"a search's {LOG} and {RESULT} or {STATE}", error.strerror, do) from None
     if "about" in result:
-        rounds = f"{json.loads(lines[-1])['round']}, not finished"
+        rounds = f"{log[-1]['round']}, not finished"
         result = {"rounds": rounds, "seconds": result["seconds"], "settings": result["about"]}
-    log = [json.dumps(json.loads(line, parse_float=_short), separators=(",", ":")) for line in lines]
     where = {name: result.pop(name) for name in _ORIGIN if name in result}
-    head = json.dumps({"provenance": origin | where, **result}, indent=1, ensure_ascii=False)
-    write_atomically(path, head.removesuffix("\n}") + ',\n "log": [\n  ' + ",\n  ".join(log) + "\n ]\n}\n")
+    content = signed({"provenance": origin | where, **result, "log": log})
+    head = json.dumps({name: content[name] for name in content if name != "log"}, indent=1, ensure_ascii=False)
+    lines = ",\n  ".join(json.dumps(line, separators=(",", ":")) for line in log)
+    write_atomically(path, head.removesuffix("\n}") + ',\n "log": [\n  ' + lines + "\n ]\n}\n")
 
 
 def _short(number: str) -> float:

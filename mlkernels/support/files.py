@@ -89,19 +89,19 @@ def write_atomically(path: Path, content: str | bytes | Callable[[Path], object]
                     content(temporary)
                 else:
                     temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-                rename(temporary, path)
+                sync_file(temporary)
+                os.replace(temporary, path)
+                sync_folder(path.parent)
             finally:
                 temporary.unlink(missing_ok=True)
     except OSError as error:
         raise not_written(path, error) from error
 
 
-def rename(temporary: Path, path: Path) -> None:
-    """Give a file its name, once it is on the disk; then the folder."""
-    with open(temporary, "rb+") as file:
+def sync_file(path: Path) -> None:
+    """Bring a file to the disk: before it gets its name, so that the name is never that of half a file."""
+    with open(path, "rb+") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
-    sync_folder(path.parent)
 
 
 def sync_folder(folder: Path) -> None:
