@@ -49,11 +49,11 @@ def test_the_second_is_refused_with_the_first_ones_number_and_command(writer, tm
 def test_rows_are_kept_by_one_at_a_time(tmp_path):
     path = tmp_path / "rows.json"
     with alone_with(path, "scores", {}) as kept:
-        kept.add("a", 1)
+        kept.add("a", {"x": 1.0})
         with pytest.raises(InputError, match="one process at a time"), alone_with(path, "scores", {}):
             pass
     with alone_with(path, "scores", {}) as kept, alone_with(None, "scores", {}):
-        assert kept.rows == {"a": 1}
+        assert kept.rows == {"a": {"x": 1.0}}
 
 
 def test_a_folder_is_free_again_after_the_work_and_after_an_error(tmp_path):
