@@ -74,7 +74,7 @@ def test_a_disk_without_room(work, free, commands, disk):
 def test_a_run_stops_where_there_is_no_room_for_the_first_page(commands, tmp_path):
     ended = commands.run("run", tmp_path / "out", limit=100_000)
     assert not check(tmp_path / "out", ended, status=(2,))  # a notebook without its page is none
-    assert "00_a.html: expected to write it, got File too large; raise the limit" in ended.said
+    assert "00_a.ipynb: expected to write it, got File too large; raise the limit" in ended.said
     assert "01_b" not in ended.said
 
 
