@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 
 import jax
@@ -23,6 +25,7 @@ ROUNDING = 64
 # Temporary memory beyond about 32 MB is given back to the system after each call, which then hands it out page by page
 # again: a third of the time. A block with larger arrays than WHOLE bytes takes its samples in chunks of at most CHUNK.
 WHOLE, CHUNK = 4e6, 2.5e6
+_ASKED: ContextVar[dict | None] = ContextVar("asked", default=None)
 
 
 @typed
@@ -111,7 +114,40 @@ def jitted(function: Callable, *static) -> Callable:
     Within another program, be it `jax.jit`'s or `jax.grad`'s, it is a part of that: options are for a program of its
     own.
     """
-    return partial(program(function, None if traced() else jax.default_backend()), current_lowering(), static)
+    how, asked = current_lowering(), _ASKED.get()
+    run = partial(program(function, None if traced() else jax.default_backend()), how, static)
+    if asked is None:
+        return run
+
+    def noted(*arrays):
+        leaves, form = jax.tree.flatten(arrays)
+        shapes = [_shape(leaf) for leaf in leaves]
+        key = function, how, static, form, tuple(map(repr, shapes))
+        asked[key] = function, (how, static, *jax.tree.unflatten(form, shapes))
+        return run(*arrays)
+
+    return noted
+
+
+@contextmanager
+def asked_for() -> Iterator[dict]:
+    """A context, of this thread alone, that notes what `jitted` functions are called with: the dict's values.
+
+    They are `(function, (lowering, static, *shapes))`, what `program` takes and its `lower`, one a program.
+    """
+    asked: dict = {}
+    before = _ASKED.set(asked)
+    try:
+        yield asked
+    finally:
+        _ASKED.reset(before)
+
+
+def _shape(leaf):
+    """An array's shape and type; a number, which has its own rules of type, as it is."""
+    if not hasattr(leaf, "shape"):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=getattr(leaf, "weak_type", False))
 
 
 @cache
@@ -212,7 +248,8 @@ def backward(block: Block, outputs: str, weights, x: Array, g: Array, scale, int
 def _chunks(x: Array, g: Array) -> int:
     """In how many chunks of equal size a block's samples are taken."""
     largest = max(x.nbytes, g.nbytes // len(g))
-    if current_lowering() != "shifts" or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
+    here = jax.default_backend() == "cpu" and current_lowering() == "shifts"
+    if not here or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
         return 1
     most = max(int(len(x) * CHUNK / largest), 1)  # samples
     return len(x) // next(count for count in range(most, 0, -1) if len(x) % count == 0)
@@ -263,8 +300,7 @@ def pullback(block: Block, weights, x: Array) -> Callable:
 
 def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:
     if isinstance(step, Conv):
-        taps = current_lowering() == "shifts" and not step.depthwise
-        return tap_gradients(step, x, g) if taps else [sample_gradients(step, *weights, x, g)]
+        return [sample_gradients(step, *weights, x, g)] if step.depthwise else tap_gradients(step, x, g)
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
         pairs = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)

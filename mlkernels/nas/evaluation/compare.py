@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float, Num
 from scipy.stats import bootstrap, kendalltau, rankdata
@@ -20,12 +21,13 @@ from mlkernels.nas.engine.network import Network
 from mlkernels.nas.evaluation.evaluate import evaluate
 from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
-from mlkernels.nas.training.train import TrainSettings, train
+from mlkernels.nas.training.train import TrainSettings, require_memory, train
 from mlkernels.support.arguments import whole
 from mlkernels.support.intervals import Interval
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress
 from mlkernels.support.typed import typed
+from mlkernels.tasks.image_episodes import episode_rows
 
 _WAY = 5  # of the episodes that trained architectures are tested on
 _AT_ONCE = 2**20  # pairs of architectures, all resamples of a batch together: about 50 bytes each
@@ -101,6 +103,16 @@ def trained_accuracies(
             if progress is not None:
                 progress(Progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds, "trained"))
     return np.array([[kept.rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
+
+
+def check_trainings(
+    genotypes: Sequence[Genotype], dataset: Dataset, layout: Layout, settings: TrainSettings, *, shot: int = 1,
+    queries: int = 15,
+) -> None:  # fmt: skip
+    """Refuse what `trained_accuracies` would refuse, or has no memory for, only once it has trained something."""
+    for genotype in genotypes:
+        require_memory(Network(layout, genotype), settings)
+    episode_rows(dataset, "test", _WAY, shot + queries, 1, jax.random.key(0))
 
 
 @typed

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,8 +18,10 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mlkernels.datasets import Dataset
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
+from mlkernels.nas.engine.ahead import compile_ahead
 from mlkernels.nas.engine.devices import gathered, mesh_of, placed
 from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
+from mlkernels.nas.engine.memory import scoring_bytes
 from mlkernels.nas.engine.weights import head, init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
 from mlkernels.nas.scores.first_order import change_without, first_order, mean_log_condition, role_orders
@@ -74,12 +77,24 @@ class Scorer:
         self.spread = None if self.mesh.size == 1 else NamedSharding(self.mesh, PartitionSpec("candidates"))
         self.batch = self.mesh.size * (at_once or self._at_once())
         self.where = None
+        alone = self.mesh.size == 1 and jax.process_count() == 1
+        self.ahead = {"kernels", "regions"} if alone and jax.default_backend() != "cpu" else set()
+
+    def _compile(self, what: str, function, *arrays) -> None:
+        """Before a first pass, where that is worth it, all that it runs."""
+        if what in self.ahead:
+            self.ahead = self.ahead - {what}
+            compile_ahead(function, *arrays)
 
     def _at_once(self) -> int:
-        if self.settings.condition not in CONDITION_NUMBERS:
+        s = self.settings
+        if s.condition == "none":
             return 1
-        needed = candidate_bytes(self.settings)
+        kernels, itemsize = s.condition in CONDITION_NUMBERS, np.dtype(s.dtype).itemsize
+        needed = candidate_bytes(s) if kernels else scoring_bytes(s.layout, images_of(s), itemsize)
         require(needed, "scoring a network", "take fewer channels, cells, pixels or tasks")
+        if not kernels:
+            return 1
         return 1 if jax.default_backend() == "cpu" else max(1, min(MOST_AT_ONCE, available_bytes() // (2 * needed)))
 
     def begin(self, round_: int, repeat: int) -> None:
@@ -168,7 +183,9 @@ class Scorer:
         if s.condition == "metantk" and items[0].head is not None:
             heads = np.stack([head(s.layout, jax.random.fold_in(self.heads, item.head), s.dtype) for item in full])
         given = {"outputs": s.outputs, "heads": heads, "sharding": self.spread}
-        found = sample_kernels(s.layout, self.params, gates, images, **given)
+        kernels_of = partial(_kernels, s.layout, gates, given)
+        self._compile("kernels", kernels_of, self.params, images)
+        found = kernels_of(self.params, images)
         nngp, ntk = gathered((found.nngp, found.ntk))
         algorithm = s.algorithm if s.condition == "metantk" else "none"
         given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "precision": s.dtype}
@@ -207,8 +224,23 @@ class Scorer:
                 params = self.thin_params
                 if self.settings.reference_quirks:
                     params = self._thin_weights(jax.random.fold_in(self.thin_key, draw))
-                counts[mine] = linear_regions(self.thin, params, gates, self._images(draw)[1])[: len(mine)]
+                regions_of = partial(_counts, self.thin, gates)
+                self._compile("regions", regions_of, params, self._images(draw)[1])
+                counts[mine] = regions_of(params, self._images(draw)[1])[: len(mine)]
         return gathered(counts[None]).sum(0).tolist()
+
+
+def images_of(settings: SearchSettings) -> int:
+    """Images that a candidate is scored on."""
+    return settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
+
+
+def _kernels(layout, gates, given: dict, params, images) -> Kernels:
+    return sample_kernels(layout, params, gates, images, **given)
+
+
+def _counts(layout, gates, params, images) -> list[int]:
+    return linear_regions(layout, params, gates, images)
 
 
 def _power(logarithm: float) -> float:
@@ -218,9 +250,8 @@ def _power(logarithm: float) -> float:
 
 def candidate_bytes(settings: SearchSettings) -> int:
     """About how much memory scoring one candidate takes on a device."""
-    images = settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
     ways = 1 if settings.outputs == "sum" else settings.layout.ways
-    return bytes_needed(settings.layout, images, ways, np.dtype(settings.dtype).itemsize)
+    return bytes_needed(settings.layout, images_of(settings), ways, np.dtype(settings.dtype).itemsize)
 
 
 def blind(kernels: Kernels, smallest: float, largest: float) -> float:

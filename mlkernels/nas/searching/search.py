@@ -25,7 +25,7 @@ from mlkernels.nas.searching.record import LOG, RESULT, Record
 from mlkernels.nas.searching.scorer import Item, Scorer, Scores
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
-from mlkernels.nas.space.search_space import Space
+from mlkernels.nas.space.search_space import Space, check_space
 from mlkernels.support import results
 from mlkernels.support.progress import Progress
 from mlkernels.support.strict_json import dumps
@@ -156,7 +156,8 @@ def _score_round(settings, scorer, record, clock, history, candidates) -> list[l
                 start += len(batch)
                 clock.tell(number, candidates, len(items))
         record.close_round()
-    rows = record.done[number - 1]
+    has = settings.condition != "none", settings.regions
+    rows = record.round(number, draws * len(items), has)
     return [rows[i * len(items) : (i + 1) * len(items)] for i in range(draws)]
 
 
@@ -246,13 +247,16 @@ def replay(log, space: Space) -> list[np.ndarray]:
         log: the log's lines, as dicts.
         space: the search space.
 
+    Raises:
+        InputError: what is no `Space`.
+
     Example:
         >>> from mlkernels.nas.space.search_space import SPACES
         >>> line = {"round": 1, "cell": "normal", "node": 0, "input": 1, "pruned": "conv_3x3"}
         >>> [int(gates.sum()) for gates in replay([line], SPACES["darts_fewshot"])]
         [126, 125]
     """
-    states = [space.open_gates()]
+    states = [check_space(space).open_gates()]
     for number in range(1, 1 + max((line.get("round", 0) for line in log), default=0)):
         states.append(_pruned(states[-1], list(log), number, space))
     return states
