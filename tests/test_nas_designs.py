@@ -13,8 +13,10 @@ from mlkernels.errors import InputError
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
 from mlkernels.nas import Layout, Space, sample_kernels, score_of, search
+from mlkernels.nas.searching import record
 from mlkernels.nas.searching import search as module
 from mlkernels.nas.searching.record import Record
+from mlkernels.support import checked
 
 # In the reduction cells "ones" makes all images nearly alike, and the NTK's condition number a billion: there it is by
 # far the best to go, in every draw. (The MetaNTK's has adapted to what all images share.)
@@ -110,7 +112,8 @@ def test_another_design_is_refused_and_an_older_state_is_of_the_published_one(wh
     with pytest.raises(InputError, match="a search of design published, got design derivative"):
         Record(whole[1], state["about"] | {"design": "published"})
     del state["about"]["design"]
-    (tmp_path / "state.json").write_text(json.dumps(state))
+    rest = {name: state[name] for name in ("about", "seconds", "done", "partial")}
+    checked.write(tmp_path / "state.json", record._KIND, rest)
     assert len(Record(tmp_path, state["about"] | {"design": "published"}).done) == len(state["done"])
     with pytest.raises(InputError, match="got design published"):
         Record(tmp_path, state["about"] | {"design": "derivative"})

@@ -46,10 +46,11 @@ class SearchSettings:
         initialisation: as in `weights.init`.
         dtype: "float32", or "float64" in 64-bit JAX, of the networks; kernels are added up in float64 always.
         design: how candidates are compared, "published", "roles" or "derivative". The first scores the network without
-            each, in every repeat. The others are this course's own. "roles" does so too, but takes the mean of the logarithm of the condition number over
-            many ways to make support and queries of the same images, which costs next to nothing. "derivative" has the
-            changes by all operations to first order from one derivative, but for how ReLUs change their states, so that
-            a repeat's time is spent on many draws of weights and images; edges are scored as with "roles".
+            each, in every repeat. The others are this course's own. "roles" does so too, but takes the mean of the
+            logarithm of the condition number over many ways to make support and queries of the same images, which costs
+            next to nothing. "derivative" has the changes by all operations to first order from one derivative, but for
+            how ReLUs change their states, so that a repeat's time is spent on many draws of weights and images; edges
+            are scored as with "roles".
         reference_quirks: do as the published code does where it is careless. The table says where.
 
     | quirk                                       | effect                                              | reproduced |
