@@ -72,6 +72,8 @@ def test_a_round_has_as_many_draws_as_cost_the_same():
     for number, (draws, candidates) in enumerate(zip(both[1].draws, both[1].candidates, strict=True)):
         expected = 2 * max(1, (candidates + 1) // PASSES) if number < both[1].edge_round - 1 else 2
         assert draws == expected
+    assert both[0].cost == both[0].evaluations
+    assert both[1].cost[0] == 2 * (127 // PASSES) * PASSES  # as two repeats, or a little less
 
 
 def test_what_is_written_down_is_what_was_decided(whole):

@@ -179,6 +179,14 @@ class SearchSettings:
         extra = (lambda n: 2 * n) if self.reference_quirks else (lambda n: n + 1)
         return tuple(draws * extra(n) for draws, n in zip(self.draws, self.candidates, strict=True))
 
+    @property
+    def cost(self) -> tuple[int, ...]:
+        """What each round costs, in networks that are scored: `evaluations`, but for derivatives."""
+        first = self.edge_round - 1 if self.design == "derivative" else 0
+        return tuple(
+            self.draws[number] * PASSES if number < first else count for number, count in enumerate(self.evaluations)
+        )
+
     def described(self) -> dict:
         """As plain values, for a file."""
         layout = asdict(self.layout) | {"space": self.layout.space.described}
