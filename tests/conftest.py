@@ -21,6 +21,7 @@ from mlkernels.support import typed  # noqa: E402
 typed.CHECKED = True  # before anything that is annotated is imported
 
 jax.config.update("jax_enable_x64", True)
+os.fsync = lambda handle: None  # some milliseconds each, thousands of them: no power fails here
 # Users may set both; where a test needs it otherwise, it says why in a context of its own.
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_numpy_dtype_promotion", "strict")

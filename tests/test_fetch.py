@@ -68,7 +68,7 @@ def path(tmp_path, monkeypatch):
 
 
 def names(path: Path) -> list[str]:
-    return sorted(file.name for file in path.parent.iterdir())
+    return sorted(file.name for file in path.parent.glob("*"))
 
 
 def test_a_download_is_checked_and_shows_its_progress(server, path, capsys):

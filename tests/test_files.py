@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -13,8 +15,8 @@ from pathlib import Path
 import pytest
 
 from mlkernels.errors import InputError
-from mlkernels.support import files
-from mlkernels.support.files import alone, check_place, scratch_folder, set_aside, temporary_folder, write_atomically
+from mlkernels.support import files, strays
+from mlkernels.support.files import alone, check_place, set_aside, temporary_folder, write_atomically
 
 
 def names(folder: Path) -> list[str]:
@@ -106,56 +108,137 @@ def test_a_temporary_folder_gets_its_name_at_the_end_or_never(tmp_path):
 KILLED = """
 import sys, time
 from pathlib import Path
-from mlkernels.support.files import temporary_folder
-with temporary_folder(Path(sys.argv[1])) as temporary:
-    (temporary / "half").write_text("x")
+from mlkernels.support.files import scratch_folder, write_atomically
+def wait(left):
     print("there", flush=True)
     time.sleep(600)
+target = Path(sys.argv[1])
+if sys.argv[2] == "file":
+    write_atomically(target, wait)
+else:
+    with scratch_folder(target) as temporary:
+        (temporary / "half").write_text("x")
+        wait(temporary)
 """
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no SIGKILL on this system")
-def test_what_a_killed_process_left_is_removed_and_a_living_one_is_let_be(tmp_path):
-    target = tmp_path / "set"
-    with subprocess.Popen([sys.executable, "-c", KILLED, target], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout.readline() == "there\n"
-        (left,) = tmp_path.iterdir()
-        assert left.name.startswith(".set.")
-        with pytest.raises(InputError, match=f"process {process.pid} at work on it; wait"), temporary_folder(target):
-            pass
-        assert (left / "half").exists()
-        process.kill()
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_a_killed_process_left_is_removed_and_a_living_one_is_let_be(tmp_path, kind):
+    target = tmp_path / "set [1]"  # no pattern
+    command = [sys.executable, "-c", KILLED, target, kind]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        try:
+            assert process.stdout.readline() == "there\n"
+            (left,) = tmp_path.iterdir()
+            assert left.name.startswith(".set [1].")
+            write_atomically(target, "whole")
+            assert left.exists()
+            assert strays.remove_strays(target) == [process.pid]
+        finally:
+            process.kill()
     assert left.exists()
-    with scratch_folder(target) as temporary:
-        assert not left.exists()
-        assert names(tmp_path) == [temporary.name]
-    assert names(tmp_path) == []
+    write_atomically(tmp_path / "set", "another's name begins as this one")
+    assert left.exists()
+    write_atomically(target, "whole again")
+    assert names(tmp_path) == ["set", "set [1]"]
 
 
 def test_another_process_that_got_the_number_of_a_dead_one_is_no_obstacle(tmp_path):
-    target = tmp_path / "set"
-    left = tmp_path / f".set.{files._host()}-{os.getppid()}.part"
+    target, parent = tmp_path / "set", os.getppid()
+    alive, dead = (f".set.{strays._host()}-{parent}-{start}-0.part" for start in (strays._start_of(parent), 10**9))
+    for name in (alive, dead):
+        (tmp_path / name).mkdir()
+    write_atomically(target, "x")
+    assert names(tmp_path) == sorted([alive, "set"])
+
+
+def test_a_process_of_somebody_else_is_alive_though_it_may_not_be_asked(tmp_path, monkeypatch):
+    def refuse(number, signal):
+        raise PermissionError
+
+    left = strays.unfinished(tmp_path / "set")
+    left.touch()
+    monkeypatch.setattr(os, "kill", refuse)
+    assert strays.remove_strays(tmp_path / "set") == [os.getpid()]
+    assert left.exists()
+
+
+def test_two_writers_of_one_file_in_one_process_do_not_meet(tmp_path):
+    def content(temporary):
+        write_atomically(tmp_path / "file", "inner")
+        assert temporary.exists()
+        temporary.write_text("outer")
+
+    write_atomically(tmp_path / "file", content)
+    assert (tmp_path / "file").read_text() == "outer"
+    assert names(tmp_path) == ["file"]
+
+
+@pytest.mark.parametrize("name", [".set.elsewhere-1-2-3.part", ".set.elsewhere-1.part", ".set.x7_4kdz1.part"])
+def test_what_another_machine_or_version_left_goes_once_a_week_has_passed(tmp_path, name):
+    left = tmp_path / name
     left.mkdir()
-    parent = os.getppid()
-
-    class Later:
-        def __init__(self, number):
-            assert number == parent
-
-        def create_time(self):
-            return time.time() + 100
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("psutil.Process", Later)
-        with temporary_folder(target):
-            assert not left.exists()
-
-
-def test_the_temporary_folder_of_another_machine_is_let_be(tmp_path):
-    left = tmp_path / ".set.elsewhere-1.part"
-    left.mkdir()
+    (left / "inside").touch()
+    week = time.time() - 8 * 24 * 3600
+    os.utime(left, (week, week))
     with temporary_folder(tmp_path / "set"):
-        assert left.exists()
+        assert left.exists()  # it is being written to
+    os.utime(left / "inside", (week, week))
+    with temporary_folder(tmp_path / "set"):
+        assert not left.exists()
+
+
+def test_a_file_is_on_the_disk_before_it_has_its_name_and_its_folder_after(tmp_path, monkeypatch):
+    done, sync, replace = [], os.fsync, os.replace
+
+    def synced(handle):
+        about = os.fstat(handle)
+        done.append("folder" if stat.S_ISDIR(about.st_mode) else f"{about.st_size} bytes")
+        sync(handle)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", lambda *given: (done.append("name"), replace(*given)))
+    write_atomically(tmp_path / "file", lambda temporary: temporary.write_text("content"))
+    assert done == ["7 bytes", "name", "folder"]
+
+
+def test_folders_that_were_made_in_vain_go_again(tmp_path):
+    def fail(temporary):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(InputError, match="make room"):
+        write_atomically(tmp_path / "a" / "b" / "file", fail)
+    with alone(tmp_path / "a" / "b"):
+        pass
+    assert names(tmp_path) == []
+
+
+def test_a_lock_that_cannot_say_whose_it_is_leaves_nothing(tmp_path, monkeypatch):
+    def full(*given):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", full)
+        with pytest.raises(InputError, match="No space left on device; make room"), alone(tmp_path / "new"):
+            pass
+    assert names(tmp_path) == []
+
+
+def test_a_place_without_room_is_refused_before_the_work(tmp_path):
+    check_place(tmp_path / "file", room=1)
+    with pytest.raises(InputError, match=r"expected 8388608.0 GiB of room for it, got .* there; make room"):
+        check_place(tmp_path / "file", room=2**53)
+    assert names(tmp_path) == []
+
+
+def test_what_a_copy_of_many_files_says_is_one_reason():
+    error = shutil.Error([("from", "to", "[Errno 28] No space left on device: 'from' -> 'to'")] * 90)
+    said = str(files.not_written(Path("mathjax"), error))
+    assert said == "mathjax: expected to write it, got No space left on device; " + said.partition("device; ")[2]
+    assert "make room;" in said
+    assert "[Errno" not in str(files.not_written(Path("mathjax"), error))
+    assert "odd" in str(files.not_written(Path("mathjax"), shutil.Error("odd")))
 
 
 HOLD = """import sys, time
@@ -212,22 +295,4 @@ def test_a_system_that_knows_no_such_locks_works_all_the_same(tmp_path, monkeypa
     monkeypatch.setitem(sys.modules, "fcntl", None)  # as on Windows
     with alone(tmp_path):
         pass
-    assert names(tmp_path) == []
-
-
-def test_each_process_has_its_own_folder_where_it_may_share_the_target(tmp_path):
-    script = "import sys, time; from pathlib import Path; from mlkernels.support.files import scratch_folder\n"
-    script += "with scratch_folder(Path(sys.argv[1]), shared=True): print('on', flush=True); time.sleep(600)"
-    target = tmp_path / "target"
-    command = [sys.executable, "-c", script, str(target)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            assert process.stdout.readline() == "on\n"
-            with scratch_folder(target, shared=True) as mine:
-                assert len(names(tmp_path)) == 2
-                assert mine.is_dir()
-        finally:
-            process.kill()
-    with scratch_folder(target, shared=True):
-        assert len(names(tmp_path)) == 1
     assert names(tmp_path) == []

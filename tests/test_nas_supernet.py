@@ -13,10 +13,10 @@ import pytest
 from mlkernels.errors import InputError
 from mlkernels.nas.engine import gram, operations, supernet
 from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
-from mlkernels.nas.engine.lowering import current_lowering, lowering
+from mlkernels.nas.engine.lowering import current_lowering, lowering, sample_gradients, tap_gradients
 from mlkernels.nas.engine.supernet import logits
 from mlkernels.nas.engine.weights import init
-from mlkernels.nas.space.blocks import operation
+from mlkernels.nas.space.blocks import Conv, operation
 from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.space.search_space import SPACES
 
@@ -88,6 +88,18 @@ def test_samples_in_parts_give_what_all_at_once_give(outputs, monkeypatch):
     assert operations._chunks(x, g) == 2
     for parts, one in zip(operations.backward(block, outputs, weights, x, g, *rest), whole, strict=True):
         np.testing.assert_allclose(parts, one, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("kernel", [(1, 1), (1, 5), (5, 1), (3, 3)])
+@pytest.mark.parametrize("channels", [2, 70])  # fewer and more than the pixels: one by one, or in one product
+def test_a_dense_convolutions_sample_gradients_one_by_one(kernel, channels):
+    step = Conv(channels, 3, kernel)
+    w, x, g = draw(0, *kernel, channels, 3), draw(1, 2, 6, 7, channels), draw(2, 2, 6, 7, 3)
+    with lowering("lax"):
+        expected = sample_gradients(step, w, x, g)
+    for loop in (True, False):
+        taps = np.stack(tap_gradients(step, x, g, loop), axis=1)
+        np.testing.assert_allclose(taps.reshape(2, *w.shape), expected, rtol=1e-10, atol=1e-11)
 
 
 def test_of_equal_pixels_the_first_gets_the_gradient():

@@ -182,7 +182,7 @@ def test_a_demo_without_a_picture_at_its_defaults_says_why_and_has_the_others(tm
 
     grid = Grid(stops={"task": (1,), "shot": (5,), "inner_steps": (50, 1000)})
     table = site_frames.frames(replace(start_here.DEMO, compute=compute), tmp_path / "demo", grid)
-    assert table["frames"]["0"] == (None, "", "start: expected another one, got this; move a control")
+    assert list(table["frames"]["0"]) == [None, "", "start: expected another one, got this; move a control"]
     assert (tmp_path / "demo" / table["frames"]["1"][0]).exists()
 
 

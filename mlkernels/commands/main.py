@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import os
-import signal
 import sys
 from pathlib import Path
 
 import click
 
 import mlkernels
+from mlkernels.commands import stopping
 from mlkernels.commands.data import data as data_group
 from mlkernels.commands.export import export
 from mlkernels.commands.nas import nas as nas_group
@@ -25,8 +25,22 @@ _LONGEST = 4000  # characters of a refusal
 _TREE = "\b\nThe package, from the ground up:\n" + mlkernels.__doc__.partition(":\n\n")[2]
 
 
+class _Stoppable(click.Group):
+    """A group whose stopped commands are not click's to tell of: it would put an empty line first."""
+
+    def invoke(self, ctx: click.Context):
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:
+            click.echo("stopped", err=True)
+            raise click.exceptions.Exit(stopping.status()) from None
+
+
 @click.group(
-    "mlkernels", context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110}, epilog=_TREE
+    "mlkernels",
+    cls=_Stoppable,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    epilog=_TREE,
 )
 @click.version_option(mlkernels.__version__, prog_name="mlkernels")
 def cli() -> None:
@@ -59,15 +73,14 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     Leaves in DIR: each executed notebook and its page, claims.json, and index.html, which shows them all. One run at a
     time works there. Paths, those of --set too, are from the current folder.
 
-    Exit status: 0 all finished and no claim failed, 1 a notebook or a claim failed, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 all finished and no claim failed, 1 a notebook or a claim failed, 2 bad usage or no room for results,
+    130 stopped by Ctrl-C, 143 by a polite kill.
     """
     from mlkernels.runner import pool, report
     from mlkernels.runner.jobs import plan
     from mlkernels.runner.worker import tidy_cache
 
     work, out = plan(notebooks, names, out, preset, settings)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = provenance.command()
     with alone(out):
         if told := tidy_cache(work[0].source.parents[1]):
@@ -85,7 +98,7 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     if stopped:
         say(f"stopped; finished and kept in {shorter_path(out)}: {', '.join(kept) or 'none'}", err=True)
         say(f"go on with: {command}{'' if resume else ' --resume'}", err=True)
-        return 130
+        return stopping.status()
     for name in report.touched_in(out):
         say(f"{name}: edited since its run, or cut; its claims are left out until it runs again", err=True)
     fallen = [c for c in report.broken(result["claims"]) if c["notebook"] in kept]
@@ -173,7 +186,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
         os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(cache)
     name, said, status = command.name, None, 2
     try:
-        status = command.main(arguments, prog_name=name, standalone_mode=False)
+        with stopping.listening():
+            status = command.main(arguments, prog_name=name, standalone_mode=False)
     except InputError as error:
         said = f"{name}: {error}"
     except click.exceptions.NoArgsIsHelpError as error:
@@ -182,7 +196,7 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
         own = _named(command, sys.argv[1:] if arguments is None else arguments)
         said, status = f"{name}: {error.format_message().rstrip('. ')}; see {own} --help", error.exit_code
     except (KeyboardInterrupt, click.Abort):
-        said, status = "stopped", 130
+        said, status = "stopped", stopping.status()
     except OSError as error:  # a disk may be full, or a place taken, long after it was looked at
         if not is_of_a_place(error):
             raise

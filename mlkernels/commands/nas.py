@@ -47,7 +47,7 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
     Leaves in DIR: log.jsonl, a line a decision with all scores and ranks; result.json, the genotype and how it was
     found; state.json, from which the same command goes on if it was stopped.
 
-    Exit status: 0 found, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 found, 2 bad usage or no room, 130 stopped by Ctrl-C, 143 by a polite kill.
     """
     import jax
 
@@ -74,7 +74,7 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
         say(f"time: about {seconds(cost.seconds)}, {seconds(cost.compile_seconds)} of it compilation")
     if dry_run:
         return 0
-    with working(alone(out), f"{out} keeps what is done: the same command goes on from there") as display:
+    with working(f"{out} keeps what is done: the same command goes on from there") as display:
         found = run(settings, dataset, out=out, devices=devices, progress=display)
     say(str(found.genotype))
     say(repr(found.genotype))
@@ -106,7 +106,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     Leaves in DIR: checkpoint.npz after each epoch, from which the same command goes on if it was stopped; log.jsonl, a
     line an epoch.
 
-    Exit status: 0 trained, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 trained, 2 bad usage or no room, 130 stopped by Ctrl-C, 143 by a polite kill.
     """
     from mlkernels.nas import Layout, Network, TrainSettings, flop_count, parameter_count
     from mlkernels.nas import train as run
@@ -124,7 +124,7 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     total = flops * settings.epochs * (images // settings.batch * settings.batch)
     cost = f"{total:.2g} floating-point operations (counted, 3 forward passes an image)"
     say(f"{millions:.3f} M parameters, {ways} classes; {settings.epochs} epochs of {images} images: {cost}")
-    with working(alone(out), f"{out} keeps the epochs that are done: the same command goes on from there") as display:
+    with working(f"{out} keeps the epochs that are done: the same command goes on from there") as display:
         trained = run(network, dataset, settings, out=out, devices=devices, progress=display)
     last = trained.history[-1]
     say(f"epoch {last['epoch']}: loss {last['loss']:.4g}, accuracy {last['accuracy']:.1%} in training")
@@ -181,7 +181,7 @@ def _evaluate_options() -> list[click.Option]:
 def evaluate(checkpoint, data, pixels, out, **asked) -> int:
     """Evaluate the network of a CHECKPOINT, the file or the folder that nas train has left, on many episodes.
 
-    Exit status: 0 evaluated, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 evaluated, 2 bad usage or no room, 130 stopped by Ctrl-C, 143 by a polite kill.
     """
     import jax
 
@@ -195,7 +195,7 @@ def evaluate(checkpoint, data, pixels, out, **asked) -> int:
     network, done, epochs = trained.network, len(trained.history), trained.settings.epochs
     if done < epochs:
         say(f"the training is not finished: this is its network after epoch {done} of {epochs}")
-    with working(alone(out.parent, out.name), "nothing was written") as display:
+    with working("nothing was written") as display, alone(out.parent, out.name):
         rows = run(trained, dataset, progress=display, **asked).described()
         if pixels:
             plain = asked | {"methods": ("centroid",), "copies": 0, "unit": False}
@@ -242,7 +242,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     Leaves in FILE all scores, all accuracies, and Kendall's tau between them. A training that diverges counts as the
     accuracy of chance. The same command goes on where it was stopped.
 
-    Exit status: 0 done, 2 bad usage, 130 stopped by Ctrl-C.
+    Exit status: 0 done, 2 bad usage or no room, 130 stopped by Ctrl-C, 143 by a polite kill.
     """
     import jax
 
@@ -268,7 +268,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     check_scoring(dataset, score_settings)
     trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
     kept = f"{trained_file} and {scores_file.name} keep what is done: the same command goes on from there"
-    with working(alone(out.parent, out.name), kept) as display:
+    with working(kept) as display, alone(out.parent, out.name):
         budget = {"seeds": seeds, "episodes": episodes, "out": trained_file, "progress": display}
         accuracy = trained_accuracies(genotypes, dataset, trained_layout, settings, **budget)
         about = {"key": scored, "out": scores_file, "progress": display}

@@ -6,16 +6,16 @@ import inspect
 import math
 import os
 import re
-import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, closing, contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any, TextIO
 
 import click
 
+from mlkernels.commands import stopping
 from mlkernels.errors import bad_input
 from mlkernels.support.progress import Progress, bar
 from mlkernels.support.words import printable
@@ -97,19 +97,14 @@ def named_dataset(name: str):
 
 
 @contextmanager
-def working(lock: AbstractContextManager, kept: str) -> Iterator[Counter]:
-    """Work under a lock, `files.alone` of the place that is written to, and show how far it is.
-
-    Ctrl-C and a polite kill end the command with exit status 130, and say what is kept.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.default_int_handler)
+def working(kept: str) -> Iterator[Counter]:
+    """Show how far the work is; where it is stopped, say what is kept."""
     try:
-        with closing(Counter(sys.stderr)) as display, lock:
+        with closing(Counter(sys.stderr)) as display:
             yield display
     except KeyboardInterrupt:
         say(f"stopped; {kept}", err=True)
-        raise click.exceptions.Exit(130) from None
+        raise click.exceptions.Exit(stopping.status()) from None
 
 
 class TypedPath(click.Path):

@@ -26,13 +26,14 @@ def site(out, notebooks) -> int:
     from mlkernels.runner import pool, report
     from mlkernels.runner.jobs import plan
     from mlkernels.runner.notebooks import find_notebooks
+    from mlkernels.runner.pages import room_of
     from mlkernels.runner.site import build, executed
     from mlkernels.runner.worker import kernel_environment, tidy_cache
 
     found = find_notebooks(notebooks)
     home = next(iter(found.values())).parents[1]
     out = out or home / "build" / "site"
-    check_place(out / "index.html")
+    check_place(out / "index.html", room=room_of([out / f"{name}.html" for name in found], out))
     command = provenance.command()
     if told := tidy_cache(home):
         say(told, err=True)

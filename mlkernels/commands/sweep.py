@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import signal
-
 import click
 
+from mlkernels.commands import stopping
 from mlkernels.commands.options import FOLDER, notebooks_option, say, shorter_path
 from mlkernels.errors import bad_input
 from mlkernels.support import provenance
@@ -39,7 +38,8 @@ def sweep(name, grid, preset, settings, out, jobs, dask, timeout_cell, notebooks
 
     Points run on this machine, or, with --dask, on a cluster whose machines see the same checkout and DIR.
 
-    Exit status: 0 all points finished, 1 one failed, 2 bad usage, 130 stopped by Ctrl-C. A claim that does not hold at
+    Exit status: 0 all points finished, 1 one failed, 2 bad usage or no room for results, 130
+    stopped by Ctrl-C, 143 by a polite kill. A claim that does not hold at
     some points is what a sweep finds, and no failure.
     """
     from mlkernels.runner import executors
@@ -53,8 +53,6 @@ def sweep(name, grid, preset, settings, out, jobs, dask, timeout_cell, notebooks
     if dask is not None:
         executors.check_address(dask)
     plan = planned(notebooks, name, out, preset, settings, grid)
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell may have switched it off
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command = provenance.command()
     where = executors.on_this_machine(jobs or 1) if dask is None else executors.on_cluster(dask)
     with where as (executor, slots), alone(plan.out):
@@ -75,6 +73,6 @@ def sweep(name, grid, preset, settings, out, jobs, dask, timeout_cell, notebooks
     if stopped:
         say(f"stopped; finished and kept in {here}: {kept} of {len(outcomes)} points", err=True)
         say(f"go on with: {command}", err=True)
-        return 130
+        return stopping.status()
     say(f"{kept} of {len(outcomes)} finished; read {shorter_path(plan.out / 'sweep.png')} and sweep.csv")
     return 0 if kept == len(outcomes) else 1

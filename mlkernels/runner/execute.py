@@ -22,10 +22,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlkernels.course.presets import CONFIG_MIME
-from mlkernels.errors import one_line
+from mlkernels.errors import InputError, one_line
 from mlkernels.runner.kept import keep
 from mlkernels.support import provenance
-from mlkernels.support.files import scratch_folder
+from mlkernels.support.files import is_of_a_place, not_written, scratch_folder
 from mlkernels.support.strict_json import dumps, to_json
 
 KERNEL = "python3"
@@ -167,7 +167,7 @@ def run(request: dict, emit: Callable[[dict], None]) -> dict:
     papermill_engines.register("mlkernels", _engine())
     origin = {"versions": provenance.versions(), "device": {"platform": "unknown"}}
     started, clock = datetime.now(UTC).isoformat(timespec="seconds"), time.monotonic()
-    with scratch_folder(target, shared=True) as folder:
+    with scratch_folder(target) as folder:
         partial = folder / target.name
         with contextlib.suppress(PapermillExecutionError):  # its notebook is on the disk, and tells more
             papermill.execute_notebook(
@@ -211,10 +211,13 @@ def _stop_with_stdin() -> None:
 
 
 def main() -> int:
-    """Run the request in argv[1]; 0 once the notebook is kept (finished or failed), 130 when stopped."""
+    """Run the request in argv[1]; 0 once the notebook is kept (finished or failed), 2 where it cannot be, 130 when
+    stopped.
+    """
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema can do without; a grammar that takes 1.5 s to build
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not look like an event
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     threading.Thread(target=_stop_with_stdin, daemon=True).start()
 
     def emit(event: dict) -> None:
@@ -222,6 +225,12 @@ def main() -> int:
 
     try:
         run(json.loads(sys.argv[1]), emit)
+    except (InputError, OSError) as error:  # of the place: what a cell raises is in the notebook
+        if isinstance(error, OSError) and not is_of_a_place(error):
+            raise
+        target = Path(error.filename or "a file") if isinstance(error, OSError) else None
+        emit({"event": "no place", "said": str(not_written(target, error) if target else error)})
+        return 2
     except KeyboardInterrupt:
         return 130
     return 0

@@ -13,6 +13,7 @@ from pathlib import Path
 from mlkernels.errors import bad_input
 from mlkernels.runner.jobs import Job, default_seed, fingerprint, package_hash
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
+from mlkernels.runner.pages import room_of
 from mlkernels.runner.parameters import Parameter, convert, divided, parameters_for, parameters_of, unknown
 from mlkernels.support.files import check_no_folder, check_place
 from mlkernels.support.provenance import versions
@@ -82,6 +83,8 @@ def plan(
     for point in points:
         check_no_folder(point.job.target, _ELSEWHERE)
         check_no_folder(point.job.target.with_suffix(".html"), _ELSEWHERE)
+    pages = [point.job.target.with_suffix(".html") for point in points]
+    check_place(out / "sweep.json", _ELSEWHERE, room=room_of(pages))
     set_here = {key: value for key, value in fixed.items() if key != "preset"}
     return Plan(name, preset, out, axes, set_here, tuple(points), package, installed)
 

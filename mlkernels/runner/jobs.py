@@ -13,6 +13,7 @@ import mlkernels
 from mlkernels.errors import bad_input
 from mlkernels.runner.kept import record_of
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
+from mlkernels.runner.pages import room_of
 from mlkernels.runner.parameters import Parameter, parameters_for, parameters_of
 from mlkernels.support.files import check_place
 from mlkernels.support.provenance import versions
@@ -71,7 +72,8 @@ def plan(
 
     elsewhere = "move it away, or choose another --out"
     names = [f"{name}{end}" for name in chosen for end in (".ipynb", ".html")]
-    for file in ("index.html", "claims.json", ".lock", *names):
+    check_place(out / "index.html", elsewhere, room=room_of([out / f"{name}.html" for name in chosen], out))
+    for file in ("claims.json", ".lock", *names):
         check_place(out / file, elsewhere)
     package, data = package_hash(), files()
     jobs = []

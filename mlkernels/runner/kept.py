@@ -17,8 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from mlkernels.runner.pages import heading, render
-from mlkernels.support.files import scratch_folder, write_atomically
-from mlkernels.support.strict_json import load
+from mlkernels.support.files import scratch_folder, sync_file, sync_folder, write_atomically
+from mlkernels.support.strict_json import load, loads
 
 
 def record_of(path: Path) -> dict | None:
@@ -83,16 +83,19 @@ def write_together(files: Mapping[Path, str | bytes], done: Callable[[], None] =
     No file system renames several files in one step, so the last one has to say which others belong to it.
     """
     *_, last = files
-    with scratch_folder(last, shared=True) as scratch:
+    with scratch_folder(last) as scratch:
         waiting = []
         for number, (path, content) in enumerate(files.items()):
             waiting.append((scratch / str(number), path))
             waiting[-1][0].write_bytes(content.encode() if isinstance(content, str) else content)
+            sync_file(waiting[-1][0])
             path.parent.mkdir(parents=True, exist_ok=True)
         with undisturbed():
             for part, path in waiting:
                 os.replace(part, path)
             done()
+        for folder in {path.parent for path in files}:
+            sync_folder(folder)
 
 
 @contextmanager
@@ -120,7 +123,7 @@ def _sealed(notebook: dict, name: str) -> tuple[dict, str, str]:
     notebook = nbformat.reads(nbformat.writes(notebook), as_version=4)  # as every later reader has it, for one page
     page, record = render(notebook, name, heading(notebook)[0]), notebook["metadata"]["mlkernels"]
     record["page"] = hashlib.sha256(page.encode()).hexdigest()
-    record["sha256"] = _digest(json.loads(nbformat.writes(notebook)))
+    record["sha256"] = _digest(loads(nbformat.writes(notebook)))
     return record, page, nbformat.writes(notebook) + "\n"
 
 

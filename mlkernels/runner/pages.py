@@ -10,7 +10,7 @@ import html
 import os
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,18 +21,26 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 STILL = "mlk-still"  # marks the output that explorers put before their widget
 MATHJAX = "mathjax/MathJax.js"
 INSTALL = "install"  # the tag of the cell that fetches the course where it is missing: nothing for a page
+_PAGE, _BLOCK = 1 << 18, 1 << 12  # bytes of a page's style and script, and of a disk's block
 _ALT_MISSING = "First figure of this notebook"
 # what the pages use of MathJax: TeX in, HTML out; not the menus' translations or the speech engine
 _MATHJAX_PARTS = ("MathJax.js", "LICENSE", "config", "extensions", "fonts", "jax")
 
 
+def room_of(pages: Iterable[Path], mathjax: Path | None = None) -> int:
+    """Bytes that pages are sure to take, beyond those that are there; with MathJax in that folder, where it is used."""
+    new = sum(_PAGE for page in pages if not page.exists())
+    if mathjax is None or (mathjax / MATHJAX).exists():
+        return new
+    files = [file for part in _MATHJAX_PARTS for file in (_mathjax() / part, *(_mathjax() / part).rglob("*"))]
+    return new + sum(-(-file.stat().st_size // _BLOCK) * _BLOCK for file in files if "a11y" not in file.parts)
+
+
 def copy_mathjax(out: Path) -> Path:
     """Put MathJax beside the pages, or what is missing or damaged of one that is there; its entry script's path."""
-    from importlib.util import find_spec
-
-    script, origin = out / MATHJAX, Path(find_spec("jupyter_server_mathjax").origin).parent / "static"
+    script, origin = out / MATHJAX, _mathjax()
     if not script.parent.exists():
-        with scratch_folder(script.parent, shared=True) as fresh:
+        with scratch_folder(script.parent) as fresh:
             for name in _mathjax_files(origin):
                 (fresh / name).parent.mkdir(parents=True, exist_ok=True)
                 shutil.copyfile(origin / name, fresh / name)
@@ -52,6 +60,12 @@ def _mathjax_files(origin: Path) -> list[Path]:
     found = [path for part in parts for path in ([part] if part.is_file() else sorted(part.rglob("*")))]
     names = [path.relative_to(origin) for path in found if path.is_file()]
     return [name for name in names if "a11y" not in name.parts]
+
+
+def _mathjax() -> Path:
+    from importlib.util import find_spec
+
+    return Path(find_spec("jupyter_server_mathjax").origin).parent / "static"
 
 
 def without_widgets(notebook: dict, number: str) -> dict:

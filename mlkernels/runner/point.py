@@ -109,6 +109,8 @@ def _watched(task: Task, environment: dict[str, str]) -> Outcome:
                 continue
             if event["event"] == "done":
                 outcome = _outcome(job, event["record"])
+            elif event["event"] == "no place":
+                outcome = Outcome(job.name, "failed", f"{job.name}: {event['said']}")
             elif event["event"] == "end":
                 words = f"{job.name}: ended without a result: {worker.last_words()}"
                 return outcome or Outcome(job.name, "failed", words)

@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TextIO
 
+from mlkernels.errors import InputError
 from mlkernels.runner.jobs import Job, Outcome, _outcome, unchanged
 from mlkernels.runner.worker import Worker, kernel_environment
 from mlkernels.support.progress import bar
@@ -32,6 +33,8 @@ def run(
     `resume` skips jobs whose finished notebook has the same fingerprint; `timeout` is the seconds that a cell may take.
 
     Raises:
+        InputError: a notebook cannot be written to its place, as a full disk has none for the others either: they are
+            stopped likewise.
         Stopped: by Ctrl-C, all the same whether anything was left to do. It has stopped the workers and shut their
             kernels down; jobs that had not ended are "interrupted" or "not started" in its outcomes.
     """
@@ -65,6 +68,8 @@ def run(
             elif event["event"] == "done":
                 outcomes[name] = _outcome(worker.job, event["record"])
                 display.end(name, f"{outcomes[name].status}, {seconds(event['record']['wall_seconds'])}")
+            elif event["event"] == "no place":
+                raise InputError(event["said"])
             elif event["event"] == "end":
                 if name not in outcomes:
                     outcomes[name] = Outcome(name, "failed", f"{name}: ended without a result: {worker.last_words()}")
@@ -74,6 +79,9 @@ def run(
     except KeyboardInterrupt:
         stopped = True
         _stop(working, outcomes, events)
+    except InputError:
+        _stop(working, outcomes, events)
+        raise
     finally:
         for worker in working:
             if worker.process.poll() is None:

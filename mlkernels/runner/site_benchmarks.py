@@ -11,7 +11,8 @@ from mlkernels.support import results
 
 _ORIGIN = ("created", "date", "command", "commit", "changed_since_commit", "seed", "versions", "device", "machine",
            "load_before", "load_after", "package_sha256", "benchmark", "provenance", "sha256")  # fmt: skip
-_NAMES = {"ntk": "NTK", "metantk": "MetaNTK", "rkhs": "RKHS", "nas": "MetaNTK-NAS", "maml": "MAML"}
+_NAMES = {"ntk": "NTK", "metantk": "MetaNTK", "rkhs": "RKHS", "nas": "MetaNTK-NAS", "maml": "MAML",
+          "gpu": "GPU"}  # fmt: skip
 _LONG = 6  # of a list of numbers; a longer one is told by its ends
 
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import io
 import json
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +112,7 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
         table = signed({**table, "fingerprint": mark})
         (scratch / TABLE).write_text(dumps(table), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
-        shutil.copytree(scratch, folder)
+        os.replace(scratch, folder)  # whole: the table in it says that all pictures are there
     return table
 
 

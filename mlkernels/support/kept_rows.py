@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from mlkernels.errors import bad_input
 from mlkernels.support import checked, results
 from mlkernels.support.checked import is_number
+from mlkernels.support.files import alone
 from mlkernels.support.strict_json import to_json
 
 _FORMAT = 3  # of a file of rows; 2 had no checksum, 1 looked at 16 images of a split
@@ -18,6 +21,14 @@ def _is_scores(value) -> bool:
 
 
 _IS_ROW = {"accuracy": lambda value: is_number(value, 0, 1), "scores": _is_scores}
+
+
+@contextmanager
+def alone_with(path: Path | str | None, kind: str, about: dict) -> Iterator[Kept]:
+    """`Kept` rows of a file that no other process or thread works on meanwhile."""
+    path = None if path is None else Path(path)
+    with nullcontext() if path is None else alone(path.parent, path.name):
+        yield Kept(path, kind, about)
 
 
 class Kept:

@@ -20,7 +20,8 @@ from mlkernels.datasets.importing.write import write_prepared
 from mlkernels.datasets.prepared import open_prepared, read_manifest
 from mlkernels.errors import InputError, bad_input
 from mlkernels.support.file_faults import fault_of
-from mlkernels.support.files import scratch_folder
+from mlkernels.support.files import alone, scratch_folder
+from mlkernels.support.strays import remove_strays
 from mlkernels.support.words import span
 
 
@@ -53,9 +54,11 @@ def get(
         do = "read them; --accept-licence says that you accept them"
         raise bad_input(f"licence of {recipe.name}", f"your consent to {recipe.licence}", "none", do)
     folder = folders.claim(folders.writing_folder())
-    source = source or _downloaded(recipe, folder, say)
     target = folder / recipe.name
     with ExitStack() as stack:
+        stack.enter_context(alone(folder, recipe.name))
+        remove_strays(_unpacked(target))  # of an archive; this source may be none
+        source = source or _downloaded(recipe, folder, say)
         place, form = _understood(recipe, source, target, stack, say)
         say(f"{source}: {recipe.forms[form].words}")
         parts = recipe.splits_of(place, form)
@@ -167,12 +170,16 @@ def _check_known(recipe: Recipe, source: Path) -> None:
     raise not_imported(source, recipe.forms_in_words(), fault, "give such a copy")
 
 
+def _unpacked(target: Path) -> Path:
+    return target.with_name(f"{target.name}-unpacked")
+
+
 def _understood(recipe: Recipe, source: Path, target: Path, stack: ExitStack, say) -> tuple[Path, str]:
     """Where the copy lies and its form; an archive that is not known as it is gets unpacked until the stack ends."""
     form = recipe.recognise(source)
     if form is not None:
         return source, form
-    scratch = stack.enter_context(scratch_folder(target.with_name(f"{target.name}-unpacked")))
+    scratch = stack.enter_context(scratch_folder(_unpacked(target)))
     say(f"unpacking {source}")
     count = unpack(source, scratch, recipe.wants)
     place = scratch

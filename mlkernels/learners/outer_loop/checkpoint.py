@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import fields, is_dataclass
+from functools import wraps
 from pathlib import Path
 from types import CodeType, ModuleType
 from typing import Any
@@ -22,6 +24,7 @@ from mlkernels.datasets.fingerprint import described
 from mlkernels.errors import InputError, bad_input
 from mlkernels.support import checked_arrays
 from mlkernels.support.file_faults import damaged, in_words, unreadable
+from mlkernels.support.files import alone, check_place
 from mlkernels.support.strict_json import loads
 from mlkernels.tasks import TaskBatch
 
@@ -109,6 +112,30 @@ def _constants(code: CodeType) -> list:
     plain = [item for item in code.co_consts if isinstance(item, _PLAIN | tuple | frozenset | slice)]
     written = [item for item in code.co_consts if isinstance(item, CodeType)]
     return plain + [[item.co_name, _constants(item), list(item.co_names)] for item in written]
+
+
+def alone_with(end: str = "") -> Callable:
+    """A decorator: with `checkpoint`, a function works where no other process or thread works on that file, or on
+    the one whose name has such an `end`.
+    """
+
+    def decorated(function: Callable) -> Callable:
+        @wraps(function)
+        def locked(*given, checkpoint: str | Path | None = None, **settings):
+            if checkpoint is None:
+                return function(*given, **settings)
+            path = Path(checkpoint)
+            with alone(path.parent, f"{path.name}{end}"):
+                return function(*given, checkpoint=path, **settings)
+
+        return locked
+
+    return decorated
+
+
+def check_room(path: Path, state) -> None:
+    """Refuse a place that has no room for a state, before there is one to write."""
+    check_place(path, room=sum(np.asarray(leaf).nbytes for leaf in jax.tree.leaves(state)))
 
 
 def save(path: Path, state, losses: np.ndarray, settings: dict[str, str], seen: dict | None = None) -> None:

@@ -66,6 +66,7 @@ class FitResult:
     memories: Any = None
 
 
+@checkpoints.alone_with()
 def fit(
     apply: Callable,
     params,
@@ -216,6 +217,7 @@ def fit(
     path, about, losses = None, {}, np.zeros(0)
     if checkpoint is not None:
         path = Path(checkpoint)
+        checkpoints.check_room(path, state)
         apart = ["rate"] if isinstance(inner, InnerLoop) else [*inner.numbers]  # what stands under "rates"
         apart = ["gamma"] if isinstance(inner, FunctionSpace) else apart
         kind = {} if type(inner) is InnerLoop else {"inner": type(inner).__name__}

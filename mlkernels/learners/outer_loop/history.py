@@ -13,12 +13,13 @@ import optax
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.settings import InnerLoop
-from mlkernels.learners.outer_loop.checkpoint import losses_of
+from mlkernels.learners.outer_loop.checkpoint import alone_with, losses_of
 from mlkernels.learners.outer_loop.fit import FitResult, fit
 from mlkernels.support import checked
 from mlkernels.support.arguments import whole
 from mlkernels.support.checked import is_number
 
+_BESIDE = ".history.json"
 _NUMBERS = ("step", "seconds", "value", "loss")
 
 
@@ -60,6 +61,7 @@ class History(NamedTuple):
     value: np.ndarray
 
 
+@alone_with(_BESIDE)
 def fit_and_measure(
     apply: Callable,
     params,
@@ -115,7 +117,7 @@ def fit_and_measure(
         if name in settings:
             raise bad_input(name, "nothing: it is set by `every` and `measure`", settings[name], "leave it out")
     path = None if checkpoint is None else Path(checkpoint)
-    beside = None if path is None else path.with_name(f"{path.name}.history.json")
+    beside = None if path is None else path.with_name(f"{path.name}{_BESIDE}")
     losses = np.zeros(0) if path is None else losses_of(path)
     measured = _load(beside, losses, path) if path is not None and path.exists() else {}
     run = partial(fit, apply, params, tasks, inner, optimizer, checkpoint=path)

@@ -114,13 +114,47 @@ def sample_gradients(
     return jnp.stack(tap_gradients(step, x, g), axis=1).reshape(-1, *w.shape)
 
 
-def tap_gradients(step: Conv, x: Array, g: Array) -> list[Array]:
-    """`sample_gradients` of a dense convolution tap by tap, `[n, inputs, outputs]` each: side by side takes a copy."""
+def tap_gradients(step: Conv, x: Array, g: Array, loop: bool = False) -> list[Array]:
+    """`sample_gradients` of a dense convolution tap by tap, `[n, inputs, outputs]` each: side by side takes a copy.
+
+    With `loop` sample by sample where images have many pixels: XLA's batched product first writes all of x with pixels
+    last, and whatever x and g come from is computed twice for that. For samples that lie on one device.
+    """
+    pixels = x.shape[1] * x.shape[2]
+    loop = loop and step.stride == (1, 1) and pixels > x.shape[-1]
+    if loop and step.kernel == (1, 1):
+        return [_pixel_products(pixels, x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1]))]
+    if loop:
+        return _tap_products(step, x, g)
     if step.stride == (1, 1):  # copies of g alone, the ones that the gradient by x needs too
         pairs = [(x, part) for part in _back(g, x.shape[1:3], step.kernel, step.stride)]
     else:
         pairs = [(part, g) for part in _shifts(x, step.kernel, step.stride)]
     return [jnp.einsum("nhwi,nhwo->nio", *pair) for pair in pairs]
+
+
+def _pixel_products(pixels: int, x: Array, g: Array) -> Array:
+    """Of each sample, so many rows of x and g, `x.T @ g`: `[n, inputs, outputs]`."""
+
+    def one(number):
+        own = [lax.dynamic_slice_in_dim(rows, number * pixels, pixels) for rows in (x, g)]
+        return own[0].T @ own[1]
+
+    return lax.map(one, jnp.arange(len(x) // pixels))
+
+
+def _tap_products(step: Conv, x: Array, g: Array) -> list[Array]:
+    """For each tap of a convolution of stride 1 the products of x with what it sends to g, `[n, inputs, outputs]`."""
+    (height, width), (kh, kw) = x.shape[1:3], step.kernel
+    padded = jnp.pad(g, ((0, 0), (kh // 2, kh // 2), (kw // 2, kw // 2), (0, 0)))
+
+    def one(sample):
+        x, padded = sample
+        rows = x.reshape(height * width, -1)
+        seen = [padded[i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
+        return [rows.T @ part.reshape(height * width, -1) for part in seen]
+
+    return lax.map(one, (x, padded))[::-1]
 
 
 def _taps(w: Array) -> Array:

@@ -246,10 +246,12 @@ def backward(block: Block, outputs: str, weights, x: Array, g: Array, scale, int
 
 
 def _chunks(x: Array, g: Array) -> int:
-    """In how many chunks of equal size a block's samples are taken."""
+    """In how many chunks of equal size a block's samples are taken; 0 where they may not be taken one by one."""
     largest = max(x.nbytes, g.nbytes // len(g))
     here = jax.default_backend() == "cpu" and current_lowering() == "shifts"
-    if not here or largest <= WHOLE or traced() or len(x.sharding.device_set) > 1:
+    if not here or traced() or len(x.sharding.device_set) > 1:
+        return 0
+    if largest <= WHOLE:
         return 1
     most = max(int(len(x) * CHUNK / largest), 1)  # samples
     return len(x) // next(count for count in range(most, 0, -1) if len(x) % count == 0)
@@ -258,14 +260,14 @@ def _chunks(x: Array, g: Array) -> int:
 def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
     def back(chunk):
         x, g = chunk
-        one = pullback(block, weights, x)
+        one = pullback(block, weights, x, loop=chunks > 0)
         if g.shape[1] == 1:  # vmap would cost time
             found, by_input = one(g[:, 0])
             return [leaf[:, None] for leaf in found], by_input[:, None]
         return jax.vmap(one, 1, 1)(g)
 
     cut = (x, jnp.moveaxis(g * _over(g, scale), 0, 1))
-    if chunks == 1:
+    if chunks <= 1:
         found, by_input = back(cut)
     else:
         cut = jax.tree.map(lambda a: a.reshape(chunks, -1, *a.shape[1:]), cut)
@@ -278,9 +280,9 @@ def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
     return into, total + kernel.astype(total.dtype)
 
 
-def pullback(block: Block, weights, x: Array) -> Callable:
+def pullback(block: Block, weights, x: Array, loop: bool = False) -> Callable:
     """A block is run; from the gradient by its output a function gives those by its weights, leaves `[n, ...]`, sample
-    by sample, and that by its input.
+    by sample, and that by its input. With `loop` those of dense convolutions may be taken one sample after the other.
     """
     left, inputs = iter(weights), []  # per step: what went in and the weights
     for step in block:
@@ -291,16 +293,17 @@ def pullback(block: Block, weights, x: Array) -> Callable:
     def one(g):
         found = []
         for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
-            found += [*_sample_gradients(step, own, x, g)]
+            found += [*_sample_gradients(step, own, x, g, loop)]
             g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x), x)[1](g)[0]
         return found, g
 
     return one
 
 
-def _sample_gradients(step, weights, x: Array, g: Array) -> list[Array]:
+def _sample_gradients(step, weights, x: Array, g: Array, loop: bool = False) -> list[Array]:
     if isinstance(step, Conv):
-        return [sample_gradients(step, *weights, x, g)] if step.depthwise else tap_gradients(step, x, g)
+        taps = current_lowering() == "shifts" and not step.depthwise
+        return tap_gradients(step, x, g, loop) if taps else [sample_gradients(step, *weights, x, g)]
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
         pairs = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)

@@ -24,7 +24,7 @@ from mlkernels.nas.space.layout import Layout
 from mlkernels.nas.training.train import TrainSettings, require_memory, train
 from mlkernels.support.arguments import whole
 from mlkernels.support.intervals import Interval
-from mlkernels.support.kept_rows import Kept
+from mlkernels.support.kept_rows import alone_with
 from mlkernels.support.progress import Progress
 from mlkernels.support.typed import typed
 from mlkernels.tasks.image_episodes import episode_rows
@@ -85,23 +85,23 @@ def trained_accuracies(
     tested = {"shot": shot, "method": method, "episodes": episodes, "queries": queries}
     stack = asdict(layout) | {"space": layout.space.described}
     about = {"layout": stack, "train": asdict(settings), "test": tested, "data": described(dataset)}
-    kept = Kept(out, "accuracy", about)
-    for number, genotype in enumerate(genotypes):
-        for seed in range(settings.seed, settings.seed + seeds):
-            name = f"{genotype} seed {seed}"
-            if name not in kept.rows:
-                network = Network(layout, genotype)
-                asked = {"way": _WAY, "shots": (shot,), "queries": queries, "episodes": episodes, "methods": (method,)}
-                try:
-                    trained = train(network, dataset, replace(settings, seed=seed), compiled="blocks")
-                    value = evaluate(trained, dataset, copies=0, **asked).interval(method, shot).mean
-                except InputError as error:
-                    if not _DIVERGED.match(str(error)):
-                        raise
-                    value, kept.diverged[name] = 1 / _WAY, str(error)
-                kept.add(name, value)
-            if progress is not None:
-                progress(Progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds, "trained"))
+    asked = {"way": _WAY, "shots": (shot,), "queries": queries, "episodes": episodes, "methods": (method,)}
+    with alone_with(out, "accuracy", about) as kept:
+        for number, genotype in enumerate(genotypes):
+            for seed in range(settings.seed, settings.seed + seeds):
+                name = f"{genotype} seed {seed}"
+                if name not in kept.rows:
+                    network = Network(layout, genotype)
+                    try:
+                        trained = train(network, dataset, replace(settings, seed=seed), compiled="blocks")
+                        value = evaluate(trained, dataset, copies=0, **asked).interval(method, shot).mean
+                    except InputError as error:
+                        if not _DIVERGED.match(str(error)):
+                            raise
+                        value, kept.diverged[name] = 1 / _WAY, str(error)
+                    kept.add(name, value)
+                if progress is not None:
+                    progress(Progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds, "trained"))
     return np.array([[kept.rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
 
 

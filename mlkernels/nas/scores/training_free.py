@@ -22,7 +22,7 @@ from mlkernels.nas.scores.registry import SCORES, Draw
 from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import one_of, whole
-from mlkernels.support.kept_rows import Kept
+from mlkernels.support.kept_rows import alone_with
 from mlkernels.support.memory import require
 from mlkernels.support.progress import Progress
 
@@ -98,15 +98,15 @@ def training_free_scores(
     """
     gates = [settings.layout.space.gates_of(genotype) for genotype in genotypes]
     names = [[f"{i}: {genotype} repeat {r}" for r in range(settings.repeats)] for i, genotype in enumerate(genotypes)]
-    kept = Kept(out, "scores", _about(settings, dataset, key))
-    for repeat in range(settings.repeats):
-        score = None
-        for number, each in enumerate(gates):
-            if (name := names[number][repeat]) not in kept.rows:
-                score = score or _scorer(settings, dataset, key=jax.random.fold_in(key, repeat))
-                kept.add(name, {kind: float(value) for kind, value in score(each).items()})
-            if progress is not None:
-                progress(Progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats, "scored"))
+    with alone_with(out, "scores", _about(settings, dataset, key)) as kept:
+        for repeat in range(settings.repeats):
+            score = None
+            for number, each in enumerate(gates):
+                if (name := names[number][repeat]) not in kept.rows:
+                    score = score or _scorer(settings, dataset, key=jax.random.fold_in(key, repeat))
+                    kept.add(name, {kind: float(value) for kind, value in score(each).items()})
+                if progress is not None:
+                    progress(Progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats, "scored"))
     table = [[kept.rows[name] for name in row] for row in names]
     return {kind: np.array([[float(each[kind]) for each in row] for row in table]) for kind in SCORES}
 

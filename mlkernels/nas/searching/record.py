@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import astuple
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from mlkernels.nas.searching.scorer import Scores
 from mlkernels.support import checked
 from mlkernels.support.checked import is_number
 from mlkernels.support.file_faults import damaged, in_words
-from mlkernels.support.files import write_atomically
+from mlkernels.support.files import alone, check_place, write_atomically
 from mlkernels.support.strict_json import to_json
 
 FORMAT = 4  # 3 had no checksum
@@ -21,6 +23,7 @@ _OLD = {  # what the states of older versions were of
     1: "one of an older version, which did not look at its images' checksum and ranked all edges in one pool",
     2: "one of an older version, which ranked all edges in one pool",
 }
+_ROOM = 1 << 16  # bytes that the files of a small search take
 STATE, LOG, RESULT = "state.json", "log.jsonl", "result.json"
 _INFINITE = "inf", "-inf", "nan"  # as strict JSON says them
 
@@ -41,6 +44,25 @@ def _check(saved: dict) -> None:
 
 _NOW = "that ranks edges node by node"
 _KIND = checked.Kind("state of a search", FORMAT, _check, before=(3,), refused=_OLD, now=_NOW)
+
+
+@contextmanager
+def alone_with(folder: Path | None, about: dict) -> Iterator[Record]:
+    """The record of a folder in which nobody else searches meanwhile, and that can be written to.
+
+    Of several processes the first alone holds the lock; where it is refused, all are.
+    """
+    with ExitStack() as stack:
+        fault = None
+        if folder is not None and jax.process_index() == 0:
+            try:
+                check_place(folder / STATE, "choose another folder", room=_ROOM)
+                stack.enter_context(alone(folder))
+            except InputError as error:
+                fault = str(error)
+        if fault := from_first_process(fault):
+            raise InputError(fault)
+        yield Record(folder, about)
 
 
 class Record:

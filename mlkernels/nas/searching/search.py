@@ -21,7 +21,7 @@ from mlkernels.nas.searching.ranking import (
     rank_sums,
     without,
 )
-from mlkernels.nas.searching.record import LOG, RESULT, Record
+from mlkernels.nas.searching.record import LOG, RESULT, Record, alone_with
 from mlkernels.nas.searching.scorer import Item, Scorer, Scores
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
@@ -79,7 +79,7 @@ def search(
 
     Raises:
         InputError: a folder of another search or of other images, too few images or classes, too little memory, too
-            many devices.
+            many devices; a folder where another process or thread is at work, or without room.
 
     Example:
         >>> from mlkernels import datasets
@@ -94,8 +94,11 @@ def search(
     Source: Wang et al. 2022 (MetaNTK-NAS).
     """
     about = settings.described() | _data(dataset)
-    record = Record(None if out is None else Path(out), about)
-    scorer = Scorer(settings, dataset, devices, at_once)
+    with alone_with(None if out is None else Path(out), about) as record:
+        return _searched(settings, record, Scorer(settings, dataset, devices, at_once), progress)
+
+
+def _searched(settings: SearchSettings, record: Record, scorer: Scorer, progress) -> Found:
     space, gates, log, history = settings.layout.space, settings.layout.space.open_gates(), [], []
     clock = Clock(settings, record, progress)
     while candidates := operations_left(gates) or edges_left(space, gates):
@@ -108,7 +111,7 @@ def search(
     log.append({"genotype": repr(genotype), "short": str(genotype), "rule": RULE})
     record.write(LOG, "".join(dumps(line) + "\n" for line in log))
     if record.folder is not None:
-        more = {"seconds": round(record.seconds, 1), "settings": about, "devices": int(scorer.mesh.size)}
+        more = {"seconds": round(record.seconds, 1), "settings": record.about, "devices": int(scorer.mesh.size)}
         results.save(record.folder / RESULT, log[-1] | more, seed=settings.seed)
     return Found(genotype, tuple(log), (*history, gates), record.seconds)
 

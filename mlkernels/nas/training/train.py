@@ -19,6 +19,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import fingerprint
 from mlkernels.errors import bad_input
+from mlkernels.learners.outer_loop import checkpoint
 from mlkernels.nas.engine import batch_norm
 from mlkernels.nas.engine.devices import mesh_of, placed
 from mlkernels.nas.engine.graph import Plan, backward, forward
@@ -31,7 +32,7 @@ from mlkernels.nas.training import trained
 from mlkernels.nas.training.settings import TrainSettings
 from mlkernels.nas.training.trained import Trained, load_trained
 from mlkernels.support.arguments import whole
-from mlkernels.support.files import check_place
+from mlkernels.support.files import alone, check_place
 from mlkernels.support.memory import require
 from mlkernels.support.progress import Progress
 
@@ -74,8 +75,8 @@ def train(
         `Trained`.
 
     Raises:
-        InputError: classes or sizes that do not fit, a folder of another training or one that cannot be written to, a
-            loss or parameters that are not finite.
+        InputError: classes or sizes that do not fit, a folder of another training, one that cannot be written to, that
+            has no room, or where another process or thread is at work; a loss or parameters that are not finite.
 
     Example:
         >>> from mlkernels import datasets
@@ -98,8 +99,14 @@ def train(
             raise bad_input(name, f"nas.{kind.__name__}", type(given).__name__, "make one")
     if epochs is not None:
         epochs = whole("epochs", epochs, 1, do="leave it out for all that are left")
-    if out is not None:
-        check_place(Path(out) / trained.STATE)
+    if out is None:
+        return _trained(network, dataset, settings, None, devices, compiled, epochs, progress)
+    check_place(Path(out) / trained.STATE)
+    with alone(Path(out)):
+        return _trained(network, dataset, settings, Path(out), devices, compiled, epochs, progress)
+
+
+def _trained(network, dataset, settings, out: Path | None, devices, compiled, epochs, progress) -> Trained:
     mesh = mesh_of(devices, "batch")
     require_memory(network, settings, mesh.size)
     pictures = Pictures(dataset, next(iter(dataset.splits)), network.layout.pixels)
@@ -111,8 +118,10 @@ def train(
     weights, draws = jax.random.split(root)
     fresh = init(network, key=weights, initialisation=settings.initialisation, dtype=settings.dtype)
     state, history = {"variables": fresh, "moving": [_optimiser().init(block) for block in _by_block(fresh.params)]}, []
-    if out is not None and (found := trained.load(Path(out), state, about)) is not None:
+    if out is not None and (found := trained.load(out, state, about)) is not None:
         state, history = found
+    if out is not None:
+        checkpoint.check_room(out / trained.STATE, state)
     state = jax.device_put(state, NamedSharding(mesh, PartitionSpec()))
     run = _Run(network, pictures, settings, mesh, compiled, dataset, draws)
     clock = _Clock(settings, len(pictures) // settings.batch, progress)
@@ -122,7 +131,7 @@ def train(
         trained.check_finite(row["loss"], state, epoch, kept=out is not None and epoch > 1)
         history.append(row)
         if out is not None:
-            trained.save(Path(out), state, history, about)
+            trained.save(out, state, history, about)
     numbers = (tuple(map(float, values)) for values in (dataset.mean, dataset.std))
     return Trained(network, state["variables"], tuple(history), settings, *numbers, data)
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from mlkernels.errors import bad_input
 from mlkernels.runner.editions.forms import EDITIONS, files_of
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
-from mlkernels.support.files import check_place, not_written, scratch_folder
+from mlkernels.support.files import alone, check_place, not_written, scratch_folder
 from mlkernels.support.strict_json import dumps, load
 
 RECORD = ".mlkernels-export.json"
@@ -42,7 +42,8 @@ def export(edition: str, out: Path, folder: Path | None = None, names: Sequence[
     files = files_of(edition, {name: read_notebook(path) for name, path in chosen.items()})
     texts = {path: each if isinstance(each, str) else _text(each) for path, each in files.items()}
     record = {"edition": edition, "files": {path: _digest(text.encode()) for path, text in texts.items()}}
-    with scratch_folder(out) as fresh:
+    with alone(out.parent, out.name), scratch_folder(out) as fresh:
+        _refuse_loss(out, edition, set(chosen))  # somebody else may have put something there meanwhile
         for path, text in texts.items() | {(RECORD, dumps(record, indent=1) + "\n")}:
             (fresh / path).parent.mkdir(parents=True, exist_ok=True)
             (fresh / path).write_text(text, encoding="utf-8", newline="\n")
@@ -83,15 +84,15 @@ def _refuse_loss(out: Path, edition: str, names: set[str]) -> None:
 
 def _put(fresh: Path, out: Path) -> None:
     """Give a whole folder its name; the old one is kept until the new one is there."""
-    if not out.exists():
-        os.replace(fresh, out)
-        return
     with scratch_folder(out.with_name(f"{out.name}.before")) as aside:
-        os.replace(out, aside / out.name)
+        old = aside / out.name
+        if out.exists():
+            os.replace(out, old)
         try:
             os.replace(fresh, out)
-        except OSError:
-            os.replace(aside / out.name, out)
+        except BaseException:
+            if old.exists():
+                os.replace(old, out)
             raise
 
 
