@@ -13,8 +13,10 @@ from mlkernels.errors import InputError
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
 from mlkernels.nas import Layout, Space, sample_kernels, score_of, search
+from mlkernels.nas.searching import record
 from mlkernels.nas.searching import search as module
 from mlkernels.nas.searching.record import Record
+from mlkernels.support import checked
 
 # In the reduction cells "ones" makes all images nearly alike, and the NTK's condition number a billion: there it is by
 # far the best to go, in every draw. (The MetaNTK's has adapted to what all images share.)
@@ -70,6 +72,8 @@ def test_a_round_has_as_many_draws_as_cost_the_same():
     for number, (draws, candidates) in enumerate(zip(both[1].draws, both[1].candidates, strict=True)):
         expected = 2 * max(1, (candidates + 1) // PASSES) if number < both[1].edge_round - 1 else 2
         assert draws == expected
+    assert both[0].cost == both[0].evaluations
+    assert both[1].cost[0] == 2 * (127 // PASSES) * PASSES  # as two repeats, or a little less
 
 
 def test_what_is_written_down_is_what_was_decided(whole):
@@ -89,7 +93,7 @@ def test_it_goes_on_where_it_was_stopped(whole, tmp_path, monkeypatch):
     def stopped(self, scores, seconds):
         add(self, scores, seconds)
         done.append(len(scores))
-        if len(done) == 2:
+        if len(done) == 1:
             raise KeyboardInterrupt
 
     monkeypatch.setattr(Record, "add", stopped)
@@ -100,7 +104,7 @@ def test_it_goes_on_where_it_was_stopped(whole, tmp_path, monkeypatch):
     begin = module.Scorer.begin
     monkeypatch.setattr(module.Scorer, "begin", lambda self, *at: (drawn.append(at), begin(self, *at))[1])
     again = search(SETTINGS, synthetic(), out=tmp_path)
-    assert drawn[0] == (1, 2)  # two draws are kept
+    assert drawn[0] == (1, 1)  # one of two draws is kept
     assert again.genotype == whole[0].genotype
     assert again.log == whole[0].log
 
@@ -110,7 +114,8 @@ def test_another_design_is_refused_and_an_older_state_is_of_the_published_one(wh
     with pytest.raises(InputError, match="a search of design published, got design derivative"):
         Record(whole[1], state["about"] | {"design": "published"})
     del state["about"]["design"]
-    (tmp_path / "state.json").write_text(json.dumps(state))
+    rest = {name: state[name] for name in ("about", "seconds", "done", "partial")}
+    checked.write(tmp_path / "state.json", record._KIND, rest)
     assert len(Record(tmp_path, state["about"] | {"design": "published"}).done) == len(state["done"])
     with pytest.raises(InputError, match="got design published"):
         Record(tmp_path, state["about"] | {"design": "derivative"})

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from mlkernels.nas import Layout, Space, init, sample_kernels
+from mlkernels.nas.engine import operations
 from mlkernels.nas.engine.gate_gradients import gate_gradients
 from mlkernels.nas.scores.first_order import change_without, first_order, mean_log_condition, role_orders
 from mlkernels.nas.searching.ranking import operations_left, without
@@ -111,6 +112,24 @@ def test_roles_change_within_each_class_alone():
     assert (labels[orders] == labels).all()
     assert (owners[orders] == owners).all()
     assert len(np.unique(orders, axis=0)) > 20
+
+
+def test_a_bent_relu_is_a_relu_whose_state_changes_by_one_in_all():
+    x = jnp.asarray(np.linspace(-3, 3, 6001))[:, None, None, None]
+    width = jnp.full((6001, 1, 1, 1), 0.4)
+    state = jax.grad(lambda x: operations._bent_relu(x, width).sum())
+    np.testing.assert_array_equal(operations._bent_relu(x, width), jax.nn.relu(x))
+    np.testing.assert_array_equal(state(x), x > 0)
+    slope = jax.grad(lambda x: state(x).sum())(x).ravel()
+    assert slope.sum() * 1e-3 == pytest.approx(1, rel=1e-2)
+    assert (slope[np.abs(x.ravel()) > 0.4] == 0).all()
+
+
+def test_a_width_moves_the_derivative_and_not_the_kernels(problem):
+    params, gates, tasks = problem
+    sharp, bent = (first_order(LAYOUT, params, gates, tasks, ridge=1e-2, width=width) for width in (0.0, 0.3))
+    assert bent.value == pytest.approx(sharp.value, rel=1e-12)
+    assert (bent.slopes != sharp.slopes)[gates].all()
 
 
 def test_a_spectrum_without_a_condition_number_says_nothing(problem):

@@ -8,7 +8,6 @@ derivative is ever held.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
 
 import jax
@@ -18,36 +17,12 @@ from jax import Array
 
 from mlkernels.kernels import Kernels, gram
 from mlkernels.nas.engine.operations import added, jitted, joined, pullback, run_block, scaled, split
-from mlkernels.nas.engine.supernet import check_images, weightless
+from mlkernels.nas.engine.shared_steps import Gate, Join, Mix, Run, steps_of
+from mlkernels.nas.engine.supernet import check_images
 from mlkernels.nas.space.blocks import Bent, Operation, Relu
 from mlkernels.nas.space.layout import Layout
 
-Gate = tuple[int, int, int]  # cell type, edge, operation
 Score = Callable[[Kernels], tuple[Array, Array]]  # the derivatives by the NTK and, beside it, by the NNGP
-
-
-@dataclass(frozen=True)
-class _Run:
-    """Blocks, one after the other, are run on a value; values count from 0, the images, in the order of the list."""
-
-    blocks: Operation
-    weights: tuple
-    source: int
-
-
-@dataclass(frozen=True)
-class _Mix:
-    """A node: the sum of operations' outputs, each times its share."""
-
-    terms: tuple[tuple[int, Gate], ...]
-
-
-@dataclass(frozen=True)
-class _Join:
-    """A cell's output: its nodes side by side, zeros of a shape for one that nothing reaches."""
-
-    sources: tuple[int | None, ...]
-    shape: tuple[int, int, int]
 
 
 def gate_gradients(
@@ -73,6 +48,8 @@ def gate_gradients(
         shares: float `[cell type, edge, operation]`, what operations' outputs are multiplied by; None averages those
             that are open on an edge.
         heads: a head's sum over its outputs `[n, features]` for each image, instead of that of params.
+        width: above 0, ReLUs' states have a derivative, too, as in `blocks.Bent`: where a ReLU switches, gradients and
+            so the kernels jump, and a derivative proper is blind to that.
 
     Returns:
         The kernels, float64 `[n, n]`, and the derivative sample by sample: float64 `[n, cell type, edge, operation]`,
@@ -84,7 +61,7 @@ def gate_gradients(
     gates = layout.space.check_gates(gates)
     shares = np.asarray(gates / np.maximum(gates.sum(-1, keepdims=True), 1) if shares is None else shares, float)
     images = check_images(layout, images).astype(params["head"][0].dtype)
-    walk = _Walk(_steps(layout, params, gates), shares, images)
+    walk = _Walk(steps_of(layout, params, gates), shares, images)
     features = walk.forward()
     head = params["head"][0][0, 0].sum(-1)
     heads = jnp.broadcast_to(head, (len(images), len(head))) if heads is None else jnp.asarray(heads, images.dtype)
@@ -97,40 +74,6 @@ def gate_gradients(
     for gate, parts in walk.found.items():
         found[(slice(None), *gate)] = 2 * sum(np.asarray(part) for part in parts)
     return kernels, found
-
-
-def _steps(layout: Layout, params: dict, gates: np.ndarray) -> list[_Run | _Mix | _Join]:
-    """The super-network as a list, up to the features; an operation without weights stands once for each source."""
-    space, steps = layout.space, []
-
-    def put(step) -> int:
-        steps.append(step)
-        return len(steps)
-
-    x = put(_Run((layout.first,), (params["stem"],), 0)) if layout.stem else 0
-    before = x, x
-    for cell, own in zip(layout.stack, params["cells"], strict=True):
-        states: list[int | None] = [
-            put(_Run((pre,), (weights,), x)) for pre, weights, x in zip(cell.pre, own["pre"], before, strict=True)
-        ]
-        shared: dict = {}
-        for node in range(space.nodes):
-            terms = []
-            for edge in space.into(node):
-                source = states[space.edges[edge][1]]
-                for op in np.flatnonzero(gates[cell.kind, edge]) if source is not None else ():
-                    blocks = cell.edges[edge][op]
-                    y = shared.get((source, blocks)) if blocks else source
-                    if y is None:
-                        y = put(_Run(blocks, own["edges"][edge][op], source))
-                        if weightless(blocks):
-                            shared[source, blocks] = y
-                    terms.append((y, (cell.kind, edge, int(op))))
-            states.append(put(_Mix(tuple(terms))) if terms else None)
-        shape = (cell.pixels, cell.pixels, cell.channels)
-        before = before[1], put(_Join(tuple(states[2:]), shape))
-    put(_Run((layout.last,), ((),), before[1]))
-    return steps
 
 
 class _Walk:
@@ -149,12 +92,12 @@ class _Walk:
         self.uses: dict[int, list[tuple[int, Gate]]] = {}  # of what nodes alone take: which ones
         elsewhere = {0}
         for number, step in self.steps:
-            if isinstance(step, _Mix):
+            if isinstance(step, Mix):
                 elsewhere.add(number)
                 for y, gate in step.terms:
                     self.uses.setdefault(y, []).append((number, gate))
                     self.share[gate] = jnp.asarray(shares[gate], images.dtype)
-            elif isinstance(step, _Join):
+            elif isinstance(step, Join):
                 elsewhere |= {number, *step.sources}
             else:
                 elsewhere.add(step.source)
@@ -166,12 +109,12 @@ class _Walk:
         passing: dict[int, Array] = {}
         for number, step in self.steps:
             match step:
-                case _Run(blocks, weights, source):
+                case Run(blocks, weights, source):
                     value = jitted(_run, blocks)(weights, self.values[source])
-                case _Mix(terms):
+                case Mix(terms):
                     value = self._mixed(terms, self.values | passing)
                     passing = {y: x for y, x in passing.items() if self._last(y) > number}
-                case _Join(sources, shape):
+                case Join(sources, shape):
                     value = joined(*(self.zero(shape) if each is None else self.values[each] for each in sources))
             (self.values if number in self.kept else passing)[number] = value
         return self.values[len(self.steps)]
@@ -193,7 +136,7 @@ class _Walk:
         total, self.behind = jnp.zeros((n, n), jnp.zeros(0, float).dtype), {len(self.steps): g}
         for number, step in reversed(self.steps):
             match step:
-                case _Run(blocks, weights, source):
+                case Run(blocks, weights, source):
                     if (g := self._behind(number)) is not None:
                         by_input, total = jitted(_back, blocks)(weights, self.values[source], g, total)
                         _gather(self.behind, source, by_input)
@@ -211,7 +154,7 @@ class _Walk:
         """From what comes back to a node or to a cell's output to what it is made of and is kept."""
         if number not in behind:
             return
-        if isinstance(step, _Mix):
+        if isinstance(step, Mix):
             for y, gate in step.terms:
                 if y in self.kept:
                     _gather(behind, y, scaled(behind[number], self.share[gate]))
@@ -227,18 +170,17 @@ class _Walk:
             if (g := self._behind(number)) is None:
                 continue
             match step:
-                case _Run(blocks, weights, source):
-                    bar, value = jitted(_second, _bent(blocks, width))(
-                        weights, self.values[source], g, moved[source], C
-                    )
+                case Run(blocks, weights, source):
+                    bent, own = _bent(blocks, weights, jnp.asarray(width, g.dtype)) if width else (blocks, weights)
+                    bar, value = jitted(_second, bent)(own, self.values[source], g, moved[source], C)
                     _gather(self.bars, source, bar)
-                case _Mix(terms):
+                case Mix(terms):
                     value = self._mixed(terms, moved)
                     for y, gate in terms:
                         self.found.setdefault(gate, []).append(_dot(moved[y], g))
                     for y in [y for y, _ in terms if y not in self.kept and self._last(y) == number]:
                         del moved[y]
-                case _Join(sources, shape):
+                case Join(sources, shape):
                     value = joined(*(self.zero(shape) if each is None else moved[each] for each in sources))
             moved[number] = value
 
@@ -246,7 +188,7 @@ class _Walk:
         """Backwards: the rest, from the derivative by the features of what the head has to do with it."""
         _gather(self.bars, len(self.steps), bar)
         for number, step in reversed(self.steps):
-            if isinstance(step, _Run):
+            if isinstance(step, Run):
                 uses = [(mix, gate) for mix, gate in self.uses.get(number, ()) if mix in self.bars]
                 bar = self.bars.get(number) if number in self.kept else self._mixed(uses, self.bars)
                 if bar is None:
@@ -256,7 +198,7 @@ class _Walk:
                     self.found[gate].append(_dot(y, self.bars[mix]))
                 _gather(self.bars, step.source, by_input)
             else:
-                for y, gate in step.terms if isinstance(step, _Mix) and number in self.bars else ():
+                for y, gate in step.terms if isinstance(step, Mix) and number in self.bars else ():
                     if y in self.kept:
                         self.found[gate].append(_dot(self.values[y], self.bars[number]))
                 self._spread(self.bars, number, step)
@@ -290,10 +232,18 @@ def _head_bar(features: Array, C: Array, ways) -> Array:
     return (ways * (C @ rows.astype(C.dtype))).astype(features.dtype).reshape(features.shape)
 
 
-def _bent(blocks: Operation, width: float) -> Operation:
-    if not width:
-        return blocks
-    return tuple(tuple(Bent(width) if type(step) is Relu else step for step in block) for block in blocks)
+def _bent(blocks: Operation, weights, width: Array) -> tuple[Operation, tuple]:
+    """An operation with `Bent` for each ReLU, and its weights, the width among them."""
+    made, all_weights = [], []
+    for block, own in zip(blocks, weights, strict=True):
+        left, steps, found = iter(own), [], []
+        for step in block:
+            bends = type(step) is Relu
+            steps.append(Bent() if bends else step)
+            found += [width] if bends else [next(left) for _ in step.weights]
+        made.append(tuple(steps))
+        all_weights.append(tuple(found))
+    return tuple(made), tuple(all_weights)
 
 
 def _run(blocks, weights, x):
@@ -322,14 +272,11 @@ def _back(blocks, weights, x, g, total):
     return by_input, total
 
 
-def _second(blocks, weights, x, g, moved, C, width=0.0):
+def _second(blocks, weights, x, g, moved, C):
     """Backwards through `_gradients`: u = C J goes into those by the weights, what moved into that by the input.
 
     What comes out at x is a part of the derivative by it, and what comes out at g is how the output moves.
     """
-    from mlkernels.nas.engine import operations
-
-    operations.WIDTH[0] = width
     (found, _), pull = jax.vjp(partial(_gradients, blocks, weights), x, g)
     return pull(([C @ leaf for leaf in found], moved))
 

@@ -60,7 +60,7 @@ def run_step(step: Step, weights: Iterator[Array], x: Array) -> Array:
     """One step's output; it takes its weights from those that are left."""
     match step:
         case Bent():
-            return _bent_relu(x, _width(x, WIDTH[0]))
+            return _bent_relu(x, _width(x, next(weights)))
         case Relu():
             return jax.nn.relu(x)
         case Conv():
@@ -81,10 +81,7 @@ def run_step(step: Step, weights: Iterator[Array], x: Array) -> Array:
     raise TypeError(f"no such step: {step}")
 
 
-WIDTH = [0.0]
-
-
-def _width(x: Array, width: float) -> Array:
+def _width(x: Array, width: Array) -> Array:
     """So many times a sample's root mean square."""
     return width * jnp.sqrt((x * x).mean(tuple(range(1, x.ndim)), keepdims=True))
 

@@ -21,7 +21,7 @@ class Estimate:
     """What a search will cost.
 
     Attributes:
-        evaluations: networks that are scored.
+        evaluations: networks that are scored, or what derivatives cost as much as.
         flops: floating-point operations of all of them.
         bytes: memory at once on each device.
         compile_seconds: measured, of what is compiled once.
@@ -90,7 +90,7 @@ def estimate(
     first, *times = [_timed(scorer, gates) for gates in (full, full, single)]
     whole, part = flops_of(settings, full), flops_of(settings, single)
     slope = max((times[0] - times[1]) / (whole - part), 0.0) if whole > part else 0.0
-    passes, seconds, flops = settings.evaluations, 0.0, 0.0
+    passes, seconds, flops = settings.cost, 0.0, 0.0
     for count, each in zip(passes, round_flops(settings), strict=True):
         seconds += -(-count // scorer.batch) * (times[1] + slope * (each - part))
         flops += count * each

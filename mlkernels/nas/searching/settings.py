@@ -45,11 +45,12 @@ class SearchSettings:
         region_batches, region_images: of 3x3 patches for the regions.
         initialisation: as in `weights.init`.
         dtype: "float32", or "float64" in 64-bit JAX, of the networks; kernels are added up in float64 always.
-        design: how candidates are compared. "published" scores the network without each, in every repeat. The others
-            are this course's own. "roles" does so too, but takes the mean of the logarithm of the condition number over
-            many ways to make support and queries of the same images, which costs next to nothing. "derivative" has the
-            changes by all operations to first order from one derivative, but for how ReLUs change their states, so that
-            a repeat's time is spent on many draws of weights and images; edges are scored as with "roles".
+        design: how candidates are compared, "published", "roles" or "derivative". The first scores the network without
+            each, in every repeat. The others are this course's own. "roles" does so too, but takes the mean of the
+            logarithm of the condition number over many ways to make support and queries of the same images, which costs
+            next to nothing. "derivative" has the changes by all operations to first order from one derivative, but for
+            how ReLUs change their states, so that a repeat's time is spent on many draws of weights and images; edges
+            are scored as with "roles".
         reference_quirks: do as the published code does where it is careless. The table says where.
 
     | quirk                                       | effect                                              | reproduced |
@@ -177,6 +178,14 @@ class SearchSettings:
         """
         extra = (lambda n: 2 * n) if self.reference_quirks else (lambda n: n + 1)
         return tuple(draws * extra(n) for draws, n in zip(self.draws, self.candidates, strict=True))
+
+    @property
+    def cost(self) -> tuple[int, ...]:
+        """What each round costs, in networks that are scored: `evaluations`, but for derivatives."""
+        first = self.edge_round - 1 if self.design == "derivative" else 0
+        return tuple(
+            self.draws[number] * PASSES if number < first else count for number, count in enumerate(self.evaluations)
+        )
 
     def described(self) -> dict:
         """As plain values, for a file."""

@@ -38,14 +38,13 @@ class Relu(Step):
     """ReLU."""
 
 
-@dataclass(frozen=True)
 class Bent(Relu):
-    """A ReLU of which the state, on or off, is differentiated too: as if it changed evenly within `width` of zero.
+    """A ReLU of which the state, on or off, has a derivative: as if it changed evenly within a width around zero.
 
-    The width is in units of a sample's root mean square.
+    Its weight is the width, in units of a sample's root mean square.
     """
 
-    width: float
+    weights = ((),)
 
 
 class Mean(Step):
