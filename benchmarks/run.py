@@ -16,6 +16,7 @@ NAMES = (
     "function_space",
     "methods",
     "nas",
+    "nas_before",
     "site",
 )
 
