@@ -107,7 +107,7 @@ def regions_measured(count: int, seed: int, images: int = 3000) -> dict:
     shown = np.random.default_rng(seed).normal(size=(3, images // 3, 3, 3, 1)).astype(np.float32)
     bits: list[np.ndarray] = []
     keep = Patterns.add
-    Patterns.add = lambda self, more: (bits.append(np.asarray(more)), keep(self, more))[1]
+    Patterns.add = lambda self, more, where: (bits.append(np.asarray(more)[where]), keep(self, more, where))[1]
     try:
         linear_regions(layout, params, gates, shown)
     finally:

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import re
+
+_LONGEST = 300  # characters of an input that an error repeats
+_WORDS = 2000  # characters of what else it says, which may list what there is
+_BREAK = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
+
 
 class InputError(ValueError):
     """Bad input. Its message is one line: `what: expected ..., got ...; what to do`."""
@@ -13,7 +19,7 @@ def bad_input(what: str, expected: object, got: object, do: str) -> InputError:
     Args:
         what: name of the argument, file or setting.
         expected: what would have been right.
-        got: what came.
+        got: what came; of a long text the middle is left out, here and in `what`.
         do: what the reader can do now.
 
     Returns:
@@ -23,4 +29,22 @@ def bad_input(what: str, expected: object, got: object, do: str) -> InputError:
         >>> str(bad_input("shot", "a whole number of at least 1", 0, "ask for one or more support images"))
         'shot: expected a whole number of at least 1, got 0; ask for one or more support images'
     """
-    return InputError(f"{what}: expected {expected}, got {got}; {do}")
+    what, got = one_line(what), one_line(got)
+    return InputError(f"{what}: expected {one_line(expected, _WORDS)}, got {got}; {one_line(do, _WORDS)}")
+
+
+def one_line(text: object, most: int = _LONGEST) -> str:
+    """A text from anywhere as one line that can be printed: control characters are escaped, and of a text of more than
+    `most` characters the middle is left out.
+
+    Example:
+        >>> one_line("red\\x1b[31m\\nand on"), one_line("a" * 2000, 12)
+        ('red\\\\x1b[31m and on', 'aaaaaaaa … aa (2000 characters)')
+    """
+    text = str(text)
+    if len(text) > most:
+        text = f"{text[: most * 2 // 3]} … {text[len(text) - most // 6 :]} ({len(text)} characters)"
+    if text.isprintable():
+        return text
+    text = _BREAK.sub(" ", text)
+    return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)

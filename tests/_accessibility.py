@@ -100,12 +100,15 @@ def contrast(ink: str, paper: str) -> float:
 # Texts of a page whose contrast is below what WCAG 2 AA asks, as [text, ink, paper, ratio].
 FAINT = """() => {
   const canvas = document.createElement("canvas").getContext("2d", { willReadFrequently: true });
+  const known = new Map();
   const numbers = (colour) => {
+    if (known.has(colour)) return known.get(colour);
     canvas.clearRect(0, 0, 1, 1);
     canvas.fillStyle = colour;
     canvas.fillRect(0, 0, 1, 1);
     const [r, g, b, a] = canvas.getImageData(0, 0, 1, 1).data;
-    return [r, g, b, a / 255];
+    known.set(colour, [r, g, b, a / 255]);
+    return known.get(colour);
   };
   const linear = (c) => (c / 255 <= 0.04045 ? c / 255 / 12.92 : ((c / 255 + 0.055) / 1.055) ** 2.4);
   const bright = ([r, g, b]) => 0.2126 * linear(r) + 0.7152 * linear(g) + 0.0722 * linear(b);
@@ -130,3 +133,8 @@ FAINT = """() => {
   }
   return [...faint.values()];
 }"""
+
+# What is wider than what holds it, as its first letters: on paper nobody can scroll.
+CUT = """() => [...document.querySelectorAll("main pre, main table, .MathJax_Display")]
+  .filter((node) => node.getClientRects().length && node.scrollWidth > node.clientWidth + 1)
+  .map((node) => node.textContent.slice(0, 60))"""

@@ -29,13 +29,13 @@ MOST_PROCESSES = 4  # each compiles for itself and takes up to 2 GB
 LONGEST = (  # the browser after the notebooks: it reads what they have compiled
     "test_notebooks", "test_nas_search", "test_nas_scores", "test_nas_network", "test_browser", "test_sweep",
     "test_layers", "test_kernels", "test_nas_train", "test_nas_evaluate", "test_miniimagenet", "test_maml", "test_wide",
-    "test_benchmarks", "test_nas_supernet", "test_metantk", "test_cost", "test_anil",
+    "test_benchmarks", "test_nas_supernet", "test_gpu", "test_metantk", "test_cost", "test_anil",
 )  # fmt: skip
 # Arithmetic, the same under every Python: tools/matrix.sh leaves it to the doctests, for it takes most of the time.
 NUMERICS = (
     "test_kernels", "test_layers", "test_metantk", "test_maml", "test_wide", "test_anil", "test_cost", "test_curvature",
     "test_similarity", "test_history", "test_nas_search", "test_nas_scores", "test_nas_supernet", "test_nas_train",
-    "test_nas_network", "test_nas_evaluate", "test_nas_compare", "test_tasks", "test_attacks", "test_rkhs",
+    "test_nas_network", "test_nas_evaluate", "test_nas_compare", "test_gpu", "test_tasks", "test_attacks", "test_rkhs",
     "test_implicit", "test_function_space", "test_outer_weights", "test_bilevel", "test_step_size",
     "test_teacher_networks", "test_layer_masks", "test_few_iterations", "test_memory",
     "test_moments", "test_demo_layer_masks", "test_demo_memory_floor", "test_demo_few_iterations",

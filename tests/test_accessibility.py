@@ -9,7 +9,7 @@ import nbformat
 import pytest
 from _accessibility import contrast, heading_faults, link_faults, notebook_faults, page_faults
 from bs4 import BeautifulSoup
-from nbformat.v4 import new_markdown_cell, new_notebook
+from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
 
 from mlkernels.course.widgets import explorer
 from mlkernels.runner import notebooks, pages
@@ -83,6 +83,39 @@ def test_a_table_of_a_text_gets_a_caption_and_scopes():
     soup = BeautifulSoup(pages.render(new_notebook(cells=cells), "01_a"), "html.parser")
     assert soup.find("caption").get_text() == "What it costs"
     assert [th["scope"] for th in soup.find_all("th")] == ["col", "col"]
+
+
+class Look:
+    """What the styles of a notebook's page say in the end."""
+
+    def __init__(self):
+        self.page = pages.render(new_notebook(cells=[new_code_cell("0b11")]), "01_a")
+        self.set_to = dict(re.findall(r"(--[\w-]+):\s*([^;{}]+);", self.page))  # the last one, as in a browser
+
+    def __call__(self, value):
+        inner = re.fullmatch(r"var\((--[\w-]+)\)", value.strip())
+        return self(self.set_to[inner[1]]) if inner else value
+
+
+def test_every_kind_of_code_can_be_read():
+    """A notebook may use any of them: binary numbers once were too pale."""
+    look = Look()
+    inks = {name: look(value) for name, value in re.findall(r"\.highlight \.(\w+) { color: ([^;{} ]+)", look.page)}
+    assert {"c1", "k", "mb", "mi", "o", "s1"} <= {*inks}
+    assert not {name: value for name, value in inks.items() if contrast(value, PAPERS[1]) < 4.5}
+
+
+def test_no_page_names_a_font_that_it_does_not_bring():
+    """What one reader has, another has not: pages would not look as they were tested."""
+    look = Look()
+    own = "".join(path.read_text(encoding="utf-8") for path in pages.TEMPLATES.rglob("*.css"))
+    own += explorer.Path(explorer.__file__).with_suffix(".css").read_text(encoding="utf-8")
+    named = re.findall(r"(?<![-\w])font-family:\s*([^;{}]+);", look.page.partition("</head>")[0])
+    asked = [look(value) for value in named]
+    asked += re.findall(r"\bfont:[^;]*?[\d.](?:rem|px|em)(?:/[\d.]+)?\s+([^;]+);", own)
+    names = {name.strip() for families in asked for name in re.sub(r"var\([^,]*,([^)]*)\)", r"\1", families).split(",")}
+    assert names
+    assert names <= {"system-ui", "sans-serif", "serif", "ui-monospace", "monospace", "inherit"}
 
 
 def test_contrast():

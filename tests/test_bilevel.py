@@ -492,6 +492,40 @@ def test_problems_of_something_else_than_numbers_are_refused_in_one_line(change,
     assert_refused(lambda: bilevel(**QUADRATIC | change)(x), said)
 
 
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda outer, inner, start, x: bilevel(outer, inner, start, steps=2, rate=0.1)(x),
+        lambda outer, inner, start, x: covariance_gradient(outer, inner, x, x + jnp.ones((2, 3))),
+        lambda outer, inner, start, x: frozen_noise_gradient(
+            outer, inner, x, x + jnp.ones(2), step=0.1, steps=2, key=jax.random.key(0)
+        ),
+    ],
+    ids=["bilevel", "covariance_gradient", "frozen_noise_gradient"],
+)
+def test_functions_are_looked_at_once_for_numbers_of_one_shape(call):
+    seen = []
+
+    def told(name, function):
+        return lambda *given: seen.append(name) or function(*given)
+
+    outer, inner = told("outer", lambda x, y: (y - 1) ** 2), told("inner", lambda x, y: (y - x) ** 2)
+    start = told("start", lambda x: x)
+    first = call(outer, inner, start, jnp.array(1.0))
+    known = [*seen]
+    second = call(outer, inner, start, jnp.array(2.0))
+    assert {"outer", "inner"} <= {*known}
+    assert seen == known, "neither traced nor checked again"
+    assert first.value != second.value
+
+
+def test_what_is_refused_once_is_refused_again_and_another_shape_is_looked_at():
+    find = bilevel(lambda x, y: (y - 1) ** 2, lambda x, y: 0.5 * jnp.sum((y - x) ** 2), steps=2, rate=0.1)
+    assert jnp.isfinite(find(jnp.array(1.0)).value)
+    for _ in range(2):
+        assert_refused(lambda: find(jnp.ones(2)), "outer: expected a function that gives a scalar")
+
+
 def test_data_of_something_else_than_arrays_are_refused_and_keys_are_none():
     problem = QUADRATIC | {
         "inner": lambda x, y, key: (y - x) ** 2,

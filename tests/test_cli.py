@@ -17,6 +17,7 @@ from _cli import status_of
 from nbformat.v4 import new_code_cell, new_notebook
 
 import mlkernels
+from mlkernels import datasets
 from mlkernels.commands import main
 from mlkernels.commands.options import TypedPath
 from mlkernels.course import installation
@@ -74,6 +75,7 @@ def folder(tmp_path):
         (["--set", "seed"], ["key=value"]),
         (["--set", "=3"], ["key=value"]),
         (["--set", "preset=full"], ["use --preset full"]),
+        (["--set", "preset=quick,class"], ["use --preset with one of quick, class, full"]),
         (["--set", "seed=1.5"], ["--set seed: expected int (default 0), got '1.5'"]),
         (["--set", "seed=none"], ["expected int"]),
         (["--set", "width=wide"], ["int | None".replace("|", "or"), "'wide'"]),
@@ -146,7 +148,27 @@ def commands(group=main.cli, name="mlkernels"):
             yield f"{name} {word}", command
 
 
-@pytest.mark.parametrize(("name", "command"), [*commands()], ids=[name for name, _ in commands()])
+each_command = pytest.mark.parametrize(("name", "command"), [*commands()], ids=[name for name, _ in commands()])
+
+
+@each_command
+def test_bad_usage_points_to_the_commands_own_help(name, command, capsys):
+    lab = "ignore_unknown_options" in command.context_settings  # they are JupyterLab's; this one lacks its value
+    assert status_of(*name.split()[1:], "--notebooks" if lab else "--no-such-option") == 2
+    shown = capsys.readouterr().err
+    assert shown.endswith(f"; see {name} --help\n")
+    assert shown.count("\n") == 1
+
+
+@pytest.mark.parametrize("command", ["run 9", "lab 9", "sweep 9 --grid seed=1", "export student 9 --out x"])
+def test_a_notebook_that_there_is_not_points_to_no_other_command(folder, capsys, command):
+    assert status_of(*command.split(), "--notebooks", folder) == 2
+    shown = capsys.readouterr().err
+    assert "of 00_start, 01_derive, 02_plain, got '9'" in shown
+    assert {*re.findall(r"see mlkernels (\w+)", shown)} <= {command.split()[0]}
+
+
+@each_command
 def test_every_path_of_every_command_is_the_callers(name, command):
     options = command.get_params(click.Context(command))
     paths = [one for one in options if isinstance(one.type, click.Path | click.File)]
@@ -207,13 +229,38 @@ def test_a_place_that_cannot_be_written_to_gets_one_line_and_status_2(folder, tm
     assert shown.out == ""
 
 
-@pytest.mark.parametrize("arguments", [["--episodes", "1"], ["--repeats", "0"], ["--seeds", "0"], ["--channels", "20"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--episodes", "1"], ["--repeats", "0"], ["--seeds", "0"], ["--channels", "20"], ["--channels", "40960"]],
+)
 def test_what_a_comparison_cannot_use_is_refused_before_it_trains(tmp_path, monkeypatch, capsys, arguments):
     monkeypatch.setattr(
         "mlkernels.nas.evaluation.compare.trained_accuracies", lambda *given, **told: pytest.fail("it trains")
     )
     assert status_of("nas", "compare", "--data", "glyphs", *arguments, "--out", tmp_path / "out.json") == 2
     assert capsys.readouterr().err.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"classes": 24, "drawings": 20}, "images: expected at most 300 in 3 batches, got 3000"),
+        ({"classes": 250, "drawings": 15}, "shot + queries: expected at most the 15 images of class"),
+    ],
+)
+def test_a_comparison_refuses_data_that_its_last_step_cannot_use_before_the_first(
+    tmp_path, monkeypatch, capsys, given, said
+):
+    few = datasets.load("glyphs", **given)
+    monkeypatch.setattr(datasets, "load", lambda name: few)
+    monkeypatch.setattr(
+        "mlkernels.nas.evaluation.compare.trained_accuracies", lambda *given, **told: pytest.fail("it trains")
+    )
+    assert status_of("nas", "compare", "--data", "glyphs", "--out", tmp_path / "out.json") == 2
+    shown = capsys.readouterr().err
+    assert said in shown
+    assert shown.count("\n") == 1
     assert not list(tmp_path.iterdir())
 
 
@@ -350,8 +397,18 @@ def test_kernels_share_a_cache_of_compiled_code_unless_the_user_has_one(tmp_path
     assert environment["JAX_COMPILATION_CACHE_DIR"].startswith(str(tmp_path / "build" / "jax_cache"))
     assert "XLA_PYTHON_CLIENT_PREALLOCATE" not in environment
     assert pool.kernel_environment(tmp_path, 2)["XLA_PYTHON_CLIENT_PREALLOCATE"] == "false"
+    monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "")
+    assert pool.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"].startswith(str(tmp_path))
     monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", "mine")
     assert pool.kernel_environment(tmp_path)["JAX_COMPILATION_CACHE_DIR"] == "mine"
+
+
+def test_a_cache_of_the_users_is_where_the_command_was_given_and_not_beside_the_notebooks(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for given, meant in (("mine", str(tmp_path / "mine")), ("gs://bucket/x", "gs://bucket/x")):
+        monkeypatch.setenv("JAX_COMPILATION_CACHE_DIR", given)
+        assert status_of("--version") == 0
+        assert os.environ["JAX_COMPILATION_CACHE_DIR"] == meant
 
 
 def test_a_cache_entry_that_another_process_is_writing_is_no_warning(tmp_path, monkeypatch):

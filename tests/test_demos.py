@@ -37,6 +37,7 @@ from mlkernels.course.demos.demo import RunItem
 from mlkernels.learners import function_space as adaptation
 from mlkernels.learners import maml, outer_weights, rkhs
 from mlkernels.networks import MLP
+from mlkernels.runner import site_frames
 
 DEMOS = [
     start_here.DEMO,
@@ -71,6 +72,18 @@ def test_same_settings_same_picture_on_a_new_and_on_a_used_stage(demo):
     used = demo.build()
     demo.frame(used, **demo.twin[0])
     assert demo.frame(used).png == demo.frame(demo.build()).png
+
+
+@pytest.mark.parametrize("demo", [*DEMOS, anil_geometry.DEMO], ids=lambda demo: demo.name)
+def test_the_pictures_of_the_whole_grid_are_within_the_pages_budget(demo):
+    """Else stops go until they are. All pictures of a demo take about as many bytes as that of its defaults."""
+    grid, stage = demo.grid, demo.build()
+    assert grid.fitting(demo.controls) == grid, "too many pictures"
+    frame = demo.frame(stage)
+    ground = np.ascontiguousarray(stage.still()[..., :3])
+    of_one = len(site_frames.webp(site_frames.moving(frame.png, ground)))
+    count = sum(1 for groups in (None, grid.runs) if groups != () for _ in grid.points(demo.controls, groups))
+    assert len(site_frames.webp(ground)) + count * of_one < grid.budget, f"{count} pictures of {of_one} bytes"
 
 
 NUMBER = re.compile(r"\d+(?:\.\d+)?(?:e[+-]?\d+)?")
@@ -113,6 +126,22 @@ def test_an_inner_rate_that_diverges_is_refused():
         derive_metantk.numbers(64, 10, 1.0, 0.0, "MAML")
 
 
+@pytest.mark.parametrize("inner_steps", start_here.STEPS)
+def test_the_marker_of_notebook_00_is_on_the_axes_and_points_down_where_the_loss_is_below(inner_steps):
+    demo = start_here.DEMO
+    stage, n = demo.build(), demo.compute(**demo.settings(inner_steps=inner_steps))
+    demo.move(stage, n)
+    axes = stage["now"].axes
+    least, most = np.transpose([axes.get_xlim(), axes.get_ylim()])
+    marks = {name: np.ravel(stage[name].get_data()) for name in ("now", "below")}
+    ((name, point),) = [(name, at) for name, at in marks.items() if ((least <= at) & (at < most)).all()]
+    assert (name == "below") == (n.loss < start_here.LEAST) == ("below the axis" in demo.readout(n))
+    if math.isinf(inner_steps):
+        assert (name, point[0]) == ("below", start_here.HORIZON[-1]), "at the end of the line"
+    else:
+        assert point[0] == inner_steps
+
+
 LINEAR = maml_linear_rate.DEMO
 
 
@@ -137,6 +166,24 @@ def test_the_prediction_forgets_the_scale_of_the_labels_and_the_bound_holds_belo
     np.testing.assert_allclose(small.losses, large.losses, rtol=1e-9, atol=1e-300)
     assert (small.losses <= small.bound * (1 + 1e-12)).all()
     assert LINEAR.compute(**LINEAR.settings(outer_rate=1.2)).diverging == 1
+
+
+@pytest.mark.parametrize("scale", maml_linear_rate.LABELS)
+def test_the_scale_of_the_labels_moves_the_loss_at_the_start_of_prediction_and_run(scale):
+    settings = LINEAR.settings(width=16, inner_steps=2, tasks=2, label_scale=scale)
+    n, one = LINEAR.compute(**settings), LINEAR.compute(**settings | {"label_scale": 1.0})
+    assert n.start == pytest.approx(scale**2 * one.start, rel=1e-9)
+    assert f"loss {n.start:.2g} at t = 0" in LINEAR.readout(n)
+    network, start, batch = _maml_training.network(16), _maml_training.start(16, 6), maml_linear_rate.problem()[:2]
+    assert np.abs(batch.query_y).max() == 1
+    batch = dataclasses.replace(batch, support_y=scale * batch.support_y, query_y=scale * batch.query_y)
+    loss = maml.meta_loss(
+        lambda params, x: network.apply(params, x) - network.apply(start, x), start, batch, maml.InnerLoop(0.1, 2)
+    )
+    run = LINEAR.run(**settings)
+    first = next(item for item in run if len(item.data))
+    assert first.data[0] == pytest.approx(float(loss) / n.start, rel=1e-9)
+    run.close()
 
 
 def test_a_run_follows_the_prediction_where_labels_are_small_and_its_parts_do_not_matter():

@@ -1,6 +1,7 @@
-"""The course on Binder and on Colab: their commands, held against make's and, with -m once, run in a clean environment.
+"""The course on Binder, on Colab and on SLURM: their commands, held against make's and, with -m once, run in an
+environment of their own.
 
-Binder and Colab themselves are not in reach of a test.
+Binder, Colab and SLURM themselves are not in reach of a test.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -24,6 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 BINDER = ROOT / ".binder"
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9][0-9]_*.ipynb"))
 UNWANTED = {"tensorflow", "tf2jax", "keras"}
+FILES, FOLDERS = ("requirements.txt", "pyproject.toml", "README.md", "LICENSE"), ("mlkernels", "tools", "notebooks")
 CELL = install_cell.source((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 
 
@@ -43,10 +46,10 @@ def clean_environment(folder: Path) -> tuple[Path, dict[str, str]]:
 
 def copy_of_the_course(folder: Path) -> Path:
     """What git would bring, without its history."""
-    for name in ("requirements.txt", "pyproject.toml", "README.md", "LICENSE"):
+    for name in FILES:
         folder.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, folder / name)
-    for name in ("mlkernels", "tools", "notebooks", ".binder", "data/results"):
+    for name in (*FOLDERS, ".binder", "data/results"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", ".ipynb_checkpoints"))
     return folder
 
@@ -126,6 +129,28 @@ def test_the_cell_fetches_the_course_once(monkeypatch, tmp_path):
     assert install == [sys.executable, str(Path(folder, "tools", "colab.py"))]
     Path(folder).mkdir()
     assert run_cell(monkeypatch, tmp_path, source="an address") == [install]
+
+
+def test_git_brings_the_course_as_the_cell_asks(tmp_path):
+    if shutil.which("git") is None or not (ROOT / ".git").exists():
+        pytest.skip("no checkout by git")
+    with pytest.MonkeyPatch.context() as patch:
+        clone, (_, script) = run_cell(patch, tmp_path, source=ROOT.as_uri())
+    (tmp_path / "settings").write_text("[safe]\n\tdirectory = *\n", encoding="utf-8")  # whoever owns the checkout
+    clean = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    clean["GIT_CONFIG_GLOBAL"] = str(tmp_path / "settings")
+
+    def said(folder, *words):
+        return subprocess.run(["git", *words], cwd=folder, env=clean, capture_output=True, check=True).stdout
+
+    subprocess.run(clone, env=clean, check=True)
+    course = tmp_path / "mlkernels-course"
+    assert said(course, "rev-list", "--count", "HEAD") == b"1\n", "no more than the course as it is today"
+    tree = ("ls-tree", "-r", "HEAD", *FILES, *FOLDERS)
+    assert said(course, *tree) == said(ROOT, *tree)
+    assert all((course / name).exists() for name in (*FILES, *FOLDERS, "data/results"))
+    assert Path(script).is_relative_to(course)
+    assert Path(script).is_file()
 
 
 def test_the_cell_says_what_to_do_where_it_cannot_know(monkeypatch, tmp_path):
@@ -216,3 +241,63 @@ def test_on_colab_a_demo_says_what_shows_it(monkeypatch):
     monkeypatch.setattr(explorer.Explorer, "_repr_mimebundle_", lambda self: ({}, {"a page": "an address"}))
     demo._ipython_display_()
     assert shown[-1][1] == {"a page": "an address"}
+
+
+# --- SLURM ------------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "mlkernels" / "runner" / "teacher.md").read_text(encoding="utf-8")
+(CLUSTER,) = re.findall(r"as `cluster\.py`:\n\n```python\n(.*?)```", PAGE, re.S)
+SBATCH = """#!/bin/sh
+cp "$1" "$JOBS/job.sh"
+sh "$JOBS/job.sh" >"$JOBS/said" 2>&1 &
+echo "Submitted batch job 1"
+"""
+
+
+def test_the_teachers_cluster_runs_a_point_a_job_and_says_where_it_is(monkeypatch, capsys):
+    made = []
+
+    class SLURMCluster:
+        scheduler_address = "tcp://10.0.0.1:40000"
+
+        def __init__(self, **options):
+            made.append(options)
+
+        def scale(self, *, jobs):
+            made.append(jobs)
+
+    monkeypatch.setitem(sys.modules, "dask_jobqueue", SimpleNamespace(SLURMCluster=SLURMCluster))
+    monkeypatch.setattr("builtins.input", lambda prompt: made.append(prompt))
+    exec(compile(CLUSTER, "cluster.py", "exec"), {})
+    options, jobs, asked = made
+    assert (options["cores"], options["python"]) == (1, sys.executable)
+    assert jobs > 1
+    assert asked.startswith("Enter")
+    assert capsys.readouterr().out == f"{SLURMCluster.scheduler_address}\n"
+
+
+@pytest.mark.once
+def test_the_teachers_cluster_hands_its_jobs_to_slurm(tmp_path):
+    """A stub of sbatch runs the job script here."""
+    distributed = pytest.importorskip("distributed")
+    (tmp_path / "packages").mkdir()
+    install = ["install", "--quiet", "--no-deps", "--target", str(tmp_path / "packages"), "dask-jobqueue"]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    for name, text in (("sbatch", SBATCH), ("scancel", "#!/bin/sh\n")):
+        (tmp_path / name).write_text(text, encoding="utf-8")
+        (tmp_path / name).chmod(0o755)
+    (tmp_path / "cluster.py").write_text(CLUSTER.replace("jobs=20", "jobs=1"), encoding="utf-8")
+    more = {"JOBS": str(tmp_path), "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}"}
+    more["PYTHONPATH"] = os.pathsep.join(filter(None, [str(tmp_path / "packages"), os.environ.get("PYTHONPATH")]))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    command = [sys.executable, "-u", "cluster.py"]
+    process = subprocess.Popen(command, cwd=tmp_path, env=os.environ | more, text=True, **pipes)
+    try:
+        with distributed.Client(process.stdout.readline().strip(), timeout=30, set_as_default=False) as client:
+            client.wait_for_workers(1, timeout=120)
+            assert [*client.nthreads().values()] == [1]
+            assert {*client.run(lambda: sys.executable).values()} == {sys.executable}
+    finally:
+        process.communicate("\n", timeout=60)
+    assert process.returncode == 0
+    assert "#SBATCH --cpus-per-task=4" in (tmp_path / "job.sh").read_text(encoding="utf-8")

@@ -46,12 +46,14 @@ def test_not_done_yet_is_calm(attempt, tests):
 @pytest.mark.parametrize(
     ("attempt", "why"),
     [
-        (lambda x: 2 * x + 1, "with 2: expected 4, got 5"),
+        (lambda x: 2 * x + 1, "with x=2: expected 4, got 5"),
         (lambda x: None, "got None: the last line needs a return"),
         (lambda x: [x, x], "expected shape (), got shape (2,)"),
         (lambda x: "four", "got 'four', which is no array of numbers"),
         (lambda x: x.square(), "it stops with AttributeError: 'float' object has no attribute 'square'"),
-        (lambda: 4, "it stops with TypeError"),
+        (lambda: 4, "with 2: it stops with TypeError"),
+        (lambda *own: 4 if own == (3.0,) else 5, "with 2: expected 4, got 5"),
+        (lambda x, scale=1: scale, "with x=2: expected 4, got 1"),
         (lambda x: np.nan, "expected 4, got nan"),
     ],
 )
@@ -65,7 +67,7 @@ def test_wrong_says_why(attempt, why):
 
 def test_the_first_failing_case_and_its_hint_are_shown():
     outcome = judge("Squares", lambda x: 2 * x, SQUARES)
-    assert "with [0., 1., 2.]: expected [0., 1., 4.], got [0., 2., 4.]" in str(outcome)
+    assert "with x=[0., 1., 2.]: expected [0., 1., 4.], got [0., 2., 4.]" in str(outcome)
     assert "all entries" in str(outcome)
 
 
@@ -118,7 +120,8 @@ def test_a_right_answer_is_right_in_numpy_and_jax(values):
 def test_keys_and_functions_can_be_arguments():
     tests = [((jax.random.key(0), np.sin, 3), lambda key, f, n: f(jax.random.normal(key, (n,))), "draw, then f")]
     assert judge("draw", lambda key, f, n: f(jax.random.normal(key, (n,))), tests)
-    assert "with an array of shape (), sin, 3: expected shape (3,)" in str(judge("draw", lambda key, f, n: 0.0, tests))
+    told = str(judge("draw", lambda key, f, n: 0.0, tests))
+    assert "with key=an array of shape (), f=sin, n=3: expected shape (3,)" in told
 
 
 def test_html_escapes_what_students_write():

@@ -65,7 +65,7 @@ def test_a_run_that_is_interrupted_goes_on(tmp_path, whole_run):
 
     with pytest.raises(KeyboardInterrupt):
         run(tmp_path / FILE, until_8)
-    left = json.loads((tmp_path / f"{FILE}.history.json").read_text())
+    left = json.loads((tmp_path / f"{FILE}.history.json").read_text())["rows"]
     assert [(row["step"], row["value"] is None) for row in left] == [(0, False), (4, False), (8, True)]
     seen = []
     again = run(tmp_path / FILE, lambda params: seen.append(1) or size(params))

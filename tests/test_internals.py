@@ -527,6 +527,25 @@ def test_nas_engine_graph_plan_of():
     assert [sum(isinstance(step, kind) for step in plan) for kind in (Run, Add, Join)] == [21, 6, 2]
 
 
+def test_nas_engine_devices_sharding_of():
+    from mlkernels.nas.engine.devices import sharding_of
+
+    seen = []
+    jax.jit(lambda x: seen.append(sharding_of(x)))(jnp.ones(2))
+    assert seen == [None]
+    assert sharding_of(jnp.ones(2)) == jnp.ones(2).sharding
+
+
+def test_nas_engine_operations_asked_for():
+    from mlkernels.nas.engine.operations import asked_for, forward
+    from mlkernels.nas.space.blocks import Relu
+
+    with asked_for() as programs:
+        for number in (1, 2, 1):
+            forward((Relu(),), (), jnp.ones((number, 2, 2, 1)))
+    assert [given[-1].shape[0] for _, given in programs.values()] == [1, 2]
+
+
 def test_nas_engine_lowering_lowering():
     from mlkernels.nas.engine.lowering import current_lowering, lowering
 

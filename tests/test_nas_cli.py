@@ -32,6 +32,7 @@ SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "4", "--pixels", "8",
         (["--score", "none", "--no-regions"], ["condition: expected a score to rank by"]),
         (["--devices", "64"], ["devices: expected a whole number from 1 to 1, got 64"]),
         (["--channels", "65536", "--cells", "5", "--pixels", "224", "--no-regions"], ["expected", "free, got"]),
+        (["--channels", "65536", "--score", "synflow"], ["memory for scoring a network: expected", "free, got"]),
     ],
 )
 def test_what_is_refused_is_said_in_one_line(arguments, said, capsys, tmp_path, monkeypatch):

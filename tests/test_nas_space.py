@@ -12,6 +12,7 @@ from mlkernels.errors import InputError
 from mlkernels.nas.space.blocks import Conv, Pool, operation
 from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout, flop_count, parameter_count
+from mlkernels.nas.space.published import PUBLISHED as PUBLISHED_GENOTYPES
 from mlkernels.nas.space.search_space import SPACES
 
 # The genotypes that the reference's scripts carry: cells, base classes, parameters in millions without and with a head.
@@ -44,6 +45,13 @@ def test_parameters_of_the_published_genotypes(row):
     counts = parameter_count(layout, gates), parameter_count(layout, gates, classes=classes)
     assert " ".join(f"{count / 1e6:.3f}" for count in counts) == row[7]
     assert parameter_count(layout, gates, norms=False) < counts[0]
+
+
+def test_published_genotypes_are_those_of_the_scripts():
+    for (data, cells), found in PUBLISHED_GENOTYPES.items():
+        classes = {"miniimagenet": 64, "tieredimagenet": 351}[data]
+        assert list(found) == [genotype(row) for row in ROWS if row[0].split() == [str(cells), str(classes)]]
+    assert sum(map(len, PUBLISHED_GENOTYPES.values())) == len(ROWS)
 
 
 def test_genotypes_in_both_notations_and_as_gates():
@@ -118,7 +126,11 @@ GOOD = "N: s3<0 s3<1 | s3<1 s3<2 R: s3<0 s3<1 | s3<1 s3<2"
     ("text", "said"),
     [
         ("", "genotype: expected Genotype"),
-        ("N: s3<0 s3<1", "genotype: expected Genotype"),
+        ("N: s3<0 s3<1", "mend it: its R part is missing, the reduction cell"),
+        ("N: s3<0 s3<1 R: ", "its R part is missing"),
+        ("R: s3<0 s3<1", "mend it: its N part is missing, the normal cell"),
+        (GOOD + " R: s3<0 s3<1", "R: stands more than once"),
+        ("Genotype(normal=[('sep_conv_3x3', 0), ('sep_conv_3x3', 1)])", r"mend it: reduce=\[...\] is missing"),
         (GOOD.replace("s3<2", "s3"), "genotype: expected Genotype"),
         (
             GOOD.replace("s3<2", "s9<2"),

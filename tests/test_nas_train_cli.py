@@ -14,6 +14,7 @@ from mlkernels.commands import nas as commands
 from mlkernels.commands.options import Counter
 from mlkernels.errors import InputError
 from mlkernels.nas import Layout, TrainSettings
+from mlkernels.nas.training import train as training
 from mlkernels.support.progress import Progress
 
 TEXT = "N: sk<0 mp<1 | sk<1 mp<2 | sk<0 sk<2 R: mp<0 mp<1 | mp<1 sk<2 | sk<2 sk<3"
@@ -97,6 +98,25 @@ def test_a_place_that_cannot_be_written_is_refused_before_the_work(few_glyphs, c
     assert "evaluation.json: expected a file, got a folder" in " ".join(capsys.readouterr().err.split())
     assert status_of("nas", "train", TEXT, *SMALL, "--out", file / "new") == 2
     assert "file: expected a folder, got a file; name another place" in " ".join(capsys.readouterr().err.split())
+
+
+@pytest.mark.parametrize("size", [["--channels", "40960"], ["--channels", "4096", "--pixels", "4096"]])
+def test_a_training_that_cannot_fit_is_refused_before_anything_is_made(size, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(training, "Pictures", lambda *given: pytest.fail("it resizes all images"))
+    assert status_of("nas", "train", TEXT, "--data", "glyphs", *size, "--out", tmp_path) == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("mlkernels: memory for training a network: expected ")
+    assert shown.count("\n") == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_an_evaluation_that_cannot_fit_is_refused_before_an_image_is_looked_at(few_glyphs, tmp_path, monkeypatch):
+    network = nas.Network(layout_of_small(), TEXT)
+    trained = nas.train(network, datasets.load("glyphs"), TrainSettings(epochs=1, batch=50))
+    monkeypatch.setattr("mlkernels.support.memory.available_bytes", lambda: 10**5)
+    said = "memory for features of 100 images: expected .* free, got 97.7 KiB; take a smaller block"
+    with pytest.raises(InputError, match=said):
+        nas.evaluate(trained, datasets.load("glyphs"), queries=5, episodes=10)
 
 
 @pytest.mark.parametrize(("error", "status"), [(InputError("loss: expected"), 2), (KeyboardInterrupt(), 130)])

@@ -13,9 +13,11 @@ import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import html5lib
 import nbformat
 import numpy as np
 import pytest
+from _accessibility import CUT, FAINT, page_faults
 from _browser import browser_page, chromium
 from _compilation import as_a_reader
 from _notebooks import begins, needed, outputs, read
@@ -422,25 +424,59 @@ def test_pages_need_no_network_and_show_their_pictures(ran, name):
         check_image(ran[1], image["src"], alt)
 
 
+@pytest.mark.notebook
+def test_pages_are_valid_and_accessible(ran, name):
+    page = (ran[1] / f"{name}.html").read_text(encoding="utf-8")
+    html5lib.HTMLParser(strict=True).parse(re.sub(r"(?<=;base64,)[\w+/=]+", "", page))  # the pictures take its time
+    assert not page_faults(BeautifulSoup(page, "html.parser"))
+
+
 # The equations that stick out of what holds them; a page scrolls there, and a reader may not see that it does.
 CUT_OFF = """() => [...document.querySelectorAll(".MathJax_Display")]
   .filter(shown => shown.scrollWidth > shown.clientWidth + 1)
   .map(shown => shown.parentElement.querySelector("script[type^='math/tex']").text)"""
 
 
-@pytest.mark.notebook
-def test_no_equation_is_cut_off(ran):
+SCREEN, PHONE, PAPER = 1280, 390, 700  # pixels: A4's within its margins
+
+
+@pytest.fixture(scope="module")
+def seen(ran):
+    """What a browser finds in each page, opened once: fault -> {notebook: what has it}."""
     path = chromium()
     if path is None:
         pytest.skip("no Chromium")
+    found = {"cut off": {}, "faint": {}, "wider than a phone": {}, "wider than paper": {}}
     with browser_page(path) as (page, _):
-        cut = {}
         for notebook in NOTEBOOKS:
+            page.set_viewport_size({"width": SCREEN, "height": 1000})
             page.goto((ran[1] / f"{notebook.stem}.html").as_uri())
             page.wait_for_function("window.MathJax && MathJax.Hub && MathJax.isReady")
+            page.evaluate("document.querySelectorAll('details').forEach(folded => { folded.open = true; })")
             page.evaluate("() => new Promise(done => MathJax.Hub.Queue(() => done(true)))")
-            cut |= {f"{notebook.stem}: {equation}": True for equation in page.evaluate(CUT_OFF)}
-    assert not [*cut]
+            found["cut off"][notebook.stem] = page.evaluate(CUT_OFF)
+            found["faint"][notebook.stem] = page.evaluate(FAINT)
+            page.set_viewport_size({"width": PHONE, "height": 844})
+            width = page.evaluate("document.documentElement.scrollWidth")
+            found["wider than a phone"][notebook.stem] = [] if width == PHONE else [width]
+            page.set_viewport_size({"width": PAPER, "height": 1000})
+            page.emulate_media(media="print")
+            page.evaluate("dispatchEvent(new Event('beforeprint'))")
+            found["wider than paper"][notebook.stem] = page.evaluate(CUT)
+            page.emulate_media(media="screen")
+    return {fault: {name: those for name, those in where.items() if those} for fault, where in found.items()}
+
+
+@pytest.mark.notebook
+def test_no_equation_is_cut_off(seen):
+    assert not seen["cut off"]
+
+
+@pytest.mark.notebook
+def test_pages_can_be_read_on_a_screen_on_a_phone_and_on_paper(seen):
+    assert not seen["faint"]
+    assert not seen["wider than a phone"]
+    assert not seen["wider than paper"]
 
 
 @pytest.mark.notebook

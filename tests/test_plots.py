@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import ast
 import io
 import itertools
 import subprocess
 import sys
+from pathlib import Path
 
 import matplotlib
 import numpy as np
 import pytest
+from _notebooks import read
 from PIL import Image
 
 from mlkernels.course import plots
@@ -57,6 +60,34 @@ def test_colours_stand_out_on_white_and_looks_differ_without_colour():
 def test_the_cycle_of_the_style_is_as_safe():
     colours = plots.STYLE["axes.prop_cycle"].by_key()["color"]
     assert {c.upper().lstrip("#") for c in colours} <= {c.lstrip("#") for c in plots.COLOURS.values()}
+
+
+def widths_of_lines(source):
+    """The numbers that code gives as widths of lines."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.keyword) and node.arg in ("linewidth", "linewidths", "lw"):
+            yield from (each.value for each in ast.walk(node.value) if isinstance(each, ast.Constant))
+        elif isinstance(node, ast.Dict):
+            for key, value in zip(node.keys, node.values, strict=True):
+                if isinstance(key, ast.Constant) and key.value in ("linewidth", "linewidths"):
+                    yield from (each.value for each in ast.walk(value) if isinstance(each, ast.Constant))
+
+
+def test_no_line_is_thinner_than_a_pixel_at_the_size_that_figures_are_shown_at():
+    least = 72 / plots.SCREEN  # points
+    with matplotlib.rc_context(plots.STYLE):
+        ticks = [f"{axis}tick.{kind}.width" for axis in "xy" for kind in ("major", "minor")]
+        names = ["lines.linewidth", "axes.linewidth", "grid.linewidth", "patch.linewidth", *ticks]
+        assert not {name: matplotlib.rcParams[name] for name in names if matplotlib.rcParams[name] < least}
+    course, home = Path(plots.__file__).parents[1], Path(__file__).parents[1] / "notebooks"
+    sources = {path.name: [path.read_text(encoding="utf-8")] for path in course.rglob("*.py")}
+    sources |= {
+        path.name: [cell.source for cell in read(path).cells if cell.cell_type == "code"]
+        for path in home.glob("*.ipynb")
+    }
+    widths = {name: [w for source in those for w in widths_of_lines(source)] for name, those in sources.items()}
+    assert sum(map(len, widths.values())) > 50
+    assert not {name: thin for name, those in widths.items() if (thin := [w for w in those if 0 < w < least])}
 
 
 def test_look():

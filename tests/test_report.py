@@ -13,7 +13,7 @@ from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 from mlkernels.course import claim_records, claims
-from mlkernels.runner import pages, report
+from mlkernels.runner import kept, pages, report
 from mlkernels.support.files import write_atomically
 
 PNG = base64.b64encode(b"\x89PNG\r\n\x1a\n picture").decode()
@@ -143,11 +143,18 @@ def test_page_needs_no_network_and_finds_mathjax_beside_it(tmp_path):
     assert "$$\\Phi = \\Theta$$" in soup.get_text()
 
 
-def test_mathjax_is_copied_once(tmp_path):
-    entry = pages.copy_mathjax(tmp_path)
-    entry.write_text("mine")
+def test_mathjax_is_copied_once_and_what_is_damaged_of_it_again(tmp_path):
     pages.copy_mathjax(tmp_path)
-    assert entry.read_text() == "mine"
+    files = sorted(path for path in (tmp_path / "mathjax").rglob("*") if path.is_file())
+    whole = {path: (path.read_bytes(), path.stat().st_mtime_ns) for path in files}
+    empty, cut, missing, zeros = damaged = files[::50][:4]
+    empty.write_bytes(b"")
+    cut.write_bytes(whole[cut][0][:-9])
+    missing.unlink()
+    zeros.write_bytes(bytes(len(whole[zeros][0])))
+    pages.copy_mathjax(tmp_path)
+    assert {path: path.read_bytes() for path in files} == {path: content for path, (content, _) in whole.items()}
+    assert [path for path in files if path.stat().st_mtime_ns != whole[path][1]] == sorted(damaged)
     assert [path.name for path in tmp_path.iterdir()] == ["mathjax"]
 
 
@@ -206,10 +213,10 @@ def out(tmp_path):
     fails = a_claim("meta.fails", "does not hold", statement="x < y", measured="3")
     untested = a_claim("meta.later", "not tested here", why="class only")
     cell = code("c", shown({claim_records.CLAIM_MIME: fails}), shown({claim_records.CLAIM_MIME: untested}))
-    nbformat.write(a_notebook(*RICH), tmp_path / "00_good.ipynb")
+    kept.keep(a_notebook(*RICH), tmp_path / "00_good.ipynb")
     failure = {"cell": 3, "shown": 2, "id": "abcd", "line": "1 / 0", "error": "ZeroDivisionError: <division>"}
     record = {"preset": "class", "status": "failed", "failure": failure, "device": {"platform": "unknown"}}
-    nbformat.write(a_notebook(cell, **record), tmp_path / "01_bad.ipynb")
+    kept.keep(a_notebook(cell, **record), tmp_path / "01_bad.ipynb")
     nbformat.write(new_notebook(), tmp_path / "02_not_executed.ipynb")
     (tmp_path / "claims.json").write_text("old")
     report.write_report(tmp_path, preset="quick", command="mlkernels run --set 'a=<b>'")

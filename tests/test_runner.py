@@ -22,6 +22,7 @@ from mlkernels.course.claim_records import CLAIM_MIME
 from mlkernels.course.presets import CONFIG_MIME
 from mlkernels.runner import jobs as job_plans
 from mlkernels.runner import pool, report
+from mlkernels.runner.kept import keep
 
 PARAMETERS = 'preset: str = "quick"\nseed: int = 3\nrate: float = 0.1\n'
 CLAIM = {
@@ -178,7 +179,7 @@ def test_a_report_of_notebooks_that_hold_infinities_is_strict_json(tmp_path):
     claim = {**CLAIM, "values": {"a": -math.inf, "b": [math.nan]}}
     output = new_output("display_data", data={CLAIM_MIME: claim})
     notebook = new_notebook(cells=[new_code_cell("x", outputs=[output])], metadata={"mlkernels": told})
-    nbformat.write(notebook, tmp_path / "00_old.ipynb")
+    keep(notebook, tmp_path / "00_old.ipynb")
     report.write_report(tmp_path, preset="quick", command="mlkernels run")
     result = strict(tmp_path / "claims.json")
     assert result["claims"][0]["values"] == {"a": "-inf", "b": ["nan"]}
@@ -281,6 +282,24 @@ def test_ctrl_c_keeps_and_names_the_finished_ones_and_resume_goes_on(slow):
     assert done.returncode == 0
     assert "00_quick  unchanged, kept" in done.stderr
     assert "3 of 3 finished" in done.stdout
+
+
+def test_ctrl_c_gives_130_also_where_the_same_run_had_finished_before(slow):
+    """What lies there is the earlier run's, whole, and not this one's result."""
+    (slow / "wait").unlink()
+    assert run(slow, "01").returncode == 0
+    before = {path.name: path.read_bytes() for path in (slow.parent / "build/quick").glob("01*")}
+    (slow / "wait").touch()
+    (slow / "pid").unlink()
+    line, options = command(slow, "01")
+    process = subprocess.Popen(line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **options)
+    kernel_of(slow)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=600)
+    assert process.returncode == 130
+    assert "finished and kept in build/quick: none\n" in err
+    assert "finished;" not in out
+    assert {path.name: path.read_bytes() for path in (slow.parent / "build/quick").glob("01*")} == before
 
 
 def test_no_kernel_outlives_a_runner_that_was_killed(slow):

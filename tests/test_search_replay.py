@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 import math
 
+import jax
 import numpy as np
 import pytest
 
-from mlkernels.course import widgets
+from mlkernels import nas
+from mlkernels.course import live, widgets
 from mlkernels.course.demos import search_replay
 from mlkernels.course.demos.search_replay import rounds_of
+from mlkernels.course.plots import drawings
 from mlkernels.errors import InputError
 from mlkernels.nas import CELL_TYPES, SPACES, Genotype, Space, rule_of
 from mlkernels.nas.searching.ranking import OLD_RULE, RULE, choose, edges_left, operations_left, relative_change
@@ -99,6 +102,24 @@ def test_what_is_no_log_of_this_space_is_refused(log, space):
         search_replay.make_demo(log, space)
 
 
+@pytest.mark.parametrize(
+    "take",
+    [
+        lambda space: search_replay.make_demo(LOG, space),
+        lambda space: nas.replay(LOG, space),
+        lambda space: nas.random_genotypes(space, 1, key=jax.random.key(0)),
+        lambda space: drawings.draw_gates(space, SPACE.open_gates()),
+        lambda space: live.SearchPicture(space, "folder"),
+    ],
+    ids=["make_demo", "replay", "random_genotypes", "draw_gates", "SearchPicture"],
+)
+def test_a_spaces_name_is_no_space(take):
+    with pytest.raises(InputError, match=r"space: expected a Space, got 'darts'; give SPACES\['darts'\]"):
+        take("darts")
+    with pytest.raises(InputError, match="got 'drats'; give one of SPACES: darts_fewshot, darts"):
+        take("drats")
+
+
 def test_one_cell_shows_its_own_candidates():
     both, normal, reduce = (search_replay.DEMO.compute(2, cell) for cell in ("both", *CELL_TYPES))
     assert set(normal.candidates) | set(reduce.candidates) == set(both.candidates)
@@ -151,12 +172,25 @@ def test_a_finished_search_is_packed_and_replayed(tmp_path):
     assert "12 of 126" in view.readout
 
 
+def test_of_an_unfinished_search_its_rounds_are_packed(tmp_path):
+    rounds = [line for line in LOG if line.get("round", 9) <= 2]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in rounds), encoding="utf-8")
+    state = {"about": {"space": "darts_fewshot"}, "seconds": 1.0, "done": [], "partial": []}
+    (tmp_path / "state.json").write_text(json.dumps(state), encoding="utf-8")
+    pack(tmp_path, tmp_path / "out.json")
+    assert search_replay.unpack(tmp_path / "out.json") == (rounds, SPACE)
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8"))["rounds"] == "2, not finished"
+
+
 def test_what_cannot_be_packed_or_read_is_said(tmp_path):
-    with pytest.raises(InputError, match="finished search"):
+    with pytest.raises(InputError, match="first round"):
         pack(tmp_path, tmp_path / "out.json")
     with pytest.raises(InputError, match="No such file"):
         search_replay.unpack(tmp_path / "none.json")
-    for text in ("", "[]", "{}", '{"log": [], "settings": {"space": "mine"}}'):
+    (tmp_path / "other.json").write_text("")
+    with pytest.raises(InputError, match="a whole file, got a damaged file"):
+        search_replay.unpack(tmp_path / "other.json")
+    for text in ("[]", "{}", '{"log": [], "settings": {"space": "mine"}}'):
         (tmp_path / "other.json").write_text(text)
         with pytest.raises(InputError, match="something else"):
             search_replay.unpack(tmp_path / "other.json")

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
 import shutil
+from dataclasses import replace
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
+from types import SimpleNamespace
 from urllib.parse import unquote, urlsplit
 
 import _site
@@ -16,8 +19,9 @@ import html5lib
 import nbformat
 import numpy as np
 import pytest
-from _accessibility import FAINT, page_faults
+from _accessibility import CUT, FAINT, page_faults
 from _browser import browser_page, chromium
+from _cli import status_of
 from bs4 import BeautifulSoup
 from nbformat.v4 import new_code_cell, new_notebook
 from PIL import Image
@@ -27,7 +31,8 @@ from mlkernels.course.demos import search_replay, start_here
 from mlkernels.course.demos.demo import steps
 from mlkernels.course.demos.grid import Grid
 from mlkernels.errors import InputError
-from mlkernels.runner import site, site_benchmarks, site_frames, site_pages
+from mlkernels.runner import jobs, pool, report, site, site_benchmarks, site_frames, site_pages
+from mlkernels.runner.kept import keep
 
 CONTROLS = (steps("a", "a", range(7), 2), steps("b", "b", range(3), 0), steps("c", "c", (0, 1), 1))
 PAGE = f"{_site.NAME}.html"
@@ -37,7 +42,7 @@ PAGE = f"{_site.NAME}.html"
 def out(tmp_path_factory):
     """The small site."""
     home = tmp_path_factory.mktemp("site")
-    nbformat.write(_site.notebook(), home / PAGE.replace("html", "ipynb"))
+    keep(_site.notebook(), home / PAGE.replace("html", "ipynb"))
     made = {_site.NAME: home / PAGE.replace("html", "ipynb")}
     site.build(home / "site", made, command="make site", grids=_site.GRIDS)
     return home / "site"
@@ -125,6 +130,41 @@ def test_frames_are_drawn_once(out, tmp_path):
     assert (folder / "mine").exists()
 
 
+def test_frames_of_which_one_is_damaged_are_drawn_again(out, tmp_path, monkeypatch):
+    def draw(*given):
+        raise StopIteration
+
+    monkeypatch.setattr(site_frames, "_drawn", draw)
+    folder, grid = tmp_path / "start_here", _site.GRIDS["start_here"]
+    shutil.copytree(out / "demos" / "start_here", folder)
+    table = json.loads((folder / "frames.json").read_text())
+    monkeypatch.setattr(site_frames, "fingerprint", lambda *given: table["fingerprint"])
+    for name in ("frames.json", "ground.webp", table["frames"]["1,2"][0]):
+        whole = (folder / name).read_bytes()
+        for content in (whole[:-1], b""):
+            (folder / name).write_bytes(content)
+            with pytest.raises(StopIteration):
+                site_frames.frames(start_here.DEMO, folder, grid)
+        (folder / name).unlink()
+        with pytest.raises(StopIteration):
+            site_frames.frames(start_here.DEMO, folder, grid)
+        (folder / name).write_bytes(whole)
+        assert site_frames.frames(start_here.DEMO, folder, grid) == table
+
+
+def test_a_picture_that_is_damaged_is_written_again_and_a_whole_one_stays(out, tmp_path):
+    file = io.BytesIO()
+    Image.fromarray(np.arange(300, dtype=np.uint8).reshape(10, 10, 3)).save(file, "png")
+    name, *size = site_pages.picture(file.getvalue(), tmp_path)
+    whole, times = (tmp_path / name).read_bytes(), []
+    for content in (whole[:-3], b"", whole.replace(whole[20:22], b"\x00\x00"), whole):
+        (tmp_path / name).write_bytes(content)
+        times.append((tmp_path / name).stat().st_mtime_ns)
+        assert site_pages.picture(file.getvalue(), tmp_path) == (name, *size)
+        assert (tmp_path / name).read_bytes() == whole
+    assert (tmp_path / name).stat().st_mtime_ns == times[-1]
+
+
 def test_a_small_budget_thins_the_grid_and_says_so(tmp_path):
     grid = Grid(stops={"task": (1,), "shot": (5,), "inner_steps": (0, 20, 50, 100, 1000)}, budget=60_000)
     table = site_frames.frames(start_here.DEMO, tmp_path / "demo", grid)
@@ -132,6 +172,18 @@ def test_a_small_budget_thins_the_grid_and_says_so(tmp_path):
     assert sum(path.stat().st_size for path in (tmp_path / "demo").glob("*.webp")) == table["bytes"]
     (said,) = [line for line in table["left"] if line.startswith("inner steps")]
     assert re.fullmatch(r"inner steps τ (has 3 of 11 stops|stays at 50)\.", said)
+
+
+def test_a_demo_without_a_picture_at_its_defaults_says_why_and_has_the_others(tmp_path):
+    def compute(**values):
+        if values == start_here.DEMO.settings():
+            raise InputError("start: expected another one, got this; move a control")
+        return start_here.DEMO.compute(**values)
+
+    grid = Grid(stops={"task": (1,), "shot": (5,), "inner_steps": (50, 1000)})
+    table = site_frames.frames(replace(start_here.DEMO, compute=compute), tmp_path / "demo", grid)
+    assert table["frames"]["0"] == (None, "", "start: expected another one, got this; move a control")
+    assert (tmp_path / "demo" / table["frames"]["1"][0]).exists()
 
 
 def test_demos_are_found_by_what_the_notebook_imports():
@@ -155,7 +207,7 @@ def test_only_notebooks_that_are_finished_and_not_edited_since_are_taken(tmp_pat
         made.metadata["mlkernels"]["status"] = "failed" if name == "01_failed" else "finished"
         made.cells.insert(1, new_code_cell("seed = 1", metadata={"tags": ["injected-parameters"]}))
         if name != "03_not_run":
-            nbformat.write(made, tmp_path / "class" / path.name)
+            keep(made, tmp_path / "class" / path.name)
         source = _site.notebook()
         source.cells[0].source += " Better." if name == "02_edited" else ""
         nbformat.write(source, path)
@@ -222,6 +274,53 @@ def test_pictures_that_no_page_shows_any_more_are_removed(out):
     site._remove_unused(out)
     assert not (out / "pictures" / "old.webp").exists()
     assert [*(out / "pictures").iterdir()]
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def course(tmp_path, monkeypatch):
+    """Two notebooks, the first of them executed in build/class; what is run and what a site is made of is noted."""
+    sources, done = tmp_path / "notebooks", tmp_path / "build" / "class"
+    for folder in (sources, done):
+        folder.mkdir(parents=True)
+    notebook = new_notebook(cells=[new_code_cell("x = 1")], metadata={"mlkernels": {"status": "finished"}})
+    for path in (sources / "00_done.ipynb", done / "00_done.ipynb", sources / "01_missing.ipynb"):
+        nbformat.write(notebook, path)
+    noted = SimpleNamespace(ran=[], built=[], status="finished", notebooks=sources)
+
+    def run(work, **options):
+        noted.ran += [job.target for job in work]
+        return [jobs.Outcome(job.name, noted.status, "it failed here") for job in work]
+
+    def build(out, notebooks, *, command, say):
+        noted.built.append((out, notebooks))
+        return {"bytes": 1, "files": 1, "demos": {}}
+
+    monkeypatch.setattr(pool, "run", run)
+    monkeypatch.setattr(report, "write_report", lambda out, **options: None)
+    monkeypatch.setattr(site, "build", build)
+    monkeypatch.setattr(os, "environ", os.environ.copy())
+    return noted
+
+
+def test_the_command_takes_what_class_has_done_and_runs_the_rest_in_quick(course, tmp_path, capsys):
+    assert status_of("site", "--notebooks", course.notebooks) == 0
+    build = tmp_path / "build"
+    quick = build / "quick" / "01_missing.ipynb"
+    assert course.ran == [quick]
+    assert course.built == [(build / "site", {"00_done": build / "class" / "00_done.ipynb", "01_missing": quick})]
+    assert "index.html" in capsys.readouterr().out
+
+
+def test_the_command_makes_no_site_where_a_notebook_fails(course, capsys):
+    course.status = "failed"
+    assert status_of("site", "--notebooks", course.notebooks) == 1
+    assert not course.built
+    shown = capsys.readouterr()
+    assert shown.err == "it failed here\nno site without them\n"
+    assert not shown.out
 
 
 # --- in a browser -----------------------------------------------------------------------------------------------------
@@ -349,11 +448,6 @@ def test_a_phone_moves_no_page_sideways(browser, out, pages):
     assert page.locator("#demo-start_here img").bounding_box()["width"] >= 600  # its letters can be read
 
 
-CUT = """() => [...document.querySelectorAll("main pre, main table, .MathJax_Display")]
-  .filter((node) => node.getClientRects().length && node.scrollWidth > node.clientWidth + 1)
-  .map((node) => node.textContent.slice(0, 60))"""
-
-
 @pytest.mark.browser
 def test_on_paper_nothing_is_cut_off(browser, out):
     page = opened(browser, out)
@@ -386,3 +480,19 @@ def test_the_benchmark_measures_every_demo_and_page(browser, out, pages, monkeyp
 def test_the_benchmark_wants_a_site(tmp_path):
     with pytest.raises(InputError, match="make site"):
         bench.measure(site=tmp_path)
+
+
+@pytest.mark.parametrize("name", ["frames.json", "ground.webp"])
+def test_frames_in_which_a_bit_is_flipped_are_drawn_anew(name, out, tmp_path, monkeypatch):
+    folder = tmp_path / "start_here"
+    shutil.copytree(out / "demos" / "start_here", folder)
+    content = bytearray((folder / name).read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / name).write_bytes(content)
+
+    def drawn(*given):
+        raise RuntimeError("drawn anew")
+
+    monkeypatch.setattr(site_frames, "_drawn", drawn)
+    with pytest.raises(RuntimeError, match="drawn anew"):
+        site_frames.frames(start_here.DEMO, folder, _site.GRIDS["start_here"])

@@ -29,6 +29,7 @@ from PIL import Image
 from mlkernels.course.plots import verdicts
 from mlkernels.errors import InputError
 from mlkernels.runner import cores, execute, executors, grid, point, pool, sweep, sweep_table
+from mlkernels.runner.kept import keep
 from mlkernels.runner.parameters import Parameter
 
 PARAMETERS = """from typing import Optional
@@ -134,7 +135,7 @@ def test_texts_of_a_grid(types, text, values):
         ([], "--grid"),
         (["--grid", "seed"], "--grid: expected key=value, got 'seed'"),
         (["--grid", "sede=1"], "--grid: expected a parameter of 03_tiny, got 'sede'; they have: preset: str"),
-        (["--grid", "preset=quick,full"], "--grid preset: expected the preset by its own option"),
+        (["--grid", "preset=quick,full"], "got 'preset=quick,full'; use --preset with one of quick, class, full"),
         (["--grid", "seed="], "--grid seed: expected values between commas, got ''"),
         (["--grid", "seed=1,,2"], "--grid seed: expected values between commas"),
         (["--grid", "seed=5:5"], "--grid seed: expected at least one value, got '5:5', an empty range"),
@@ -533,8 +534,7 @@ def pretend(job, status="finished", **told):
     record = {"status": status, "fingerprint": job.fingerprint, "wall_seconds": 1.0, "seed": 0, "started": "2025"}
     record |= {"device": {"kind": "x"}, "versions": {"python": "3"}, "failure": None, **told}
     job.target.parent.mkdir(parents=True, exist_ok=True)
-    job.target.write_text(json.dumps({"cells": [], "metadata": {"mlkernels": record}}))
-    return record
+    return keep(new_notebook(metadata={"mlkernels": record}), job.target)
 
 
 def no_worker(monkeypatch):

@@ -10,7 +10,8 @@ import pytest
 from _cli import status_of
 
 from mlkernels.errors import InputError
-from tools import readme
+from mlkernels.nas import PUBLISHED, Genotype
+from tools import judge_search, readme
 
 VERSIONS = {"python": "1.0", "jax": "1.0"}
 DEVICE = {"platform": "cpu", "kind": "cpu", "count": 1, "cores": 2, "x64": True}
@@ -91,6 +92,34 @@ def test_readme_without_the_marks_is_refused(text):
         readme.readme_with(text, {"claims": []})
 
 
+def run_of(measured, preset="class", **statuses):
+    """A claims.json of notebooks with a claim each."""
+    notebooks = {name: {"status": status, "started": "2026-01-02"} for name, status in statuses.items()}
+    claims = [CLAIM | {"notebook": n, "statement": n, "verdict": "holds", "measured": measured} for n in statuses]
+    about = {"preset": preset, "created": "2026-01-02", "device": DEVICE, "versions": VERSIONS}
+    return about | {"notebooks": notebooks, "claims": claims}
+
+
+def test_some_notebooks_run_again_leave_the_rows_of_the_others(tmp_path):
+    path, kept, new = tmp_path / "README.md", tmp_path / "kept.json", tmp_path / "new.json"
+    path.write_text(f"{readme.BEGIN}\n{readme.END}\n")
+    kept.write_text(json.dumps(run_of("old", one="finished", three="finished", two="finished")))
+    new.write_text(json.dumps(run_of("new", four="finished", three="failed", two="finished")))
+    options = ["--claims", new, "--keep", kept, "--readme", path]
+    before = kept.read_bytes()
+    assert run(*options, "--check") == 1
+    assert kept.read_bytes() == before
+    assert run(*options) == 0
+    result = json.loads(kept.read_text())
+    told = {claim["notebook"]: claim["measured"] for claim in result["claims"]}
+    assert told == {"four": "new", "one": "old", "three": "old", "two": "new"}
+    assert [*result["notebooks"]] == [*told] == ["four", "one", "three", "two"]
+    assert run("--claims", kept, "--readme", path, "--check") == 0
+    assert run(*options, "--check") == 0
+    new.write_text(json.dumps(run_of("new", preset="quick", one="finished")))
+    assert run(*options) == 2, "sizes of two presets in one table"
+
+
 def test_pictures_of_tagged_cells_are_saved(tmp_path):
     output = {"output_type": "display_data", "data": {"image/png": base64.b64encode(b"picture").decode()}}
     cells = [
@@ -117,3 +146,27 @@ def test_the_readme_says_between_which_days_its_claims_were_measured(days, said)
     runs = {f"{i:02}": {"started": f"{day}T03:04:05+00:00"} for i, day in enumerate(days)}
     result = {"claims": [], "preset": "quick", "created": "2025-01-01", "device": {}, "versions": {}}
     assert said in readme.readme_with(f"{readme.BEGIN}\n{readme.END}", result | {"notebooks": runs})
+
+
+def packed(path, channels, genotype=None):
+    settings = {"cells": 5, "channels": channels, "pixels": 32, "colours": 1}
+    path.write_text(json.dumps({"settings": settings} | ({} if genotype is None else {"genotype": genotype})))
+    return path
+
+
+def test_found_architectures_are_judged_beside_random_and_published_ones(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(judge_search, "training_free_scores", lambda *args, **options: asked.append((args, options)))
+    monkeypatch.setattr(judge_search, "datasets", type("Datasets", (), {"load": str}))
+    found = "N: c3<0 c3<1 | c3<0 c3<1 | c3<0 c3<1 R: c3<0 c3<1 | c3<0 c3<1 | c3<0 c3<1"
+    unfinished, done = packed(tmp_path / "a.json", 16), packed(tmp_path / "b.json", 16, found)
+    judge_search.judge([unfinished, done], tmp_path / "out.json")
+    judge_search.judge([unfinished], tmp_path / "out.json")
+    (((genotypes, data, settings), options), ((before, *_), again)) = asked
+    assert (data, settings.layout.channels, options["out"]) == ("miniimagenet", 16, tmp_path / "out.json")
+    assert len(set(genotypes[:30])) == 30
+    assert tuple(genotypes[30:]) == (*PUBLISHED["miniimagenet", 5], Genotype.parse(found))
+    assert before == genotypes[:33], "what was scored before keeps its number"
+    assert (options["key"] == again["key"]).all()
+    with pytest.raises(InputError, match="of one size"):
+        judge_search.judge([done, packed(tmp_path / "c.json", 48)], tmp_path / "out.json")

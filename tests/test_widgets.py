@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -21,7 +22,7 @@ from PIL import Image
 
 from benchmarks import sliders
 from mlkernels.course import plots, widgets
-from mlkernels.course.demos import poster
+from mlkernels.course.demos import poster, start_here
 from mlkernels.course.demos.demo import Control, Demo, RunItem, Stage, choice, steps
 from mlkernels.course.widgets import explorer
 from mlkernels.course.widgets.background import Background
@@ -274,6 +275,20 @@ def test_a_page_that_nbconvert_makes_of_a_saved_notebook_has_picture_and_words(d
     assert "Explorer(" not in page
 
 
+def test_a_demo_without_a_picture_at_its_defaults_says_so_and_is_shown(demo, outputs):
+    controls = [replace(each, default=-1.0) if each.name == "ridge" else each for each in demo.controls]
+    view = widgets.explore(replace(demo, controls=tuple(controls)))
+    view._ipython_display_()
+    (still, _), _ = outputs
+    assert "ridge: expected 0 or more, got -1" in view.refusal
+    assert html.escape(view.refusal) in still["text/html"]
+    assert "<img" not in still["text/html"]
+    assert still["text/plain"] == f"[picture: {view.refusal}] {explorer.RUN_AGAIN}"
+    move(view, ridge=0.1)
+    assert not view.refusal
+    assert view.frame
+
+
 def test_the_still_picture_follows_once_the_controls_rest(demo, outputs, monkeypatch):
     monkeypatch.setattr(explorer, "RENEW", 0.05)
 
@@ -465,6 +480,14 @@ def shown_by(monkeypatch, *twins):
     for demo in twins:
         widgets.twin(demo)
     return shown
+
+
+@pytest.mark.parametrize("show", [widgets.explore, widgets.twin])
+def test_what_is_no_demo_is_refused(show):
+    with pytest.raises(InputError, match=r"demo: expected a Demo, got the module start_here; give start_here\.DEMO"):
+        show(start_here)
+    with pytest.raises(InputError, match="demo: expected a Demo, got None; give a demo's DEMO"):
+        show(None)
 
 
 def test_a_twin_is_the_demos_own_pictures_each_below_its_caption(demo, monkeypatch):

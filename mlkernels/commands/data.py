@@ -7,7 +7,7 @@ from contextlib import ExitStack
 
 import click
 
-from mlkernels.commands.options import TypedPath
+from mlkernels.commands.options import TypedPath, say
 from mlkernels.errors import InputError, bad_input
 from mlkernels.support.progress import bar
 
@@ -28,8 +28,8 @@ def list_() -> int:
     widths = [max(len(row[column]) for row in rows) for column in range(4)]
     for row in rows:
         cells = [cell.ljust(width) for cell, width in zip(row, widths, strict=False)]
-        click.echo("  ".join([*cells, row[-1]]).rstrip())
-    click.echo(f"read: {folders.where_looked()}; written: {folders.writing_folder()}")
+        say("  ".join([*cells, row[-1]]).rstrip())
+    say(f"read: {folders.where_looked()}; written: {folders.writing_folder()}")
     return 0
 
 
@@ -56,8 +56,8 @@ def get(name, source, accept_licence) -> int:
             do = f"put its files into {folders.writing_folder()} or into a folder of {folders.VARIABLE}"
             raise bad_input(f"{name} --from", "a dataset that is imported", name, f"{do}, as data/README.md says")
         made = datasets.load(name)
-        click.echo(made.summary())
-        click.echo(in_words(counted(made, sets_of_equal(made))))
+        say(made.summary())
+        say(in_words(counted(made, sets_of_equal(made))))
         return 0
     unit = {"unit": "image", "unit_scale": True}
     with ExitStack() as stack:
@@ -65,12 +65,12 @@ def get(name, source, accept_licence) -> int:
             get.recipe_of(name),
             source,
             accept=lambda recipe: accept_licence or _asked(recipe),
-            say=lambda line: click.echo(line, err=True),
+            say=lambda line: say(line, err=True),
             progress=lambda what, total: stack.enter_context(bar(sys.stderr, desc=what, total=total, **unit)).update,
         )
-    click.echo(f"{name}: {folder}")
+    say(f"{name}: {folder}")
     for line in get.described(read_manifest(folder)):
-        click.echo(line)
+        say(line)
     return 0
 
 
@@ -93,20 +93,22 @@ def verify(name) -> int:
             do = f"get it: mlkernels data get {one}"
             raise bad_input(one, "a dataset that is here", f"none in {folders.where_looked()}", do)
         try:
-            folder, equal = folders.find_folder(one), None
+            folder, manifest = folders.find_folder(one), None
             if folder is None:  # a file that is read as it is
                 where = datasets.load(one, **({"download": False} if one == "omniglot" else {})).source
             else:
                 where = folder
                 total = sum(file.stat().st_size for file in folder.iterdir() if file.suffix == ".npy")
                 with bar(sys.stderr, desc=one, total=total, unit="B", unit_scale=True) as shown:
-                    equal = verify_prepared(folder, shown.update)["equal"]
-            click.echo(f"ok    {one}: {where}")
-            if equal is not None and equal["sets"]:
-                click.echo(f"      {in_words(equal)}")
+                    manifest = verify_prepared(folder, shown.update, one)
+            say(f"ok    {one}: {where}")
+            if manifest is not None and manifest["equal"]["sets"]:
+                say(f"      {in_words(manifest['equal'])}")
+            if manifest is not None and "sha256" not in manifest:
+                say("      its manifest is of an earlier version, without a checksum: names are not verified")
         except InputError as error:
             wrong += 1
-            click.echo(f"WRONG {one}: {error}", err=True)
+            say(f"WRONG {one}: {error}", err=True)
     return 1 if wrong else 0
 
 
@@ -118,7 +120,7 @@ def path() -> int:
     """
     from mlkernels.datasets import folders
 
-    click.echo(str(folders.writing_folder()))
+    say(str(folders.writing_folder()))
     _say_where(folders)
     return 0
 
@@ -145,7 +147,7 @@ def _row(name: str) -> tuple[str, ...]:
     folder = folders.find_folder(name)
     if folder is not None:
         try:
-            read_manifest(folder)
+            read_manifest(folder, name)
             state = f"ready: {where}"
         except InputError:
             state = f"damaged: {where}"
@@ -159,12 +161,12 @@ def _say_where(store) -> None:
     """Which folders that the user named are not written to, and why."""
     for folder in store.named_folders():
         if reason := store.why_not(folder):
-            click.echo(f"{folder} is only read: {reason}; what is new goes to {store.writing_folder()}", err=True)
+            say(f"{folder} is only read: {reason}; what is new goes to {store.writing_folder()}", err=True)
 
 
 def _asked(recipe) -> bool:
     """Ask for consent to a licence, if there is somebody to ask."""
     if not sys.stdin.isatty():
         return False
-    click.echo(f"{recipe.name} is under {recipe.licence}.", err=True)
+    say(f"{recipe.name} is under {recipe.licence}.", err=True)
     return click.confirm("Do you accept these terms?", default=False, err=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.options import FOLDER, notebooks_option, say, shorter_path
 
 
 @click.command()
@@ -33,4 +33,4 @@ def export(edition, names, out, notebooks) -> None:
     from mlkernels.runner.editions.folder import export as write
 
     written = write(edition, out, notebooks, names)
-    click.echo(f"{len(written)} notebook{'s' * (len(written) != 1)} for {edition} in {shorter_path(out)}")
+    say(f"{len(written)} notebook{'s' * (len(written) != 1)} for {edition} in {shorter_path(out)}")

@@ -14,13 +14,14 @@ import mlkernels
 from mlkernels.commands.data import data as data_group
 from mlkernels.commands.export import export
 from mlkernels.commands.nas import nas as nas_group
-from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.options import FOLDER, notebooks_option, say, shorter_path
 from mlkernels.commands.site import site
 from mlkernels.commands.sweep import sweep
-from mlkernels.errors import InputError
+from mlkernels.errors import InputError, one_line
 from mlkernels.support import provenance
 from mlkernels.support.files import alone, is_of_a_place, not_written
 
+_LONGEST = 4000  # characters of a refusal
 _TREE = "\b\nThe package, from the ground up:\n" + mlkernels.__doc__.partition(":\n\n")[2]
 
 
@@ -70,23 +71,28 @@ def run(names, preset, settings, out, jobs, timeout_cell, resume, notebooks) -> 
     command = provenance.command()
     with alone(out):
         if told := tidy_cache(work[0].source.parents[1]):
-            click.echo(told, err=True)
-        outcomes = pool.run(work, workers=jobs, timeout=timeout_cell, resume=resume)
+            say(told, err=True)
+        stopped = False
+        try:
+            outcomes = pool.run(work, workers=jobs, timeout=timeout_cell, resume=resume)
+        except pool.Stopped as stop:
+            stopped, outcomes = True, stop.outcomes
         for outcome in outcomes:
             if outcome.detail:
-                click.echo(outcome.detail, err=True)
+                say(outcome.detail, err=True)
         result = report.write_report(out, preset=preset, command=command)
-    stopped = any(outcome.status in ("interrupted", "not started") for outcome in outcomes)
     kept = [outcome.name for outcome in outcomes if outcome.status in ("finished", "unchanged")]
     if stopped:
-        click.echo(f"stopped; finished and kept in {shorter_path(out)}: {', '.join(kept) or 'none'}", err=True)
-        click.echo(f"go on with: {command}{'' if resume else ' --resume'}", err=True)
+        say(f"stopped; finished and kept in {shorter_path(out)}: {', '.join(kept) or 'none'}", err=True)
+        say(f"go on with: {command}{'' if resume else ' --resume'}", err=True)
         return 130
+    for name in report.touched_in(out):
+        say(f"{name}: edited since its run, or cut; its claims are left out until it runs again", err=True)
     fallen = [c for c in report.broken(result["claims"]) if c["notebook"] in kept]
     for claim in fallen:
         numbers = f"expected {claim['expected']}, measured {claim['measured']}"
-        click.echo(f"{claim['notebook']}: claim {claim['id']} does not hold: {numbers}", err=True)
-    click.echo(f"{len(kept)} of {len(outcomes)} finished; read {shorter_path(out / 'index.html')}")
+        say(f"{claim['notebook']}: claim {claim['id']} does not hold: {numbers}", err=True)
+    say(f"{len(kept)} of {len(outcomes)} finished; read {shorter_path(out / 'index.html')}")
     return 1 if fallen or len(kept) < len(outcomes) else 0
 
 
@@ -100,12 +106,14 @@ def lab(name, extra, notebooks) -> None:
     NAME is the beginning of its name; without it, the first one. What follows -- goes to JupyterLab.
     """
     from mlkernels.runner.notebooks import choose_notebooks, find_notebooks
-    from mlkernels.runner.worker import kernel_environment
+    from mlkernels.runner.worker import kernel_environment, tidy_cache
 
     if name and name.startswith("-"):
         name, extra = None, (name, *extra)
     found = find_notebooks(notebooks)
     path = next(iter(choose_notebooks(found, [name] if name else []).values()))
+    if told := tidy_cache(path.resolve().parents[1]):
+        say(told, err=True)
     sys.stdout.flush()
     command = [sys.executable, "-m", "jupyterlab", str(path), *extra]
     environment = kernel_environment(path.resolve().parents[1])
@@ -131,13 +139,24 @@ def check() -> int:
         root = next(iter(find_notebooks(None).values())).parents[1]
         findings.append(check_cache(Path(kernel_environment(root)["JAX_COMPILATION_CACHE_DIR"])))
     for finding in findings:
-        click.echo(str(finding))
+        say(str(finding))
     wrong = [finding for finding in findings if not finding.ok]
     for finding in wrong:
-        click.echo(f"{finding.name}: {finding.remedy}", err=True)
+        say(f"{finding.name}: {finding.remedy}", err=True)
     if not wrong:
-        click.echo("all is well")
+        say("all is well")
     return 1 if wrong else 0
+
+
+def _named(command: click.Command, arguments: list[str]) -> str:
+    """The words of the command, in a group or in one of a group, that arguments begin with."""
+    words = [command.name]
+    for word in arguments:
+        command = command.commands.get(word) if isinstance(command, click.Group) else None
+        if command is None:
+            break
+        words.append(word)
+    return " ".join(words)
 
 
 def main(arguments: list[str] | None = None, command: click.Command = cli) -> None:
@@ -150,6 +169,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
     if data := os.environ.get("MLKERNELS_DATA"):  # kernels run in the notebooks' folder: a relative path would move
         parts = [os.path.abspath(os.path.expanduser(part.strip())) for part in data.split(os.pathsep) if part.strip()]
         os.environ["MLKERNELS_DATA"] = os.pathsep.join(parts)
+    if (cache := os.environ.get("JAX_COMPILATION_CACHE_DIR")) and "://" not in cache:
+        os.environ["JAX_COMPILATION_CACHE_DIR"] = os.path.abspath(cache)
     name, said, status = command.name, None, 2
     try:
         status = command.main(arguments, prog_name=name, standalone_mode=False)
@@ -158,7 +179,8 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
     except click.ClickException as error:
-        said, status = f"{name}: {error.format_message().rstrip('. ')}; see {name} --help", error.exit_code
+        own = _named(command, sys.argv[1:] if arguments is None else arguments)
+        said, status = f"{name}: {error.format_message().rstrip('. ')}; see {own} --help", error.exit_code
     except (KeyboardInterrupt, click.Abort):
         said, status = "stopped", 130
     except OSError as error:  # a disk may be full, or a place taken, long after it was looked at
@@ -166,5 +188,5 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
             raise
         said = f"{name}: {not_written(Path(error.filename or 'a file'), error)}"
     if said is not None:
-        click.echo(" ".join(said.split()), err=True)
+        say(one_line(said, _LONGEST), err=True)
     sys.exit(status or 0)

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import os
 from dataclasses import asdict
 from pathlib import Path
 
 import click
 
-from mlkernels.commands.options import SettingsCommand, TypedPath, data_option, named_dataset, options_of, working
-from mlkernels.errors import InputError, bad_input
+from mlkernels.commands.options import SettingsCommand, TypedPath, data_option, named_dataset, options_of, say, working
+from mlkernels.errors import bad_input
 from mlkernels.support import results
 from mlkernels.support.files import alone, check_place
 from mlkernels.support.words import readable, seconds
@@ -28,7 +27,8 @@ def _search_options() -> list[click.Option]:
     from mlkernels.nas import Layout, SearchSettings
     from mlkernels.nas.searching.search import search as run
 
-    names = ("algorithm", "inner_time", "ridge", "condition=--score", "regions", "repeats", "seed", "reference_quirks")
+    names = ("algorithm", "inner_time", "ridge", "condition=--score", "regions", "repeats", "seed", "design")
+    names += ("reference_quirks",)
     size = options_of(Layout, "space", "cells", "channels", "pixels")
     return [*size, *options_of(SearchSettings, *names), *options_of(run, "devices")]
 
@@ -68,17 +68,17 @@ def search(data, space, cells, channels, pixels, asked, dry_run, devices, out, *
         cost = estimate(settings, dataset, devices=devices)
         rate = cost.flops / max(cost.seconds - cost.compile_seconds, 1e-9) / 1e9
         rounds = f"{len(settings.evaluations)} rounds, on {cost.devices} device(s)"
-        click.echo(f"networks to score: {cost.evaluations} in {rounds}")
-        click.echo(f"floating-point operations: {cost.flops:.2g}, at {rate:.3g} billion a second")
-        click.echo(f"memory: about {readable(cost.bytes)} on each device")
-        click.echo(f"time: about {seconds(cost.seconds)}, {seconds(cost.compile_seconds)} of it compilation")
+        say(f"networks to score: {cost.evaluations} in {rounds}")
+        say(f"floating-point operations: {cost.flops:.2g}, at {rate:.3g} billion a second")
+        say(f"memory: about {readable(cost.bytes)} on each device")
+        say(f"time: about {seconds(cost.seconds)}, {seconds(cost.compile_seconds)} of it compilation")
     if dry_run:
         return 0
     with working(alone(out), f"{out} keeps what is done: the same command goes on from there") as display:
         found = run(settings, dataset, out=out, devices=devices, progress=display)
-    click.echo(str(found.genotype))
-    click.echo(repr(found.genotype))
-    click.echo(f"{out / 'result.json'}, {out / 'log.jsonl'}")
+    say(str(found.genotype))
+    say(repr(found.genotype))
+    say(f"{out / 'result.json'}, {out / 'log.jsonl'}")
     return 0
 
 
@@ -123,15 +123,15 @@ def train(genotype, data, space, cells, channels, pixels, devices, out, **option
     flops = 3 * flop_count(layout, network.gates)  # an image: forward, and twice as many backward
     total = flops * settings.epochs * (images // settings.batch * settings.batch)
     cost = f"{total:.2g} floating-point operations (counted, 3 forward passes an image)"
-    click.echo(f"{millions:.3f} M parameters, {ways} classes; {settings.epochs} epochs of {images} images: {cost}")
+    say(f"{millions:.3f} M parameters, {ways} classes; {settings.epochs} epochs of {images} images: {cost}")
     with working(alone(out), f"{out} keeps the epochs that are done: the same command goes on from there") as display:
         trained = run(network, dataset, settings, out=out, devices=devices, progress=display)
     last = trained.history[-1]
-    click.echo(f"epoch {last['epoch']}: loss {last['loss']:.4g}, accuracy {last['accuracy']:.1%} in training")
+    say(f"epoch {last['epoch']}: loss {last['loss']:.4g}, accuracy {last['accuracy']:.1%} in training")
     speed = last["images_per_second"]
     rate = f"{flops * speed / 1e9:.3g} billion floating-point operations a second (counted)"
-    click.echo(f"{speed:.0f} images a second in that epoch, {rate}")
-    click.echo(f"{out / 'checkpoint.npz'}, {out / 'log.jsonl'}")
+    say(f"{speed:.0f} images a second in that epoch, {rate}")
+    say(f"{out / 'checkpoint.npz'}, {out / 'log.jsonl'}")
     return 0
 
 
@@ -142,16 +142,11 @@ def _genotype(text: str):
     path = Path(os.path.expanduser(text))
     if path.suffix != ".json":
         return Genotype.parse(text)
-    try:
-        found = json.loads(path.read_text(encoding="utf-8"))["genotype"]
-        if not isinstance(found, str):
-            raise TypeError
-        return Genotype.parse(found)
-    except InputError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        got = error.strerror if isinstance(error, OSError) else "something else"
-        raise bad_input(text, "the result.json of a search", got, "name such a file, or give the genotype") from None
+    expected, do = "the result.json of a search", "name such a file, or give the genotype"
+    found = results.read(path, expected, do).get("genotype")
+    if not isinstance(found, str):
+        raise bad_input(text, expected, "something else", do)
+    return Genotype.parse(found)
 
 
 @nas.command()
@@ -164,7 +159,7 @@ def genotype(genotype) -> int:
     """
     found = _genotype(genotype)
     for text in (str(found), repr(found), found.nested):
-        click.echo(text)
+        say(text)
     return 0
 
 
@@ -199,7 +194,7 @@ def evaluate(checkpoint, data, pixels, out, **asked) -> int:
     check_place(out)
     network, done, epochs = trained.network, len(trained.history), trained.settings.epochs
     if done < epochs:
-        click.echo(f"the training is not finished: this is its network after epoch {done} of {epochs}")
+        say(f"the training is not finished: this is its network after epoch {done} of {epochs}")
     with working(alone(out.parent, out.name), "nothing was written") as display:
         rows = run(trained, dataset, progress=display, **asked).described()
         if pixels:
@@ -208,7 +203,7 @@ def evaluate(checkpoint, data, pixels, out, **asked) -> int:
             rows += [row | {"method": "centroid of pixels"} for row in found]
     for row in rows:
         half = (row["high"] - row["low"]) / 2
-        click.echo(f"{asked['way']}-way {row['shot']}-shot, {row['method']}: {row['mean']:.2%} ± {half:.2%}")
+        say(f"{asked['way']}-way {row['shot']}-shot, {row['method']}: {row['mean']:.2%} ± {half:.2%}")
     result = {
         "genotype": str(network.genotype), "network": asdict(network.layout) | {"space": network.layout.space.name},
         "parameters": parameter_count(network.layout, network.gates, classes=network.classes),
@@ -216,7 +211,7 @@ def evaluate(checkpoint, data, pixels, out, **asked) -> int:
         "evaluation": asked | {"data": dataset.name}, "results": rows,
     }  # fmt: skip
     results.save(out, result, seed=asked["seed"])
-    click.echo(str(out))
+    say(str(out))
     return 0
 
 
@@ -256,9 +251,9 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     keep_freed()
     jax.config.update("jax_enable_x64", True)
     from mlkernels.nas import Layout, TrainSettings, random_genotypes
-    from mlkernels.nas.evaluation.compare import agreement, trained_accuracies
+    from mlkernels.nas.evaluation.compare import agreement, check_trainings, trained_accuracies
     from mlkernels.nas.pictures.search_images import LOOK
-    from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
+    from mlkernels.nas.scores.training_free import ScoreSettings, check_scoring, training_free_scores
 
     check_place(out)
     dataset = named_dataset(data)
@@ -269,6 +264,8 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     genotypes = random_genotypes(trained_layout.space, count, key=drawn)
     settings = TrainSettings(epochs=epochs, rate=rate, milestones=(), drop_path=0.0, padding=2, flip=0.0, seed=seed)
     score_settings = ScoreSettings(Layout(**size), repeats=repeats)
+    check_trainings(genotypes, dataset, trained_layout, settings)
+    check_scoring(dataset, score_settings)
     trained_file, scores_file = (out.with_name(f"{out.name}{end}") for end in (".part", ".scores.part"))
     kept = f"{trained_file} and {scores_file.name} keep what is done: the same command goes on from there"
     with working(alone(out.parent, out.name), kept) as display:
@@ -278,7 +275,7 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
         scores = training_free_scores(genotypes, dataset, score_settings, **about)
     how = {"data": dataset.name, "episodes": episodes, "seeds": seeds, "repeats": repeats, **size, **asdict(settings)}
     how |= {"reductions": trained_layout.reductions, "images": LOOK}
-    diverged = json.loads(trained_file.read_text(encoding="utf-8")).get("diverged", {})
+    diverged = results.read(trained_file).get("diverged", {})
     result = {
         "settings": how, "genotypes": [str(genotype) for genotype in genotypes], "accuracy": accuracy.round(6),
         "diverged": diverged, "scores": scores,
@@ -288,8 +285,8 @@ def compare(data, count, cells, channels, pixels, epochs, rate, seeds, repeats, 
     result["tau"] = {name: [tau.mean, tau.low, tau.high] for name, tau in taus.items()}
     results.save(out, result, seed=seed)
     if diverged:
-        click.echo(f"{len(diverged)} of {accuracy.size} trainings diverged: they count as the accuracy of chance")
+        say(f"{len(diverged)} of {accuracy.size} trainings diverged: they count as the accuracy of chance")
     for name, tau in taus.items():
-        click.echo(f"{name:14} tau {tau:.2f}")
-    click.echo(str(out))
+        say(f"{name:14} tau {tau:.2f}")
+    say(str(out))
     return 0

@@ -18,6 +18,12 @@ import click
 
 from mlkernels.errors import bad_input
 from mlkernels.support.progress import Progress, bar
+from mlkernels.support.words import printable
+
+
+def say(text: object, err: bool = False) -> None:
+    """Show lines on a terminal, whatever the names in them are made of."""
+    click.echo(printable(str(text)), err=err)
 
 
 class Time(click.ParamType):
@@ -102,7 +108,7 @@ def working(lock: AbstractContextManager, kept: str) -> Iterator[Counter]:
         with closing(Counter(sys.stderr)) as display, lock:
             yield display
     except KeyboardInterrupt:
-        click.echo(f"stopped; {kept}", err=True)
+        say(f"stopped; {kept}", err=True)
         raise click.exceptions.Exit(130) from None
 
 
@@ -133,10 +139,10 @@ class Counter:
         done = progress.done
         total = done + 1 if progress.total is None else progress.total
         self.bar.n, self.bar.total = done, total
-        self.bar.set_description_str(str(progress))
+        self.bar.set_description_str(printable(str(progress)))
         if self.bar.disable and (done == total or time.monotonic() - self.said > 60):
             self.said = time.monotonic()
-            print(f"{done} of {total}, {progress}", file=self.stream, flush=True)
+            print(printable(f"{done} of {total}, {progress}"), file=self.stream, flush=True)
 
     def close(self) -> None:
         self.bar.close()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.options import FOLDER, notebooks_option, say, shorter_path
 from mlkernels.support import provenance
 from mlkernels.support.files import alone, check_place
 
@@ -27,13 +27,15 @@ def site(out, notebooks) -> int:
     from mlkernels.runner.jobs import plan
     from mlkernels.runner.notebooks import find_notebooks
     from mlkernels.runner.site import build, executed
-    from mlkernels.runner.worker import kernel_environment
+    from mlkernels.runner.worker import kernel_environment, tidy_cache
 
     found = find_notebooks(notebooks)
     home = next(iter(found.values())).parents[1]
     out = out or home / "build" / "site"
     check_place(out / "index.html")
     command = provenance.command()
+    if told := tidy_cache(home):
+        say(told, err=True)
     ready = executed(found, home / "build" / "class")
     if missing := [name for name in found if name not in ready]:
         work, quick = plan(notebooks, missing, None, "quick", ())
@@ -43,13 +45,13 @@ def site(out, notebooks) -> int:
         if failed := [
             outcome.detail or outcome.name for outcome in outcomes if outcome.status not in ("finished", "unchanged")
         ]:
-            click.echo("\n".join([*failed, "no site without them"]), err=True)
+            say("\n".join([*failed, "no site without them"]), err=True)
             return 1
         ready |= {job.name: job.target for job in work}
     os.environ.update(kernel_environment(home))
     jax.config.update("jax_enable_x64", True)  # as in the notebooks
     with alone(out):
-        made = build(out, {name: ready[name] for name in found}, command=command, say=click.echo)
+        made = build(out, {name: ready[name] for name in found}, command=command, say=say)
     size = f"{made['bytes'] / 1e6:.1f} MB in {made['files']} files"
-    click.echo(f"{size}; open {shorter_path(out / 'index.html')}")
+    say(f"{size}; open {shorter_path(out / 'index.html')}")
     return 0

@@ -6,7 +6,7 @@ import signal
 
 import click
 
-from mlkernels.commands.options import FOLDER, notebooks_option, shorter_path
+from mlkernels.commands.options import FOLDER, notebooks_option, say, shorter_path
 from mlkernels.errors import bad_input
 from mlkernels.support import provenance
 from mlkernels.support.files import alone
@@ -45,6 +45,7 @@ def sweep(name, grid, preset, settings, out, jobs, dask, timeout_cell, notebooks
     from mlkernels.runner import executors
     from mlkernels.runner import sweep as runner
     from mlkernels.runner.grid import plan as planned
+    from mlkernels.runner.pool import Stopped
     from mlkernels.runner.worker import tidy_cache
 
     if jobs and dask is not None:
@@ -58,18 +59,22 @@ def sweep(name, grid, preset, settings, out, jobs, dask, timeout_cell, notebooks
     where = executors.on_this_machine(jobs or 1) if dask is None else executors.on_cluster(dask)
     with where as (executor, slots), alone(plan.out):
         if not slots:
-            click.echo("the cluster has no workers yet: the points wait for them", err=True)
+            say("the cluster has no workers yet: the points wait for them", err=True)
         if told := tidy_cache(plan.points[0].job.source.parents[1]):
-            click.echo(told, err=True)
-        outcomes = runner.run(plan, executor, slots, command=command, timeout=timeout_cell)
+            say(told, err=True)
+        stopped = False
+        try:
+            outcomes = runner.run(plan, executor, slots, command=command, timeout=timeout_cell)
+        except Stopped as stop:
+            stopped, outcomes = True, stop.outcomes
     for outcome in outcomes:
         if outcome.detail:
-            click.echo(outcome.detail, err=True)
+            say(outcome.detail, err=True)
     here = shorter_path(plan.out)
     kept = sum(outcome.status in ("finished", "unchanged") for outcome in outcomes)
-    if any(outcome.status in ("interrupted", "not started") for outcome in outcomes):
-        click.echo(f"stopped; finished and kept in {here}: {kept} of {len(outcomes)} points", err=True)
-        click.echo(f"go on with: {command}", err=True)
+    if stopped:
+        say(f"stopped; finished and kept in {here}: {kept} of {len(outcomes)} points", err=True)
+        say(f"go on with: {command}", err=True)
         return 130
-    click.echo(f"{kept} of {len(outcomes)} finished; read {shorter_path(plan.out / 'sweep.png')} and sweep.csv")
+    say(f"{kept} of {len(outcomes)} finished; read {shorter_path(plan.out / 'sweep.png')} and sweep.csv")
     return 0 if kept == len(outcomes) else 1

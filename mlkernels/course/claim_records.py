@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+
+from mlkernels.errors import one_line
 
 CLAIM_MIME = "application/vnd.mlkernels.claim+json"
 
 # the sign and the words carry the verdict; no colour does
 VERDICTS = {"holds": "✓", "does not hold": "✗", "not tested here": "○"}
+
+_MARKUP = re.compile(r"[\\`*\[\]<>&|~$]|(?<!\w)_|_(?!\w)")
 
 
 def claims_of(notebook: dict) -> list[dict]:
@@ -29,3 +34,14 @@ def broken(claims: Sequence[dict]) -> list[dict]:
         []
     """
     return [claim for claim in claims if claim["verdict"] == "does not hold" and claim.get("expected_to_hold", True)]
+
+
+def markdown_cell(text: object) -> str:
+    """A text from anywhere as the cell of a Markdown table, which shows it as it is.
+
+    Example:
+        >>> print(markdown_cell("<b>lambda_min</b> | of *x*"))
+        \\<b\\>lambda_min\\</b\\> \\| of \\*x\\*
+    """
+    text = str(text)
+    return _MARKUP.sub(lambda mark: f"\\{mark[0]}", " ".join(one_line(text, len(text)).split()))

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from mlkernels.course.claim_records import CLAIM_MIME, VERDICTS
+from mlkernels.course.claim_records import CLAIM_MIME, VERDICTS, markdown_cell
 from mlkernels.errors import bad_input
 from mlkernels.support.intervals import Interval, Slope, interval, power_law, slope
 from mlkernels.support.strict_json import to_json
@@ -134,9 +134,7 @@ class _Table:
 
     def markdown(self) -> str:
         lines = [self.heads, ("---",) * len(self.heads), *self.rows()]
-        return "\n".join(
-            "| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in lines
-        )
+        return "\n".join("| " + " | ".join(map(markdown_cell, row)) + " |" for row in lines)
 
     def _repr_mimebundle_(self, include=None, exclude=None) -> dict[str, str]:
         left = ' style="text-align:left;white-space:normal"'

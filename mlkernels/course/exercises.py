@@ -28,7 +28,7 @@ def check(number: str, attempt: Any) -> Outcome:
     Example:
         >>> print(check("01.2", lambda rate, m: rate / m))
         ✗ wrong: 01.2, the rate of an averaged loss
-          with 0.1, 5: expected 0.04, got 0.02
+          with rate=0.1, m=5: expected 0.04, got 0.02
           hint: compare the two gradients
 
     Source: the exercises of every notebook; the cases and hints are in `mlkernels.course.cases`.

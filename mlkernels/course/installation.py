@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import shutil
@@ -14,6 +13,7 @@ from pathlib import Path
 from mlkernels.errors import InputError
 from mlkernels.support.compiled import unreadable
 from mlkernels.support.provenance import device, version
+from mlkernels.support.strict_json import load
 
 PACKAGES = (
     *("jax", "jaxlib", "neural-tangents", "numpy", "matplotlib"),
@@ -108,8 +108,11 @@ def widget_versions() -> tuple[dict[str, str] | None, dict[str, str] | None]:
     for folder in jupyter_path("labextensions", "@jupyter-widgets", "jupyterlab-manager"):
         path = Path(folder) / "package.json"
         if path.exists():  # JupyterLab takes the first, so an old one in the home folder hides the right one
-            needs = json.loads(path.read_text(encoding="utf-8")).get("dependencies", {})
-            front = {part: needs.get(f"@jupyter-widgets/{part}", "") for part in _SPEAKS}
+            try:
+                needs = load(path).get("dependencies", {})
+                front = {part: needs.get(f"@jupyter-widgets/{part}", "") for part in _SPEAKS}
+            except (OSError, ValueError, AttributeError):  # damaged, which JupyterLab cannot read either
+                front = None
             break
     return kernel, front
 
@@ -164,9 +167,9 @@ def check() -> list[Finding]:
     except Exception as error:
         findings.append(Finding("data", _reason(error), False, "see data/README.md for where each dataset goes"))
     try:
-        import psutil
+        from mlkernels.support.memory import host_bytes
 
-        findings.append(check_memory(psutil.virtual_memory().available / 2**30))
+        findings.append(check_memory(host_bytes() / 2**30))
     except ImportError:
         findings.append(Finding("free memory", "psutil not found", False, INSTALL))
     findings.append(Finding("machine", f"{platform.system()} {platform.machine()}, {os.cpu_count()} processors"))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import html
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -65,7 +66,15 @@ def _in_a_few_words(value: Any) -> str:
     return np.array2string(np.asarray(value), precision=4, separator=", ").replace("\n", "")
 
 
-def _case(args: tuple | Mapping) -> str:
+def _case(attempt: Any, args: tuple | Mapping) -> str:
+    """The arguments in words, by the names that the attempt gives them, where it takes as many."""
+    if not isinstance(args, Mapping):
+        try:
+            signature = inspect.signature(attempt)
+            several = any(each.kind is each.VAR_POSITIONAL for each in signature.parameters.values())
+            args = args if several else signature.bind(*args).arguments
+        except (TypeError, ValueError):  # no function, too few arguments, or one of C
+            pass
     if isinstance(args, Mapping):
         return ", ".join(f"{name}={_in_a_few_words(value)}" for name, value in args.items())
     return ", ".join(_in_a_few_words(value) for value in args)
@@ -136,8 +145,8 @@ def judge(
 
     Returns:
         `Outcome`: right; not done yet (the stub raises NotImplementedError), with what the stub asks for; or wrong,
-        with the first case that fails, what was expected, what came, and the hint. Nothing that the attempt raises
-        gets out.
+        with the first case that fails, its arguments named as the attempt names them, what was expected, what came,
+        and the hint. Nothing that the attempt raises gets out.
 
     Raises:
         InputError: no tests, or tests of another form.
@@ -147,7 +156,7 @@ def judge(
         ...     return x.sum(axis=0)
         >>> print(judge("The centroid", centroid, [((np.array([[1.0, 2.0], [3.0, 4.0]]),), [2.0, 3.0], "divide by n")]))
         ✗ wrong: The centroid
-          with [[1., 2.], [3., 4.]]: expected [2., 3.], got [4., 6.]
+          with x=[[1., 2.], [3., 4.]]: expected [2., 3.], got [4., 6.]
           hint: divide by n
 
     Source: the exercises of every notebook, by `exercises.check`.
@@ -157,7 +166,7 @@ def judge(
         form = "(arguments as a tuple or dict, expected, hint) each"
         raise bad_input("tests", form, _in_a_few_words(tests), "write at least one")
     for args, expected, hint in tests:
-        case = f"with {_case(args)}: " if args else ""
+        case = f"with {_case(attempt, args)}: " if args else ""
         keywords = isinstance(args, Mapping)
 
         def call(function, args=args, keywords=keywords):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,9 @@ from mlkernels.course.plots import bundle, to_png
 from mlkernels.course.plots.drawings import draw_gates
 from mlkernels.nas import Space, replay
 from mlkernels.nas.searching.record import LOG
+from mlkernels.nas.space.search_space import check_space
 from mlkernels.support.progress import Progress
+from mlkernels.support.strict_json import loads
 
 
 class _Live:
@@ -46,12 +47,15 @@ class SearchPicture(_Live):
     """
 
     def __init__(self, space: Space, folder: str | Path) -> None:
-        self.space, self.log, self.rounds = space, Path(folder) / LOG, -1
+        self.space, self.log, self.rounds = check_space(space), Path(folder) / LOG, -1
 
     def __call__(self, progress: Any = None) -> None:
         """Draw if the log holds more rounds than the picture. What the search reports is not looked at."""
-        text = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
-        states = replay([json.loads(line) for line in text.splitlines()], self.space)
+        try:
+            text = self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+            states = replay([loads(line) for line in text.splitlines()], self.space)
+        except (OSError, ValueError, LookupError, TypeError, AttributeError):
+            return  # a damaged log of before, which the search writes anew after its next round
         if len(states) - 1 == self.rounds:
             return
         self.rounds, fig = len(states) - 1, draw_gates(self.space, states[-1])

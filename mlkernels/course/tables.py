@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import mlkernels
 from mlkernels.course.presets import PRESETS
 from mlkernels.errors import bad_input
 from mlkernels.nas import Evaluated
+from mlkernels.support import results
 from mlkernels.support.arguments import one_of
 
 RESULTS = Path(mlkernels.__file__).parents[1] / "data" / "results"  # in a checkout
@@ -36,7 +36,7 @@ def recorded(pattern: str) -> list[dict]:
     paths = sorted(RESULTS.glob(f"{pattern}.json"))
     if not paths:
         raise bad_input("pattern", f"files in {RESULTS}", f"none for {pattern!r}", "run from a checkout of the course")
-    return [json.loads(path.read_text(encoding="utf-8")) for path in paths]
+    return [results.read(path) for path in paths]
 
 
 def accuracies(evaluated: Sequence[Evaluated]) -> dict[str, list[float]]:
@@ -125,7 +125,7 @@ def methods_table(preset: str, recorded: dict | None = None) -> str:
     one_of("preset", preset, PRESETS)
     if recorded is None:
         path = RESULTS / "bench_methods.json"
-        recorded = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {"by_preset": {}}
+        recorded = results.read(path) if path.exists() else {"by_preset": {}}
     measured = recorded["by_preset"]
     if preset not in measured:
         wanted = " ".join(each for each in PRESETS if each in measured or each == preset)

@@ -68,7 +68,7 @@ def load(name: str, split: str | None = None, **options) -> Dataset:
     if function:
         data = function(**options)
     elif folder := folders.find_folder(name):
-        return import_module("mlkernels.datasets.prepared").open_prepared(folder, split)
+        return import_module("mlkernels.datasets.prepared").open_prepared(folder, split, name)
     elif path := _small(name):
         data = import_module(f"mlkernels.datasets.{RECIPE_MODULES[name]}").load_small(name, path)
     else:

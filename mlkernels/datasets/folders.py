@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
-import zipfile
-import zlib
 from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
 
 from mlkernels.errors import InputError, bad_input
-from mlkernels.support.file_faults import fault_of
+from mlkernels.support import checked_arrays
+from mlkernels.support.file_faults import in_words, unreadable
 from mlkernels.support.files import not_written, set_aside, write_atomically
+from mlkernels.support.strict_json import dumps, load
 
 VARIABLE = "MLKERNELS_DATA"
 MANIFEST = "manifest.json"  # of a prepared folder
@@ -60,7 +59,9 @@ def why_not(folder: Path) -> str | None:
         return None
     try:
         if any(folder.iterdir()) and _mark(folder) != _read_mark(folder):
-            return "it came with files in it"
+            found = _read_mark(folder)
+            whole = not (folder / MARK).exists() or (isinstance(found, dict) and found.keys() == _mark(folder).keys())
+            return "it came with files in it" if whole else f"its {MARK}, by which we know our own, is damaged"
     except OSError as error:
         return error.strerror
     return None if os.access(folder, os.W_OK | os.X_OK) else "this user may not write there"
@@ -71,7 +72,7 @@ def claim(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         if folder.resolve() != cache().resolve() and _mark(folder) != _read_mark(folder):
-            write_atomically(folder / MARK, json.dumps(_mark(folder), indent=1))
+            write_atomically(folder / MARK, dumps(_mark(folder), indent=1))
     except OSError as error:
         raise not_written(folder, error) from error
     return folder
@@ -85,7 +86,7 @@ def _mark(folder: Path) -> dict[str, str]:
 
 def _read_mark(folder: Path) -> dict | None:
     try:
-        return json.loads((folder / MARK).read_text(encoding="utf-8"))
+        return load(folder / MARK)
     except (OSError, ValueError):
         return None
 
@@ -123,13 +124,13 @@ def read_npz(path: Path, keys: Iterable[str], what: str) -> dict[str, np.ndarray
     """Arrays of an npz file by key, all or none; `what` is the file in words. `reject` says what became of a broken
     one.
     """
-    fault = fault_of(path, kind="zip")
-    if fault is None:
-        try:
-            with np.load(path, allow_pickle=False) as file:
-                return {key: file[key] for key in keys}
-        except KeyError as error:
-            fault = f"a file without the array {error.args[0].split()[0]!r}"
-        except (OSError, ValueError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-            fault = f"a damaged file ({str(error).splitlines()[0]})"
+    try:
+        arrays = checked_arrays.load(path)
+        return {key: arrays[key] for key in keys}
+    except KeyError as error:
+        fault = f"a file without the array {error.args[0]!r}"
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except ValueError as error:
+        fault = in_words(error)
     raise reject(path, what, fault)

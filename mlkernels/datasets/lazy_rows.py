@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import mmap
 import os
 import weakref
@@ -11,20 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from mlkernels.errors import bad_input
+from mlkernels.support.checked_arrays import npy_header
 
 CHUNK = 256  # images that are held at a time
-
-
-def npy_header(file) -> tuple[tuple[int, ...], np.dtype]:
-    """Shape and type of the array in an opened .npy file, then at its first row; a `ValueError` for Fortran's order,
-    too.
-    """
-    version = np.lib.format.read_magic(file)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(file)
-    if fortran:
-        raise ValueError("an array in Fortran's order")
-    return tuple(shape), dtype
 
 
 class Mapped:
@@ -42,7 +32,9 @@ class Mapped:
                 held, kind = npy_header(file)
                 if (held, kind) != (tuple(shape), np.dtype(dtype)):
                     raise ValueError(f"{kind} {list(held)}")
-                self._start = file.tell()
+                self._start, size = file.tell(), os.fstat(file.fileno()).st_size
+                if self._start + math.prod(held) * kind.itemsize != size:  # a damaged length of the header shifts all
+                    raise ValueError(f"{size - self._start} bytes of numbers")
                 pages = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
                 self.array = np.frombuffer(pages, dtype, int(np.prod(shape)), self._start).reshape(shape)
                 self._file = os.dup(file.fileno())

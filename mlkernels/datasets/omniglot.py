@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import re
 import zipfile
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,9 +16,9 @@ from mlkernels.datasets.decoding import as_rgb
 from mlkernels.datasets.fetch import fetch
 from mlkernels.datasets.lazy_rows import Turned
 from mlkernels.errors import bad_input
+from mlkernels.support import checked_arrays
 from mlkernels.support.arguments import one_of
-from mlkernels.support.file_faults import fault_of
-from mlkernels.support.files import write_atomically
+from mlkernels.support.file_faults import fault_of, one_error, unreadable
 
 PREPARED = "omniglot_28.npz"
 LICENCE = "MIT (Brenden Lake)"
@@ -100,7 +99,7 @@ def load(*, splits: str = "vinyals", rotations: bool = False, download: bool = T
     else:
         arrays = convert(_archives(download))
         path = folders.claim(folders.writing_folder()) / PREPARED
-        write_atomically(path, lambda temporary: _save(temporary, arrays))
+        checked_arrays.save(path, arrays, compressed=True)
     return _dataset(arrays, splits, rotations, str(path))
 
 
@@ -116,9 +115,12 @@ def convert(archives: list[Path]) -> dict[str, np.ndarray]:
         fault = fault_of(path, OFFICIAL.sha256.get(path.name))
         if fault is None:
             try:
-                drawings += _read_zip(path)
-            except (OSError, SyntaxError, ValueError, zipfile.BadZipFile, zlib.error) as error:
-                fault = f"a damaged archive ({str(error).splitlines()[0]})"
+                with one_error():
+                    drawings += _read_zip(path)
+            except OSError as error:
+                raise unreadable(path, error) from error
+            except ValueError as error:
+                fault = f"a damaged archive ({error})"
         if fault is not None:
             raise folders.reject(path, what, fault)
     drawings.sort(key=lambda drawing: drawing[0])  # background first; then by alphabet, character, drawer
@@ -213,11 +215,6 @@ def _fault(arrays: dict[str, np.ndarray]) -> str | None:
         if arrays[key].shape != names.shape or not np.isin(arrays[key], range(choices)).all():
             return f"a {key} that is not one number below {choices} for each character"
     return None
-
-
-def _save(temporary: Path, arrays: dict[str, np.ndarray]) -> None:
-    with open(temporary, "wb") as file:  # a name would get .npz appended
-        np.savez_compressed(file, **arrays)
 
 
 def _dataset(arrays: dict[str, np.ndarray], splits: str, rotations: bool, source: str) -> Dataset:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -21,11 +20,12 @@ from mlkernels.datasets.importing.reading import (
     whole_labels,
 )
 from mlkernels.datasets.importing.recipe import SPLITS, Expected, Form, Part, Recipe, not_imported
-from mlkernels.datasets.lazy_rows import CHUNK, npy_header
+from mlkernels.datasets.lazy_rows import CHUNK
 from mlkernels.datasets.miniimagenet.recipe import LICENCE
 from mlkernels.datasets.safe_pickle import reader
 from mlkernels.datasets.safe_pickle.stored import Stored, StoredArray, as_array
-from mlkernels.support.file_faults import fault_of
+from mlkernels.support.checked_arrays import npy_header
+from mlkernels.support.file_faults import fault_of, one_error
 
 PREFIXES = ("", "tiered-imagenet-")
 SHAPE = (84, 84, 3)
@@ -86,16 +86,17 @@ def _npz(path: Path) -> tuple[int, Callable[[], Iterator[np.ndarray]]]:
     if fault := fault_of(path):
         raise not_imported(path, expected, fault, do)
     try:
-        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as file:
+        with one_error(), zipfile.ZipFile(path) as archive, archive.open("images.npy") as file:
             shape, dtype = npy_header(file)
-    except (KeyError, ValueError, OSError, zipfile.BadZipFile) as error:
+            like = np.broadcast_to(np.zeros((), dtype), shape)
+    except (ValueError, OSError) as error:
         raise not_imported(path, expected, str(error).strip("'\""), do) from None
-    check_images(np.broadcast_to(np.zeros((), dtype), shape), SHAPE, path)
+    check_images(like, SHAPE, path)
 
     def pieces() -> Iterator[np.ndarray]:
         size = int(np.prod(SHAPE))
         try:
-            with zipfile.ZipFile(path) as archive, archive.open("images.npy") as file:
+            with one_error(), zipfile.ZipFile(path) as archive, archive.open("images.npy") as file:
                 npy_header(file)
                 for start in range(0, shape[0], CHUNK):
                     count = min(CHUNK, shape[0] - start)
@@ -103,7 +104,9 @@ def _npz(path: Path) -> tuple[int, Callable[[], Iterator[np.ndarray]]]:
                     if len(data) < count * size:
                         raise EOFError(f"{start + len(data) // size} of {shape[0]} images")
                     yield np.frombuffer(data, np.uint8).reshape(count, *SHAPE)
-        except (EOFError, zipfile.BadZipFile, zlib.error) as error:
+                if file.read(1):  # at the end its CRC is looked at
+                    raise ValueError(f"more than {shape[0]} images")
+        except (ValueError, OSError) as error:
             raise not_imported(path, "a whole npz file", f"a damaged one ({error})", do) from None
 
     return shape[0], pieces

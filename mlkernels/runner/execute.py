@@ -22,6 +22,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from mlkernels.course.presets import CONFIG_MIME
+from mlkernels.errors import one_line
+from mlkernels.runner.kept import keep
 from mlkernels.support import provenance
 from mlkernels.support.files import scratch_folder
 from mlkernels.support.strict_json import dumps, to_json
@@ -129,10 +131,10 @@ def failure_of(notebook: dict) -> dict | None:
         number += "injected-parameters" not in tags
         errors = [output for output in cell.get("outputs", []) if output["output_type"] == "error"]
         if errors and "raises-exception" not in tags:
-            error = f"{errors[0]['ename']}: {errors[0]['evalue']}".splitlines()[0].rstrip(": ")
+            error = one_line(f"{errors[0]['ename']}: {errors[0]['evalue']}".splitlines()[0]).rstrip(": ")
             line = next((line.strip() for line in "".join(cell["source"]).splitlines() if line.strip()), "")
             shown = cell.get("execution_count")
-            return {"cell": number, "shown": shown, "id": cell.get("id"), "line": line, "error": error}
+            return {"cell": number, "shown": shown, "id": cell.get("id"), "line": one_line(line), "error": error}
     return None
 
 
@@ -151,7 +153,8 @@ def run(request: dict, emit: Callable[[dict], None]) -> dict:
         emit: called with each event: {"event": "start", "cells": n}, {"event": "cell", "index": from 0}.
 
     Returns:
-        The record that the executed notebook carries in metadata["mlkernels"]. The target is replaced in one step.
+        The record that the executed notebook carries in metadata["mlkernels"]; `emit` has got it, too, as
+        {"event": "done", "record": record}. Notebook and page are replaced together (`kept.keep`).
     """
     import nbformat
     import papermill
@@ -182,38 +185,23 @@ def run(request: dict, emit: Callable[[dict], None]) -> dict:
             )
         wall = time.monotonic() - clock
         notebook = remove_error_markers(nbformat.read(partial, as_version=4))
-        failure, config = failure_of(notebook), config_of(notebook)
-        record = {
-            "status": "failed" if failure else "finished",
-            "preset": request["preset"],
-            "seed": config.get("seed", request["parameters"].get("seed", request["seed"])),
-            "parameters": request["parameters"],
-            "config": config,
-            **origin,
-            "started": started,
-            "wall_seconds": round(wall, 2),
-            "fingerprint": request["fingerprint"],
-            "failure": failure,
-        }
-        notebook.metadata["mlkernels"] = record = to_json(record)
-        notebook.metadata.get("papermill", {}).update(input_path=source.name, output_path=target.name)
-        # papermill's record and what cells have shown may hold Infinity, with which JupyterLab opens no notebook
-        nbformat.write(nbformat.from_dict(to_json(notebook)), partial)
-        if failure:
-            keep_finished(target)
-        os.replace(partial, target)
-    return record
-
-
-def keep_finished(target: Path) -> None:
-    """Move a finished notebook and its page to `previous/` beside it, before a failed one takes its place."""
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        if json.loads(target.read_text(encoding="utf-8"))["metadata"]["mlkernels"]["status"] == "finished":
-            kept = target.parent / "previous"
-            kept.mkdir(exist_ok=True)
-            for path in (target, target.with_suffix(".html")):
-                if path.exists():
-                    os.replace(path, kept / path.name)
+    failure, config = failure_of(notebook), config_of(notebook)
+    notebook.metadata["mlkernels"] = {
+        "status": "failed" if failure else "finished",
+        "preset": request["preset"],
+        "seed": config.get("seed", request["parameters"].get("seed", request["seed"])),
+        "parameters": request["parameters"],
+        "config": config,
+        **origin,
+        "started": started,
+        "wall_seconds": round(wall, 2),
+        "fingerprint": request["fingerprint"],
+        "failure": failure,
+    }
+    notebook.metadata.get("papermill", {}).update(input_path=source.name, output_path=target.name)
+    # papermill's record and what cells have shown may hold Infinity, with which JupyterLab opens no notebook
+    notebook = nbformat.from_dict(to_json(notebook))
+    return keep(notebook, target, lambda record: emit({"event": "done", "record": record}))
 
 
 def _stop_with_stdin() -> None:
@@ -233,12 +221,7 @@ def main() -> int:
         print(dumps(event), file=events)
 
     try:
-        request = json.loads(sys.argv[1])
-        record = run(request, emit)
-        from mlkernels.runner.pages import write_page
-
-        write_page(Path(request["target"]))
-        emit({"event": "done", "record": record})
+        run(json.loads(sys.argv[1]), emit)
     except KeyboardInterrupt:
         return 130
     return 0

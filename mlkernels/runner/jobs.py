@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mlkernels
 from mlkernels.errors import bad_input
+from mlkernels.runner.kept import record_of
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
 from mlkernels.runner.parameters import Parameter, parameters_for, parameters_of
 from mlkernels.support.files import check_place
@@ -81,16 +82,8 @@ def plan(
     return jobs, out
 
 
-def record_of(path: Path) -> dict | None:
-    """The record of an executed notebook, or None where there is no executed notebook."""
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))["metadata"]["mlkernels"]
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
-
-
 def unchanged(job: Job) -> dict | None:
-    """The record of the job's finished notebook if that still has the job's fingerprint, else None."""
+    """The record of the job's finished notebook if that is intact and has the job's fingerprint, else None."""
     record = record_of(job.target)
     if record and record.get("status") == "finished" and record.get("fingerprint") == job.fingerprint:
         return record

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 import mlkernels
 from mlkernels.errors import bad_input
+from mlkernels.support.strict_json import load
 
 
 def find_notebooks(folder: Path | None = None) -> dict[str, Path]:
@@ -34,7 +34,7 @@ def choose_notebooks(found: dict[str, Path], prefixes: Sequence[str]) -> dict[st
         matching = [name for name in found if beginning and name.startswith(beginning)]
         if not matching:
             expected = f"the beginning of one of {', '.join(found)}"
-            raise bad_input("notebook", expected, repr(prefix), "see mlkernels run --help")
+            raise bad_input("notebook", expected, repr(prefix), "name one of them")
         path = Path(prefix).expanduser() if prefix.endswith(".ipynb") else None
         if path and path.exists() and path.resolve() not in [found[name] for name in matching]:
             do = f"add --notebooks {path.parent}"
@@ -50,10 +50,10 @@ def read_notebook(path: Path) -> dict:
         InputError: the file is no notebook.
     """
     try:
-        notebook = json.loads(Path(path).read_text(encoding="utf-8"))
+        notebook = load(Path(path))
         for cell in notebook["cells"]:
             cell["source"] = "".join(cell["source"])  # a list of lines or one string: both are allowed
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise bad_input(str(path), "a notebook (nbformat 4)", reason, "restore the file") from None
     return notebook

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import copy
+import filecmp
 import html
 import os
 import re
@@ -25,25 +27,31 @@ _MATHJAX_PARTS = ("MathJax.js", "LICENSE", "config", "extensions", "fonts", "jax
 
 
 def copy_mathjax(out: Path) -> Path:
-    """Put MathJax beside the pages, unless it is there; the path of its entry script."""
-    script = out / MATHJAX
-    if script.exists():
-        return script
+    """Put MathJax beside the pages, or what is missing or damaged of one that is there; its entry script's path."""
     from importlib.util import find_spec
 
-    origin = Path(find_spec("jupyter_server_mathjax").origin).parent / "static"
-    with scratch_folder(script.parent, shared=True) as fresh:
-        for part in _MATHJAX_PARTS:
-            if (origin / part).is_dir():
-                shutil.copytree(origin / part, fresh / part, ignore=shutil.ignore_patterns("a11y"))
-            else:
-                shutil.copy(origin / part, fresh / part)
-        try:
-            os.replace(fresh, script.parent)
-        except OSError:
-            if not script.exists():  # or else another run put it there first
-                raise
+    script, origin = out / MATHJAX, Path(find_spec("jupyter_server_mathjax").origin).parent / "static"
+    if not script.parent.exists():
+        with scratch_folder(script.parent, shared=True) as fresh:
+            for name in _mathjax_files(origin):
+                (fresh / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(origin / name, fresh / name)
+            with contextlib.suppress(OSError):  # another run put it there first
+                os.replace(fresh, script.parent)
+    for name in _mathjax_files(origin):
+        with contextlib.suppress(OSError):
+            if filecmp.cmp(origin / name, script.parent / name, shallow=False):
+                continue
+        write_atomically(script.parent / name, (origin / name).read_bytes())
     return script
+
+
+def _mathjax_files(origin: Path) -> list[Path]:
+    """What the pages use of MathJax, relative to its folder."""
+    parts = [origin / part for part in _MATHJAX_PARTS]
+    found = [path for part in parts for path in ([part] if part.is_file() else sorted(part.rglob("*")))]
+    names = [path.relative_to(origin) for path in found if path.is_file()]
+    return [name for name in names if "a11y" not in name.parts]
 
 
 def without_widgets(notebook: dict, number: str) -> dict:
@@ -158,13 +166,3 @@ def with_named_tables(page: str) -> str:
 
     parts = r"<h[1-6][^>]*>(?P<title>.*?)</h[1-6]>|</?thead>|<table[^>]*>(?P<captioned>\s*<caption)?|<th(?: [^>]*)?>"
     return re.sub(parts, better, page, flags=re.S)
-
-
-def write_page(executed: Path) -> Path:
-    """Render an executed notebook beside itself."""
-    import nbformat
-
-    notebook = nbformat.read(executed, as_version=4)
-    page = executed.with_suffix(".html")
-    write_atomically(page, render(notebook, executed.stem, heading(notebook)[0]))
-    return page

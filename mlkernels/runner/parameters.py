@@ -112,7 +112,10 @@ def divided(option: str, setting: str, example: str) -> tuple[str, str]:
     if not equals or not key:
         raise bad_input(option, "key=value", repr(setting), f"try {option} {example}")
     if key == "preset":
-        raise bad_input(f"{option} preset", "the preset by its own option", repr(setting), f"use --preset {text}")
+        from mlkernels.course.presets import PRESETS
+
+        do = f"use --preset {text if text in PRESETS else 'with one of ' + ', '.join(PRESETS)}"
+        raise bad_input(f"{option} preset", "the preset by its own option", repr(setting), do)
     return key, text
 
 

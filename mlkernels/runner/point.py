@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import platform
 import queue
 import subprocess
@@ -13,6 +12,7 @@ from pathlib import Path
 from mlkernels.course.claim_records import claims_of
 from mlkernels.runner.cores import pinned
 from mlkernels.runner.jobs import Job, Outcome, _outcome, package_hash, result_settings, unchanged
+from mlkernels.runner.kept import intact, mend_page
 from mlkernels.runner.worker import Worker, kernel_environment
 from mlkernels.support.provenance import versions
 
@@ -57,6 +57,7 @@ def execute(task: Task) -> tuple[Outcome, list[dict]]:
     """
     job = task.job
     if record := unchanged(job):
+        mend_page(job.target)
         return Outcome(job.name, "finished", record=record), claims_in(job.target)
     if not task.job.source.is_file():
         do = "notebooks and results must lie on a disk that all machines see"
@@ -72,11 +73,8 @@ def execute(task: Task) -> tuple[Outcome, list[dict]]:
 
 
 def claims_in(path: Path) -> list[dict]:
-    """The claims of an executed notebook; none where there is none."""
-    try:
-        return claims_of(json.loads(path.read_text(encoding="utf-8")))
-    except (OSError, ValueError, KeyError, TypeError):
-        return []
+    """The claims of an executed notebook; none where there is none, or where it was edited since its run."""
+    return claims_of(intact(path) or {"cells": []})
 
 
 def _stranger(task: Task) -> str | None:

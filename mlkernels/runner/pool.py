@@ -17,7 +17,7 @@ from typing import TextIO
 from mlkernels.runner.jobs import Job, Outcome, _outcome, unchanged
 from mlkernels.runner.worker import Worker, kernel_environment
 from mlkernels.support.progress import bar
-from mlkernels.support.words import seconds
+from mlkernels.support.words import printable, seconds
 
 _PATIENCE = 15.0  # seconds that a stopped worker gets to shut its kernel down
 _HEARTBEAT = 15.0  # seconds after which a plain line says that a cell is still at work
@@ -30,12 +30,14 @@ def run(
     """Execute notebooks, `workers` at a time: an `Outcome` a job, in the jobs' order.
 
     `resume` skips jobs whose finished notebook has the same fingerprint; `timeout` is the seconds that a cell may take.
-    Ctrl-C stops the workers and shuts their kernels down; the jobs that had not ended are then "interrupted" or "not
-    started".
+
+    Raises:
+        Stopped: by Ctrl-C, all the same whether anything was left to do. It has stopped the workers and shut their
+            kernels down; jobs that had not ended are "interrupted" or "not started" in its outcomes.
     """
     display = display or Display([job.name for job in jobs])
     outcomes: dict[str, Outcome] = {}
-    waiting, working = [], []
+    waiting, working, stopped = [], [], False
     events: queue.Queue = queue.Queue()
     environment = kernel_environment(root or (jobs[0].source.parents[1] if jobs else Path.cwd()), workers)
     for job in jobs:
@@ -70,25 +72,42 @@ def run(
                 worker.close()
                 working.remove(worker)
     except KeyboardInterrupt:
-        _stop(working, outcomes)
+        stopped = True
+        _stop(working, outcomes, events)
     finally:
         for worker in working:
             if worker.process.poll() is None:
                 worker.process.kill()
             worker.close()
         display.close()
-    return [outcomes.get(job.name, Outcome(job.name, "not started")) for job in jobs]
+    found = [outcomes.get(job.name, Outcome(job.name, "not started")) for job in jobs]
+    if stopped:
+        raise Stopped(found)
+    return found
 
 
-def _stop(working: list[Worker], outcomes: dict[str, Outcome]) -> None:
+def _stop(working: list[Worker], outcomes: dict[str, Outcome], events: queue.Queue) -> None:
     for worker in working:
         worker.stop()
     for worker in working:
         with contextlib.suppress(subprocess.TimeoutExpired, KeyboardInterrupt):
             worker.process.wait(_PATIENCE)
-        ended = unchanged(worker.job)  # it may have finished in the meantime
-        outcome = Outcome(worker.job.name, "finished" if ended else "interrupted", record=ended)
-        outcomes.setdefault(worker.job.name, outcome)
+            worker.thread.join(_PATIENCE)
+    with contextlib.suppress(queue.Empty):
+        while True:  # what ended in the meantime; the notebook on the disk may be an earlier run's
+            worker, event = events.get_nowait()
+            if event["event"] == "done":
+                outcomes[worker.job.name] = _outcome(worker.job, event["record"])
+    for worker in working:
+        outcomes.setdefault(worker.job.name, Outcome(worker.job.name, "interrupted"))
+
+
+class Stopped(KeyboardInterrupt):
+    """Ctrl-C stopped a run; `outcomes` as `run` would have given them."""
+
+    def __init__(self, outcomes: list[Outcome]):
+        super().__init__()
+        self.outcomes = outcomes
 
 
 class Display:
@@ -100,7 +119,7 @@ class Display:
 
     def start(self, name: str, cells: int) -> None:
         form = "{desc}  {bar} cell {n_fmt} of {total_fmt}, {elapsed}"
-        self.bars[name] = bar(self.stream, bar_format=form, total=cells, desc=f"{name:<{self.width}}")
+        self.bars[name] = bar(self.stream, bar_format=form, total=cells, desc=printable(f"{name:<{self.width}}"))
         if self.bars[name].disable:
             self.say(name, f"started, {cells} cells")
 
@@ -123,7 +142,7 @@ class Display:
         from tqdm import tqdm
 
         self.said[name] = time.monotonic()
-        tqdm.write(f"{name:<{self.width}}  {text}", file=self.stream)
+        tqdm.write(printable(f"{name:<{self.width}}  {text}"), file=self.stream)
 
     def close(self) -> None:
         while self.bars:

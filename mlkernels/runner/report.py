@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from mlkernels.course.claim_records import VERDICTS, broken, claims_of
-from mlkernels.runner.jobs import record_of
-from mlkernels.runner.pages import TEMPLATES, copy_mathjax, first_figure, heading, write_page
+from mlkernels.runner.kept import intact, mend_page, touched, write_together
+from mlkernels.runner.pages import TEMPLATES, copy_mathjax, first_figure, heading
 from mlkernels.support import results
-from mlkernels.support.files import write_atomically
+from mlkernels.support.strict_json import dumps, load
 from mlkernels.support.words import seconds
 
 
@@ -19,17 +18,23 @@ def executed_in(folder: Path) -> list[Path]:
     return sorted(folder.glob("[0-9][0-9]_*.ipynb"))
 
 
+def touched_in(folder: Path) -> list[str]:
+    """The names of the notebooks of a folder that were executed and are not as their runs left them."""
+    return [path.stem for path in executed_in(folder) if touched(path)]
+
+
 def gather(paths: Sequence[Path], *, preset: str) -> dict:
     """All that these executed notebooks say, as claims.json holds it, for a run of this preset.
 
-    Each claim has the notebook, preset, seed and device that it was measured with.
+    One that was edited since its run, or is cut, says nothing. Each claim has the notebook, preset, seed and device
+    that it was measured with.
     """
     notebooks, claims = {}, []
     for path in paths:
-        if record := record_of(path):
-            notebooks[path.stem] = record
+        if notebook := intact(path):
+            record = notebooks[path.stem] = notebook["metadata"]["mlkernels"]
             where = {"notebook": path.stem, **{name: record[name] for name in ("preset", "seed", "device")}}
-            claims += [{**claim, **where} for claim in claims_of(json.loads(path.read_text(encoding="utf-8")))]
+            claims += [{**claim, **where} for claim in claims_of(notebook)]
     ran = [record for record in notebooks.values() if "x64" in record["device"]]
     with_jax = [record for record in ran if record["device"]["platform"] != "none"]
     latest = max(with_jax or ran, key=lambda record: record["started"], default={})
@@ -79,22 +84,23 @@ def card_of(name: str, notebook: dict, record: dict, thumbnail: tuple[str, str] 
 
 
 def write_report(out: Path, *, preset: str, command: str) -> dict:
-    """Write claims.json, which it gives, the thumbnails and index.html of a folder of notebooks, and pages that are
-    missing.
+    """Write claims.json, which it gives, the thumbnails and index.html of a folder of notebooks, all together; and
+    pages that are missing, cut or of another run.
     """
     out.mkdir(parents=True, exist_ok=True)
-    result = results.save(out / "claims.json", gather(executed_in(out), preset=preset), command=command)
+    executed = executed_in(out)
     copy_mathjax(out)
-    cards = []
+    for path in executed:
+        mend_page(path)
+    result = results.with_origin(gather(executed, preset=preset), command=command)
+    cards, files = [], {}
     for name, record in result["notebooks"].items():
-        notebook = json.loads((out / f"{name}.ipynb").read_text(encoding="utf-8"))
-        if not (out / f"{name}.html").exists():
-            write_page(out / f"{name}.ipynb")
+        notebook = load(out / f"{name}.ipynb")
         thumbnail = None
         if figure := first_figure(notebook):
             suffix, content, alt = figure
             thumbnail = (f"thumbs/{name}{suffix}", alt)
-            write_atomically(out / thumbnail[0], content)
+            files[out / thumbnail[0]] = content
         cards.append(card_of(name, notebook, record, thumbnail))
     page = (
         environment()
@@ -110,5 +116,5 @@ def write_report(out: Path, *, preset: str, command: str) -> dict:
             **of_claims(result["claims"]),
         )
     )
-    write_atomically(out / "index.html", page)
+    write_together({**files, out / "claims.json": dumps(result, indent=1) + "\n", out / "index.html": page})
     return result

@@ -6,7 +6,6 @@ Its pages work as files: one classic script in each, pictures by plain addresses
 from __future__ import annotations
 
 import io
-import json
 import re
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -17,7 +16,8 @@ from mlkernels.course.demos.grid import Grid
 from mlkernels.course.pictures import course_map
 from mlkernels.course.plots import SCREEN, to_png
 from mlkernels.course.tables import RESULTS
-from mlkernels.runner.jobs import record_of
+from mlkernels.runner.kept import record_of
+from mlkernels.runner.notebooks import read_notebook
 from mlkernels.runner.pages import copy_mathjax, first_figure, heading, with_named_tables
 from mlkernels.runner.report import card_of, device_line, environment, gather, of_claims
 from mlkernels.runner.site_benchmarks import benchmarks
@@ -46,7 +46,7 @@ def executed(sources: Mapping[str, Path], folder: Path) -> dict[str, Path]:
 
 
 def _cells(path: Path) -> list[str]:
-    cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
+    cells = read_notebook(path)["cells"]
     own = (cell for cell in cells if "injected-parameters" not in cell["metadata"].get("tags", []))
     return ["".join(cell["source"]) for cell in own]
 

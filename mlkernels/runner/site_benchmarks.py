@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mlkernels.runner.report import device_line
+from mlkernels.support import results
 
 _ORIGIN = ("created", "date", "command", "commit", "changed_since_commit", "seed", "versions", "device", "machine",
-           "load_before", "load_after", "package_sha256", "benchmark", "provenance")  # fmt: skip
+           "load_before", "load_after", "package_sha256", "benchmark", "provenance", "sha256")  # fmt: skip
 _NAMES = {"ntk": "NTK", "metantk": "MetaNTK", "rkhs": "RKHS", "nas": "MetaNTK-NAS", "maml": "MAML"}
 _LONG = 6  # of a list of numbers; a longer one is told by its ends
 
@@ -21,7 +21,7 @@ def benchmarks(folder: Path) -> list[dict]:
 
 
 def _benchmark(path: Path) -> dict:
-    result = json.loads(path.read_text(encoding="utf-8"))
+    result = results.read(path)
     about = {**result, **result.get("provenance", {})}
     name = path.stem.removeprefix("bench_")
     tables = []

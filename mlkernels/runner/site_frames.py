@@ -7,6 +7,7 @@ bytes once.
 from __future__ import annotations
 
 import ast
+import contextlib
 import hashlib
 import io
 import json
@@ -25,9 +26,10 @@ from mlkernels.course.demos.grid import Grid
 from mlkernels.course.plots import SCREEN
 from mlkernels.course.tables import RESULTS
 from mlkernels.errors import InputError
+from mlkernels.support.checked import fault_in, signed
 from mlkernels.support.files import scratch_folder
 from mlkernels.support.provenance import versions
-from mlkernels.support.strict_json import dumps
+from mlkernels.support.strict_json import dumps, load
 
 TABLE, GROUND = "frames.json", "ground.webp"
 _COLOURS = 128  # of what moves: a colour is off by less than 1 of 255 in the mean, and bytes are nearly halved
@@ -83,7 +85,7 @@ def fingerprint(demo: Demo, grid: Grid) -> str:
 
 
 def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
-    """Draw a demo's grid into `folder`, unless the same is there; what lies in it then is replaced as a whole.
+    """Draw a demo's grid into `folder`, unless the same is there, whole; what lies in it then is replaced.
 
     Args:
         demo: from `mlkernels.course.demos`.
@@ -99,25 +101,40 @@ def frames(demo: Demo, folder: Path, grid: Grid | None = None) -> dict:
     grid = demo.grid if grid is None else grid
     mark = fingerprint(demo, grid)
     try:
-        table = json.loads((folder / TABLE).read_text(encoding="utf-8"))
-        if table["fingerprint"] == mark:
+        table = load(folder / TABLE)
+        if table["fingerprint"] == mark and table["sha256"] and not fault_in(table) and _whole(folder, table):
             return table
-    except (OSError, ValueError, KeyError):
+    except (OSError, ValueError, LookupError, TypeError, AttributeError):
         pass
     with scratch_folder(folder) as scratch:
-        table = {**_drawn(demo, grid.fitting(demo.controls), scratch), "fingerprint": mark}
+        table = _drawn(demo, grid.fitting(demo.controls), scratch)
+        table = signed({**table, "fingerprint": mark})
         (scratch / TABLE).write_text(dumps(table), encoding="utf-8")
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(scratch, folder)
     return table
 
 
+def _whole(folder: Path, table: dict) -> bool:
+    """Whether the pictures of a table are there as they were drawn: they are named by their checksums."""
+    rows = [*table["frames"].values(), *table["runs"].values()]
+    files = {file for file, *_ in rows if file}
+    names = {file: file for file in files} | {GROUND: table["ground"]}
+    return all(_name((folder / file).read_bytes()) == name for file, name in names.items())
+
+
+def _name(content: bytes) -> str:
+    return f"{hashlib.sha256(content).hexdigest()[:10]}.webp"
+
+
 def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
     """Draw, thin the grid until its pictures are within the budget, remove the rest, and say what is there."""
     stage = demo.build()
-    demo.frame(stage)  # some demos draw their axes anew for the first numbers
+    with contextlib.suppress(InputError):  # of a demo whose defaults have no picture: its row says why
+        demo.frame(stage)  # some demos draw their axes anew for the first numbers
     ground = np.ascontiguousarray(stage.still()[..., :3])
-    (folder / GROUND).write_bytes(webp(ground))
+    below = webp(ground)
+    (folder / GROUND).write_bytes(below)
     with ThreadPoolExecutor(2) as pool:  # writing WebP takes as long as drawing, and lets go of the interpreter
 
         def rows(groups: Groups, run: bool) -> dict:
@@ -163,6 +180,7 @@ def _drawn(demo: Demo, grid: Grid, folder: Path) -> dict:
         "runs": keyed(shown[1]),
         "left": _left(demo, grid),
         "bytes": weight,
+        "ground": _name(below),
     }
 
 
@@ -178,7 +196,7 @@ def _frame(demo: Demo, stage: Stage, point: Mapping[str, Any], run: bool) -> tup
 def _keep(png: bytes, ground: np.ndarray, folder: Path) -> str:
     """Write what moves of a picture; the file's name, which equal pictures share."""
     content = webp(moving(png, ground))
-    name = f"{hashlib.sha256(content).hexdigest()[:10]}.webp"
+    name = _name(content)
     (folder / name).write_bytes(content)
     return name
 

@@ -66,11 +66,20 @@ def picture(content: bytes, out: Path) -> tuple[str, int, int]:
     """Keep a PNG as lossless WebP in `pictures`, by its content: its address, width and height in pixels."""
     name = f"pictures/{hashlib.sha256(content).hexdigest()[:12]}.webp"
     image = Image.open(io.BytesIO(content))
-    if not (out / name).exists():
+    if not _shows(out / name, image):
         file = io.BytesIO()
         image.save(file, "webp", lossless=True, method=4)
         write_atomically(out / name, file.getvalue())
     return name, *image.size
+
+
+def _shows(path: Path, image: Image.Image) -> bool:
+    """Whether a file is there, whole, and shows an image to the bit."""
+    try:
+        with Image.open(path) as kept:
+            return kept.size == image.size and kept.convert("RGBA").tobytes() == image.convert("RGBA").tobytes()
+    except (OSError, SyntaxError, ValueError):  # missing, cut, something else
+        return False
 
 
 def _pictures_apart(notebook: dict, out: Path) -> None:
@@ -93,9 +102,11 @@ def _place(demo: Demo, table: Mapping[str, Any], name: str, made_here: bool) -> 
         notes.insert(0, "This is the search that comes with the course; the notebook shows its own.")
     note = f"In this page: {' '.join(notes)} The notebook has all: mlkernels lab {number}." if notes else ""
     below = f'<p class="demo-note">{html.escape(note)}</p>' if notes else ""
-    about = {key: value for key, value in table.items() if key not in ("left", "bytes", "fingerprint")}
+    about = {
+        key: value for key, value in table.items() if key not in ("left", "bytes", "fingerprint", "ground", "sha256")
+    }
     about |= {"folder": f"demos/{demo.name}", "ground": GROUND, "run": demo.run is not None}
-    data = dumps(about).replace("</", "<\\/")
+    data = dumps(about).replace("<", "\\u003c")  # no text ends the script, or opens a comment in it
     return (
         f'<div class="demo" id="demo-{demo.name}"><div class="demo-view"></div>{below}\n'
         f'<p class="widget-note">With scripts on, this demo moves here; below it are still pictures. In '

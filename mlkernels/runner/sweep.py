@@ -12,8 +12,9 @@ from concurrent.futures import FIRST_COMPLETED, CancelledError, Executor, Future
 
 from mlkernels.runner.grid import Plan, Point
 from mlkernels.runner.jobs import Outcome, result_settings, unchanged
+from mlkernels.runner.kept import mend_page
 from mlkernels.runner.point import PATIENCE, Task, claims_in, execute
-from mlkernels.runner.pool import Display
+from mlkernels.runner.pool import Display, Stopped
 from mlkernels.runner.sweep_table import SweepTable
 from mlkernels.support.files import write_atomically
 from mlkernels.support.progress import bar
@@ -29,7 +30,7 @@ def run(
     """Execute a plan's points that are not finished yet: an `Outcome` a point, in their order.
 
     Statuses are those of `pool.run`: "unchanged" were finished before. The table in plan.out is written after each
-    point. Ctrl-C stops the points that are at work; those that had not ended are "interrupted" or "not started".
+    point. Ctrl-C stops the points that are at work and ends in `pool.Stopped`.
 
     Args:
         plan: of `grid.plan`; nobody else works in its folder (`files.alone`).
@@ -44,6 +45,7 @@ def run(
     waiting = [point for point in plan.points if not going.kept(point)]
     sign, token, settings = plan.out / ".going", uuid.uuid4().hex, result_settings(os.environ)
     futures: dict[Future, Point] = {}
+    stopped = False
     try:
         write_atomically(sign, token)
         for point in waiting:
@@ -55,6 +57,7 @@ def run(
                 going.ended(futures.pop(future), future)
             going.refresh()
     except KeyboardInterrupt:
+        stopped = True
         sign.unlink(missing_ok=True)
         running = [future for future in futures if not future.cancel()]
         with contextlib.suppress(KeyboardInterrupt):
@@ -65,6 +68,8 @@ def run(
     finally:
         sign.unlink(missing_ok=True)
         going.close()
+    if stopped:
+        raise Stopped(going.outcomes())
     return going.outcomes()
 
 
@@ -80,6 +85,7 @@ class _Going:
     def kept(self, point: Point) -> bool:
         record = unchanged(point.job)
         if record:
+            mend_page(point.job.target)
             outcome = Outcome(point.job.name, "unchanged", record=record)
             self._note(outcome, claims_in(point.job.target), "unchanged, kept")
         return record is not None

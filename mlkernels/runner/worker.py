@@ -14,6 +14,7 @@ import tempfile
 import threading
 from pathlib import Path
 
+from mlkernels.errors import one_line
 from mlkernels.runner.jobs import Job
 from mlkernels.support import compiled
 
@@ -31,7 +32,7 @@ def kernel_environment(root: Path, jobs: int = 1) -> dict[str, str]:
         cpu += "".join(sorted({line for line in lines if line.startswith(("model name", "flags", "Features"))}))
     mark = hashlib.sha256(cpu.encode()).hexdigest()[:12]
     environment = dict(os.environ)
-    if "JAX_COMPILATION_CACHE_DIR" not in environment:
+    if not environment.get("JAX_COMPILATION_CACHE_DIR"):  # an empty one would be the current folder
         environment["JAX_COMPILATION_CACHE_DIR"] = str(root / "build" / "jax_cache" / mark)
         environment.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
     # JAX writes the cache's entries in place: what another process reads half-written is compiled anew, and no more
@@ -90,4 +91,4 @@ class Worker:
     def last_words(self) -> str:
         self.noise.seek(0)
         lines = [line.strip() for line in self.noise.read().splitlines() if line.strip()]
-        return lines[-1] if lines else "no message"
+        return one_line(lines[-1]) if lines else "no message"

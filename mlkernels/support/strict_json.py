@@ -6,6 +6,7 @@ import json
 import math
 import numbers
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -32,3 +33,22 @@ def to_json(value: Any) -> Any:
 def dumps(value: Any, indent: int | None = None) -> str:
     """A value as the text of strict JSON, without a line end."""
     return json.dumps(to_json(value), indent=indent, ensure_ascii=False, allow_nan=False)
+
+
+def loads(text: str) -> Any:
+    """What a text of JSON says; all that can be wrong with it is a `ValueError`.
+
+    Example:
+        >>> loads("[" * 100_000)
+        Traceback (most recent call last):
+        ValueError: JSON that is nested too deeply
+    """
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("JSON that is nested too deeply") from None
+
+
+def load(path: Path) -> Any:
+    """What a file of JSON says: `loads`, or an `OSError`."""
+    return loads(path.read_text(encoding="utf-8"))

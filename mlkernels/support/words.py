@@ -1,6 +1,8 @@
-"""Times and sizes as people say them."""
+"""Times and sizes as people say them, and texts from anywhere as a terminal may show them."""
 
 from __future__ import annotations
+
+from mlkernels.errors import one_line
 
 
 def seconds(value: float) -> str:
@@ -39,3 +41,13 @@ def readable(count: float) -> str:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
         count /= 1024
     return f"{count:.1f} GiB"
+
+
+def printable(text: str) -> str:
+    """Lines whose control characters are escaped: a file's or a dataset's name cannot move a terminal's cursor.
+
+    Example:
+        >>> printable("one\\ntwo\\x1b[2J")
+        'one\\ntwo\\\\x1b[2J'
+    """
+    return "\n".join(one_line(line, len(line)) for line in text.split("\n"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import io
 import math
 from collections import deque
@@ -20,6 +21,7 @@ from PIL import Image
 from mlkernels.course.demos.grid import Grid
 from mlkernels.course.plots import DPI, STYLE, check_alt
 from mlkernels.errors import bad_input
+from mlkernels.support.arguments import in_short
 
 __all__ = ["Control", "Demo", "Frame", "RunItem", "Stage", "choice", "once", "steps", "written"]
 
@@ -253,6 +255,15 @@ class Demo:
         size = tuple(float(inches) for inches in stage.figure.get_size_inches())
         alt = self.describe(numbers) + ("" if item is None else f" Run: {item.text}.")
         return Frame(png, check_alt(alt), self.readout(numbers), size)
+
+    @classmethod
+    def check(cls, demo: Any) -> Demo:
+        """A demo, or an `InputError` for what is none: a demo's module, most often."""
+        if not isinstance(demo, cls):
+            module = getattr(demo, "__name__", "").rpartition(".")[2]
+            do = f"give {module}.DEMO" if isinstance(getattr(demo, "DEMO", None), cls) else "give a demo's DEMO"
+            raise bad_input("demo", "a Demo", f"the module {module}" if inspect.ismodule(demo) else in_short(demo), do)
+        return demo
 
     def finished(self, **values: Any) -> RunItem:
         """The last item of a whole run with these settings."""

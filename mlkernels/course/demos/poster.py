@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 
 from PIL import Image
@@ -11,8 +10,9 @@ from PIL.PngImagePlugin import PngInfo
 
 from mlkernels.course.demos.demo import Demo, Frame
 from mlkernels.course.plots import few_colours
+from mlkernels.support.file_faults import one_error
 from mlkernels.support.files import write_atomically
-from mlkernels.support.strict_json import dumps
+from mlkernels.support.strict_json import dumps, loads
 
 __all__ = ["keep", "kept", "place"]
 
@@ -42,11 +42,13 @@ def kept(demo: Demo, path: Path | None = None) -> Frame | None:
     path = place(demo) if path is None else path
     try:
         png = path.read_bytes()
-        with Image.open(io.BytesIO(png)) as image:
+        with one_error(), Image.open(io.BytesIO(png)) as image:
+            image.load()
             text = dict(image.text)
+            size = tuple(map(float, loads(text["size"])))
         if text["settings"] != _settings(demo):
             return None
-        return Frame(png, text["alt"], text["readout"], tuple(json.loads(text["size"])))
+        return Frame(png, text["alt"], text["readout"], size)
     except (OSError, KeyError, ValueError):  # no poster, or a damaged one: the picture will be there in seconds
         return None
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -24,6 +23,8 @@ from mlkernels.course.plots.drawings import FAINT, GONE, NAMES, along, colour_of
 from mlkernels.errors import bad_input
 from mlkernels.nas import CELL_TYPES, SPACES, Space, replay, rule_of
 from mlkernels.nas.searching.ranking import RULE, Candidate
+from mlkernels.nas.space.search_space import check_space
+from mlkernels.support import results
 
 EDGE = "a whole edge"
 BOTH = "both"
@@ -70,6 +71,7 @@ class Round:
 
 def rounds_of(log: Sequence[dict], space: Space) -> tuple[Round, ...]:
     """A search after each of its rounds, the open super-network first; an InputError for what is no log of one."""
+    check_space(space)
     try:
         states = replay(log, space)
         found = [_round(log, space, states, number) for number in range(len(states))]
@@ -124,15 +126,12 @@ def numbers(rounds: Sequence[Round], round: int, cell: str) -> Round:
 
 def unpack(path: Path = GLYPHS) -> tuple[list[dict], Space]:
     """The log and the search space of a packed search, as `nas.replay` takes them; by default of the course's own."""
+    expected, do = "a recorded search", "take data/results/search_glyphs.json, or the log of a search of your own"
+    found = results.read(path, expected, do)
     try:
-        found = json.loads(path.read_text(encoding="utf-8"))
         return found["log"], SPACES[found["settings"]["space"]]
-    except OSError as error:
-        do = "take the log of a search of your own: nas.search(...).log"
-        raise bad_input(str(path), "a recorded search", error.strerror, do) from None
-    except (ValueError, KeyError, TypeError):
-        do = "take data/results/search_glyphs.json, or a search's own log"
-        raise bad_input(str(path), "a recorded search in a space that has a name", "something else", do) from None
+    except (KeyError, TypeError):
+        raise bad_input(str(path), f"{expected} in a space that has a name", "something else", do) from None
 
 
 def _stage(rounds: Sequence[Round]) -> Stage:

@@ -136,7 +136,7 @@ def _surface(ax: Axes, inner: Inner) -> None:
     colours = light.shade(z, cmap=colormaps["cividis"], vert_exag=7, blend_mode="soft")
     ax.plot_surface(w[..., 0], w[..., 1], z, facecolors=colours, rstride=1, cstride=1, linewidth=0, shade=False,
                     antialiased=False)  # fmt: skip
-    ax.contour(w[..., 0], w[..., 1], z, 16, colors="white", linewidths=0.5, alpha=0.35, zorder=5)
+    ax.contour(w[..., 0], w[..., 1], z, 16, colors="white", linewidths=0.8, alpha=0.25, zorder=5)
     flow = pencil(inner)
     height = _height(inner, flow) + 0.03
     centre = np.asarray(inner.start)
@@ -159,7 +159,7 @@ def _map(ax: Axes, inner: Inner) -> None:
     z = _height(inner, side)
     levels = np.linspace(z.min(), z.max(), 20)
     ax.contourf(side[..., 0], side[..., 1], z, levels, cmap="cividis")
-    ax.contour(side[..., 0], side[..., 1], z, levels, colors="white", linewidths=0.3, alpha=0.4)
+    ax.contour(side[..., 0], side[..., 1], z, levels, colors="white", linewidths=0.8, alpha=0.2)
     ax.grid(False)
     for rate, colour in zip(inner.rates, RATES, strict=True):
         steps = path(inner, np.array(inner.start), rate, 14)

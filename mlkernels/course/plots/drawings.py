@@ -13,7 +13,7 @@ from matplotlib.text import Annotation
 
 from mlkernels.course.plots.figures import figure
 from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
-from mlkernels.nas.space.search_space import Space
+from mlkernels.nas.space.search_space import Space, check_space
 
 # One colour a family of operations; the label beside the arrow tells them apart as well.
 FAMILIES = {
@@ -69,7 +69,7 @@ def draw_gates(space: Space, gates) -> Figure:
         A figure, one panel a cell; edges without operations are left out.
 
     Raises:
-        InputError: gates of another shape.
+        InputError: gates of another shape; what is no `Space`.
 
     Example:
         >>> from mlkernels.nas.space.search_space import SPACES
@@ -80,7 +80,7 @@ def draw_gates(space: Space, gates) -> Figure:
     Source: notebooks/04_metantk_nas.
     """
     cells = []
-    for kind in space.check_gates(gates):
+    for kind in check_space(space).check_gates(gates):
         live = [(edge, [space.operations[op] for op in row.nonzero()[0]]) for edge, row in enumerate(kind) if row.any()]
         labels = [(edge, names[0] if len(names) == 1 else f"{len(names)} operations") for edge, names in live]
         cells.append([(space.edges[edge][1], 2 + space.edges[edge][0], label) for edge, label in labels])

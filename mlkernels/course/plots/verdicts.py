@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from collections.abc import Mapping, Sequence
 
+from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
 from matplotlib.figure import Figure
@@ -69,11 +70,12 @@ def verdict_map(columns: Mapping[str, Sequence[str]], rows: Mapping[str, Sequenc
         boxes.append((labels / width, (top - inches) / height, _CELL * (stop - start) / width, inches / height))
         top -= inches + 0.35
     boxes.append((0.15 / width, 0.1 / height, 1 - 0.3 / width, _CELL / height))
-    fig, axes = figure(width, height, boxes=boxes)
-    fig.text(0.15 / width, 1 - 0.15 / height, said, va="top", fontsize=12)
-    for ax, (start, stop), head in zip(axes, blocks, heads, strict=False):
-        _draw(ax, columns, rows, start, stop, head)
-    _legend(axes[-1], {verdict for row in rows.values() for verdict in row[:drawn]}, width - 0.3)
+    with rc_context({"text.parse_math": False}):  # a value with two dollars is no formula
+        fig, axes = figure(width, height, boxes=boxes)
+        fig.text(0.15 / width, 1 - 0.15 / height, said, va="top", fontsize=12)
+        for ax, (start, stop), head in zip(axes, blocks, heads, strict=False):
+            _draw(ax, columns, rows, start, stop, head)
+        _legend(axes[-1], {verdict for row in rows.values() for verdict in row[:drawn]}, width - 0.3)
     return fig
 
 
@@ -131,7 +133,7 @@ def _cells(ax: Axes, places: Sequence[tuple[float, float, str]]) -> None:
             ]
             edge = "#878787" if colour == "white" else "none"
             ax.add_collection(
-                PolyCollection(corners, facecolors=colour, edgecolors=edge, linewidths=0.6), autolim=False
+                PolyCollection(corners, facecolors=colour, edgecolors=edge, linewidths=0.8), autolim=False
             )
             marker = TextPath((0, 0), sign, prop=_SIGN_FONT)
             box = marker.get_extents()

@@ -257,12 +257,13 @@ class Explorer(anywidget.AnyWidget):
     # --- the output in the notebook
 
     def _still(self) -> dict[str, str]:
-        """The newest picture and what to do, for viewers that have no widget."""
-        picture = img(few_colours(self.frame), self.alt, self.spec["width"] / SCREEN)
-        words = "" if self.readout == "" else f"<p>{html.escape(self.readout)}</p>"
+        """The newest picture, or why there is none, and what to do, for viewers that have no widget."""
+        picture = img(few_colours(self.frame), self.alt, self.spec["width"] / SCREEN) if self.frame else ""
+        said = self.readout or ("" if self.frame else self.refusal)
+        words = "" if said == "" else f"<p>{html.escape(said)}</p>"
         head = f"<style>{_HIDE}</style><p><strong>{html.escape(self.demo.question)}</strong></p><p>{RUN_AGAIN}</p>"
         shown = f'<div class="{STILL}" data-demo="{self._id}">{head}{words}{picture}</div>'
-        return {"text/html": shown, "text/plain": f"[picture: {self.alt}] {RUN_AGAIN}"}
+        return {"text/html": shown, "text/plain": f"[picture: {self.alt if self.frame else said}] {RUN_AGAIN}"}
 
     def _ipython_display_(self) -> None:
         from IPython.display import display
@@ -298,6 +299,9 @@ def explore(demo: Demo) -> Explorer:
     Returns:
         `Explorer`: the last expression of a cell tagged `widget`.
 
+    Raises:
+        InputError: what is no demo, such as its module.
+
     Source: every notebook; its static twin stands in the cell below it.
     """
-    return Explorer(demo)
+    return Explorer(Demo.check(demo))

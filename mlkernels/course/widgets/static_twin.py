@@ -19,11 +19,11 @@ def twin(demo: Demo) -> None:
         demo: from `mlkernels.course.demos`.
 
     Raises:
-        InputError: settings that have no picture.
+        InputError: settings that have no picture; what is no demo, such as its module.
 
     Source: every notebook, the cell "if you see no slider".
     """
-    stage = demo.build()
+    stage = Demo.check(demo).build()
     for values in demo.twin:
         frame = demo.frame(stage, demo.finished(**values) if demo.twin_runs else None, **values)
         show_png(frame.png, frame.alt, frame.size[0], caption=demo.caption(**values))

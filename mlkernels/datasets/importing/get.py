@@ -101,7 +101,7 @@ def _there(recipe: Recipe, source: Path | None, say: Callable[[str], None]) -> P
     if folder is None:
         return None
     try:
-        open_prepared(folder)
+        open_prepared(folder, name=recipe.name)
     except InputError as error:
         if folder.parent.resolve() != folders.writing_folder().resolve():
             do = f"replace it, or take its folder out of {folders.VARIABLE}"

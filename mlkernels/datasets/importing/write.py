@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -17,9 +16,11 @@ from mlkernels.datasets.equal_pixels import counted, sets_of_equal
 from mlkernels.datasets.folders import MANIFEST
 from mlkernels.datasets.importing.recipe import FLIPPED, Part, not_imported
 from mlkernels.datasets.importing.same_classes import same_classes
-from mlkernels.datasets.prepared import FORMAT, file_names, opened
+from mlkernels.datasets.prepared import MANIFEST_KIND, file_names, histogram, moments, opened
+from mlkernels.support.checked import signed
 from mlkernels.support.file_faults import sha256_of
 from mlkernels.support.files import temporary_folder
+from mlkernels.support.strict_json import dumps
 
 
 def write_prepared(
@@ -46,7 +47,8 @@ def write_prepared(
         first = next(iter(splits.values()))
         said = (note for part in parts.values() for note in (*part.notes, *[FLIPPED][: part.blue_first]))
         manifest = {
-            "format": FORMAT,
+            "kind": MANIFEST_KIND.name,
+            "format": MANIFEST_KIND.format,
             "made_by": f"mlkernels {mlkernels.__version__}",
             "created": datetime.now(UTC).isoformat(timespec="seconds"),
             **about,
@@ -62,9 +64,10 @@ def write_prepared(
         manifest["equal"] = counted(with_images, sets)
         manifest["same_classes"] = same_classes(with_images, sets, {name: part.numbers for name, part in parts.items()})
         del with_images  # some systems rename no folder of open files
+        manifest = signed(manifest)
         check(manifest)
         with open(temporary / MANIFEST, "w", encoding="utf-8") as file:
-            json.dump(manifest, file, indent=1, ensure_ascii=False)
+            file.write(dumps(manifest, indent=1))
             file.flush()
             os.fsync(file.fileno())
     return manifest
@@ -74,7 +77,7 @@ def _write_part(folder: Path, split: str, part: Part, shape: tuple[int, int, int
     """Write a split's two files, images ordered by class wherever they come; returns its part of the manifest."""
     size, ends = math.prod(shape), np.cumsum(part.counts)
     place = ends - part.counts  # where the next image of each class goes
-    histogram = np.zeros((shape[2], 256), dtype=np.int64)
+    seen = np.zeros((shape[2], 256), dtype=np.int64)
     names = file_names(split)
     with open(folder / names[0], "wb") as file:  # not through a memory map: there a full disk kills the process
         header = {"descr": "|u1", "fortran_order": False, "shape": (int(part.counts.sum()), *shape)}
@@ -84,7 +87,7 @@ def _write_part(folder: Path, split: str, part: Part, shape: tuple[int, int, int
             if images.dtype != np.uint8 or images.shape[1:] != shape:
                 got = f"{images.dtype} {list(images.shape[1:])}"
                 raise not_imported(f"images of {split}", f"uint8 {list(shape)}", got)
-            histogram += [np.bincount(images[..., channel].ravel(), minlength=256) for channel in range(shape[2])]
+            seen += histogram(images)
             for label in np.unique(labels):
                 of_class = images[labels == label]
                 file.seek(start + int(place[label]) * size)
@@ -98,14 +101,13 @@ def _write_part(folder: Path, split: str, part: Part, shape: tuple[int, int, int
         np.save(file, np.repeat(np.arange(len(part.counts), dtype=np.int32), part.counts))
         file.flush()
         os.fsync(file.fileno())
-    values, count = np.arange(256), histogram.sum(axis=1)
-    mean = histogram @ values / count
+    mean, std = moments(seen)
     return {
         "class_names": list(part.class_names),
         "wnids": None if part.wnids is None else list(part.wnids),
         "counts": part.counts.tolist(),
-        "mean": (mean / 255).tolist(),
-        "std": (np.sqrt(histogram @ (values * values) / count - mean * mean) / 255).tolist(),
+        "mean": mean,
+        "std": std,
         "bytes": {name: (folder / name).stat().st_size for name in names},
         "sha256": {name: sha256_of(folder / name) for name in names},
     }

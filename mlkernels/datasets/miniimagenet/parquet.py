@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -16,6 +15,7 @@ from mlkernels.datasets.miniimagenet.classes import SPELLINGS, classes
 from mlkernels.datasets.miniimagenet.image_files import SIDE
 from mlkernels.errors import bad_input
 from mlkernels.support.file_faults import fault_of
+from mlkernels.support.strict_json import loads
 
 BATCH = 64  # images that are read at a time: they may have their original size
 
@@ -130,7 +130,7 @@ def _names(path: Path) -> list[str] | None:
     with _opened(path) as file:
         about = (file.schema_arrow.metadata or {}).get(b"huggingface", b"")
     try:
-        return [str(name) for name in json.loads(about)["info"]["features"]["label"]["names"]]
+        return [str(name) for name in loads(about)["info"]["features"]["label"]["names"]]
     except (KeyError, TypeError, ValueError):
         return None
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Hashable
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -20,6 +20,7 @@ from mlkernels.support.arguments import number, one_of, whole
 from mlkernels.support.array_arguments import real_array, real_tree
 
 WAYS = ("reverse", "forward", "implicit", "truncated", "one-step")
+_REMEMBERED = 256  # checks by shapes that passed and are not made again
 
 
 class Hypergradient(NamedTuple):
@@ -142,7 +143,7 @@ def bilevel(
     def find(x, *data) -> Hypergradient:
         x = jax.tree.map(jnp.asarray, real_tree("x", x))
         check_data(data)
-        _check(form, x, given, data)
+        _check(form, *_shapes((x, given, data)))
         return _trusted(form, _found(form, x, given, tolerance, data), tolerance)
 
     return find
@@ -164,18 +165,30 @@ def check_data(data) -> None:
 
 
 def check_losses(x, *arguments, **losses) -> None:
-    """Refuse losses `loss(x, *arguments)` that are not one float; arguments may be shapes."""
+    """Refuse losses `loss(x, *arguments)` that are not one float; arguments may be shapes. Each is looked at once."""
     for name, loss in losses.items():
-        try:
-            found = jax.eval_shape(loss, x, *arguments)
-        except TypeError as error:
-            if "not a valid JAX type" not in str(error):  # its own: the traceback tells where
-                raise
-            found = None
-        if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
-            got = getattr(found, "shape", "nothing of the kind")
-            got = found.dtype.name if got == () else list(got) if isinstance(got, tuple) else got
-            raise bad_input(name, "a function that gives a scalar, a float", got, "sum or average in it")
+        _check_loss(name, loss, *_shapes((x, *arguments)))
+
+
+def _shapes(tree) -> tuple[Any, tuple]:
+    """A tree's structure and its leaves' shapes and types: what a program is compiled for, and so what is checked."""
+    leaves, structure = jax.tree.flatten(tree)
+    seen = (leaf if isinstance(leaf, jax.ShapeDtypeStruct) else jax.typeof(leaf) for leaf in leaves)
+    return structure, tuple(jax.ShapeDtypeStruct(each.shape, each.dtype, weak_type=each.weak_type) for each in seen)
+
+
+@lru_cache(maxsize=_REMEMBERED)
+def _check_loss(name: str, loss: Callable, structure, shapes: tuple) -> None:
+    try:
+        found = jax.eval_shape(loss, *jax.tree.unflatten(structure, shapes))
+    except TypeError as error:
+        if "not a valid JAX type" not in str(error):  # its own: the traceback tells where
+            raise
+        found = None
+    if getattr(found, "shape", None) != () or not jnp.issubdtype(found.dtype, jnp.floating):
+        got = getattr(found, "shape", "nothing of the kind")
+        got = found.dtype.name if got == () else list(got) if isinstance(got, tuple) else got
+        raise bad_input(name, "a function that gives a scalar, a float", got, "sum or average in it")
 
 
 def _rate(each):
@@ -237,7 +250,10 @@ def check_x(x) -> None:
             raise bad_input("x", "a pytree of floats", leaf.dtype.name, "nothing else can be differentiated by")
 
 
-def _check(form: _Form, x, rate, data) -> None:
+@lru_cache(maxsize=_REMEMBERED)
+def _check(form: _Form, structure, shapes: tuple) -> None:
+    """Of x, the rate and the data."""
+    x, rate, data = jax.tree.unflatten(structure, shapes)
     check_x(x)
     y = jax.eval_shape(lambda x, *data: jax.tree.map(jnp.asarray, real_tree("start", form.start(x, *data))), x, *data)
     for leaf in jax.tree.leaves(y):
@@ -245,7 +261,7 @@ def _check(form: _Form, x, rate, data) -> None:
             raise bad_input("start", "a pytree of floats", leaf.dtype.name, "descent moves nothing else")
     rates = rate if form.rate is None else jax.eval_shape(lambda x: real_tree("rate", form.rate(x)), x)
     try:  # one rate for each part of y
-        jax.tree.map(lambda each, part: jax.tree.map(partial(_check_rate, np.shape(each)), part), rates, y)
+        jax.tree.map(lambda each, part: jax.tree.map(partial(_check_rate, each.shape), part), rates, y)
     except ValueError as error:
         if isinstance(error, InputError):
             raise

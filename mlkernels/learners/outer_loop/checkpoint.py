@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import zipfile
-import zlib
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import CodeType, ModuleType
@@ -22,11 +20,14 @@ import optax
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
 from mlkernels.errors import InputError, bad_input
-from mlkernels.support.file_faults import fault_of
-from mlkernels.support.files import set_aside, write_atomically
+from mlkernels.support import checked_arrays
+from mlkernels.support.file_faults import damaged, in_words, unreadable
+from mlkernels.support.strict_json import loads
 from mlkernels.tasks import TaskBatch
 
-_FORMAT = 1
+_FORMAT = 2  # 1 had no checksum
+_READ = 1, 2
+_AGAIN = "call again to start from the beginning"
 _KEPT = 2  # what is compared before a run goes on; 1 compared no drawn batch, and 16 images of a dataset
 _PLAIN = bool | int | float | complex | str | bytes
 BLOCKS = 1024  # numbers of an array that a sketch keeps at most
@@ -116,12 +117,7 @@ def save(path: Path, state, losses: np.ndarray, settings: dict[str, str], seen: 
     about = json.dumps({"format": _FORMAT, "kept": _KEPT, "settings": settings, "jax": jax.__version__})
     arrays |= {f"seen {name}": numbers for name, numbers in (seen or {}).items()}
     arrays |= {"losses": losses, "about": np.frombuffer(about.encode(), np.uint8)}
-
-    def write(temporary: Path) -> None:
-        with open(temporary, "wb") as file:
-            np.savez(file, allow_pickle=False, **arrays)
-
-    write_atomically(path, write)
+    checked_arrays.save(path, arrays)
 
 
 def load(path: Path, like, settings: dict[str, str] | None = None, seen: dict | None = None):
@@ -139,15 +135,18 @@ def load(path: Path, like, settings: dict[str, str] | None = None, seen: dict | 
         _compare(path, about, arrays, settings, seen or {})
 
     def restored(key, leaf):
-        array = arrays[f"state{jax.tree_util.keystr(key)}"]
+        name = f"state{jax.tree_util.keystr(key)}"
+        array = arrays[name]
         if array.dtype.kind == "V":  # numpy's files do not know bfloat16
             array = array.view(leaf.dtype)
+        if array.shape != leaf.shape or array.dtype.kind != leaf.dtype.kind:
+            raise ValueError(f"{name} is {array.dtype} {list(array.shape)}")
         return jnp.asarray(array, leaf.dtype)
 
     try:
         return jax.tree.map_with_path(restored, like), losses
-    except KeyError as error:
-        raise _set_aside(path, f"a file without {error.args[0]}") from None
+    except (KeyError, ValueError, TypeError) as error:
+        raise _damaged(path, error) from None
 
 
 def _compare(path: Path, about: dict, arrays: dict, settings: dict[str, str], seen: dict) -> None:
@@ -181,35 +180,37 @@ def settings_of(path: Path) -> dict[str, str] | None:
     return None if kept is None else kept[1]["settings"]
 
 
+def losses_of(path: Path) -> np.ndarray:
+    """The losses in a state, one a step; none where there is no file."""
+    kept = _read(path)
+    return np.zeros(0) if kept is None else kept[0]["losses"]
+
+
 def _read(path: Path) -> tuple[dict[str, np.ndarray], dict] | None:
     """Arrays, and what is said about them."""
     if not path.exists():
         return None
-    fault = fault_of(path, kind="zip")
     try:
-        if fault is None:
-            with np.load(path, allow_pickle=False) as file:
-                arrays = {name: file[name] for name in file.files}
-            about = json.loads(arrays.pop("about").tobytes())
-            if "losses" not in arrays:
-                raise KeyError("losses")
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile, zlib.error) as error:
-        fault = f"a damaged file ({str(error).splitlines()[0]})"
-    if fault is not None:
-        raise _set_aside(path, fault)
-    if about["format"] != _FORMAT:
-        raise bad_input(f"checkpoint {path}", f"format {_FORMAT}", about["format"], "use another path")
+        arrays = checked_arrays.load(path)
+        about, total = loads(arrays.pop("about").tobytes().decode()), arrays.pop(checked_arrays.SUM, None)
+        number, settings = about["format"], about["settings"]
+        if total is None and number == _FORMAT:
+            raise ValueError("it has no checksum")
+        if arrays["losses"].ndim not in (1, 2) or arrays["losses"].dtype.kind != "f":
+            raise ValueError(f"losses {arrays['losses'].dtype} {list(arrays['losses'].shape)}")
+        if not all(isinstance(text, str) for text in settings.values()):
+            raise ValueError("settings that are no texts")
+    except OSError as error:
+        raise unreadable(path, error) from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise _damaged(path, error) from None
+    if number not in _READ:
+        raise bad_input(f"checkpoint {path}", f"format {_FORMAT} or before", number, "use another path")
     return arrays, about
 
 
-def _set_aside(path: Path, fault: str) -> InputError:
-    """The error for a damaged file, which is renamed so that it is kept and no longer in the way."""
-    try:
-        aside = set_aside(path)
-    except OSError as error:
-        return bad_input(f"checkpoint {path}", "a whole file", fault, f"move it away yourself ({error.strerror})")
-    do = f"it is kept as {aside.name}; call again to start from the beginning"
-    return bad_input(f"checkpoint {path}", "a whole file", fault, do)
+def _damaged(path: Path, error: Exception) -> InputError:
+    return damaged(path, in_words(error), _AGAIN, what=f"checkpoint {path}")
 
 
 def sketch(tree, digits: float = 0.5) -> np.ndarray:

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import time
-import zipfile
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,12 +13,35 @@ import optax
 
 from mlkernels.errors import bad_input
 from mlkernels.inner_loop.settings import InnerLoop
+from mlkernels.learners.outer_loop.checkpoint import losses_of
 from mlkernels.learners.outer_loop.fit import FitResult, fit
+from mlkernels.support import checked
 from mlkernels.support.arguments import whole
-from mlkernels.support.files import set_aside, write_atomically
-from mlkernels.support.strict_json import dumps
+from mlkernels.support.checked import is_number
 
-_NUMBERS = ("step", "seconds", "value")
+_NUMBERS = ("step", "seconds", "value", "loss")
+
+
+def _check(found: dict) -> None:
+    """The form of measurements: each step once, in order, with what was measured there or None."""
+    rows = found["rows"]
+    steps = [row["step"] for row in rows]
+    if not rows or steps != sorted(set(steps)) or not all(type(step) is int and step >= 0 for step in steps):
+        raise ValueError(f"measurements at the steps {steps}")
+    for row in rows:
+        if not is_number(row["seconds"], 0) or not is_number(row["loss"] or 0):
+            raise ValueError(f"{row['seconds']!r} seconds and the loss {row['loss']!r} at step {row['step']}")
+        if row["value"] is not None:
+            np.array(row["value"], float)  # "nan" is a text that it takes
+
+
+_KIND = checked.Kind(
+    "measurements of a training",
+    format=1,
+    check=_check,
+    again="call again to measure from the checkpoint on",
+    instead="move it away to measure from the checkpoint on, or use another path",
+)
 
 
 class History(NamedTuple):
@@ -95,39 +116,32 @@ def fit_and_measure(
             raise bad_input(name, "nothing: it is set by `every` and `measure`", settings[name], "leave it out")
     path = None if checkpoint is None else Path(checkpoint)
     beside = None if path is None else path.with_name(f"{path.name}.history.json")
-    measured = _load(beside) if path is not None and path.exists() else {}
+    losses = np.zeros(0) if path is None else losses_of(path)
+    measured = _load(beside, losses, path) if path is not None and path.exists() else {}
     run = partial(fit, apply, params, tasks, inner, optimizer, checkpoint=path)
     fit(apply, params, tasks, inner, optimizer, **{**settings, "steps": min(steps, 1), "on_divergence": "return"})
     if 0 not in measured:
-        measured = {0: (0.0, _listed(measure(params)))}
-    done = _steps_done(path)
+        measured = {0: (0.0, _listed(measure(params)), None)}
+    done = len(losses)
     if done in measured and measured[done][1] is None:  # the session before ended while it measured
-        measured[done] = measured[done][0], _listed(measure(run(steps=done, **settings).params))
+        seconds, _, loss = measured[done]
+        measured[done] = seconds, _listed(measure(run(steps=done, **settings).params)), loss
     measured = {step: row for step, row in measured.items() if row[1] is not None}
-    began, spent = time.perf_counter(), max(seconds for seconds, _ in measured.values())
+    began, spent = time.perf_counter(), max(seconds for seconds, *_ in measured.values())
 
     def callback(step, params, loss):
         nonlocal began, spent
         spent += time.perf_counter() - began
         for value in (None, measure):  # the clock first: a kill while measuring shall not stop it
-            measured[step] = spent, None if value is None else _listed(measure(params))
+            measured[step] = spent, None if value is None else _listed(measure(params)), float(loss)
             if beside is not None:
                 _save(beside, measured)
         began = time.perf_counter()
 
     result = run(steps=steps, chunk=every, checkpoint_every=every, callback=callback, **settings)
     at = sorted(step for step in measured if step <= steps)
-    seconds, values = zip(*(measured[step] for step in at), strict=True)
+    seconds, values, _ = zip(*(measured[step] for step in at), strict=True)
     return History(result, np.array(at), np.array(seconds), np.array(values, float))
-
-
-def _steps_done(path: Path | None) -> int:
-    """How far a checkpoint is; 0 without one, and for a damaged one, of which `fit` will complain."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return len(file["losses"])
-    except (TypeError, OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
-        return 0
 
 
 def _listed(value):
@@ -136,17 +150,16 @@ def _listed(value):
 
 def _save(path: Path, measured: dict) -> None:
     rows = [dict(zip(_NUMBERS, (step, *measured[step]), strict=True)) for step in sorted(measured)]
-    write_atomically(path, dumps(rows))
+    checked.write(path, _KIND, {"rows": rows})
 
 
-def _load(path: Path) -> dict[int, tuple]:
-    """step -> (seconds, value); none where there is no file."""
-    if not path.exists():
-        return {}
-    try:
-        rows = json.loads(path.read_text(encoding="utf-8"))
-        return {int(row["step"]): (float(row["seconds"]), row["value"]) for row in rows}
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        said = (str(error) or type(error).__name__).splitlines()[0]
-        do = f"it is kept as {set_aside(path).name}; call again to measure from the checkpoint on"
-        raise bad_input(f"measurements {path}", "a whole file", said, do) from None
+def _load(path: Path, losses: np.ndarray, checkpoint: Path) -> dict[int, tuple]:
+    """step -> (seconds, value, loss); none where there is no file. Losses are those of the checkpoint, bit for bit."""
+    found = checked.read(path, _KIND)
+    rows = [] if found is None else found["rows"]
+    measured = {row["step"]: tuple(row[name] for name in _NUMBERS[1:]) for row in rows}
+    for step, (_, _, loss) in measured.items():
+        if 0 < step <= len(losses) and loss != losses[step - 1]:
+            expected = f"the measurements of the run in {checkpoint.name}"
+            raise bad_input(str(path), expected, "those of another run", _KIND.instead)
+    return measured

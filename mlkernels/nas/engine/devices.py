@@ -26,6 +26,11 @@ def placed(array: np.ndarray, sharding) -> Array:
     return jax.make_array_from_callback(array.shape, sharding, lambda index: array[index])
 
 
+def sharding_of(array: Array):
+    """Where an array lies, for `placed`; None of one that is traced."""
+    return None if isinstance(array, jax.core.Tracer) else array.sharding
+
+
 def mesh_of(devices: int | None, axis: str = "candidates") -> Mesh:
     """A mesh of one axis over so many devices, or over all there are.
 

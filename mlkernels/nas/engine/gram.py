@@ -16,7 +16,7 @@ from jax import Array
 
 from mlkernels.errors import bad_input
 from mlkernels.kernels import OUTPUTS, Kernels
-from mlkernels.nas.engine.devices import placed
+from mlkernels.nas.engine.devices import placed, sharding_of
 from mlkernels.nas.engine.operations import added, backward, forward, no_gradient, scaled, split
 from mlkernels.nas.engine.supernet import Record, check_images, run_cells, weightless
 from mlkernels.nas.space.blocks import Block
@@ -76,20 +76,21 @@ def sample_kernels(
     if sharding is not None:
         images = placed(np.asarray(images), sharding)
     back = 1 if outputs == "sum" or directions is not None else layout.ways
-    per_device = images.sharding.shard_shape(images.shape)[0]
+    where = sharding_of(images)
+    per_device = len(images) if where is None else where.shard_shape(images.shape)[0]
     needed = bytes_needed(layout, per_device, back, dtype.itemsize)
     require(needed, f"kernels of {per_device} images", "take fewer tasks, or fewer candidates at a time")
     x, records = run_cells(layout, params, gates, images)
     features = forward(layout.last, (), x)
     g = _ways(features, layout.ways, outputs) if directions is None else jnp.asarray(directions, dtype)[None]
     rows = len(images) // len(gates) * (back if outputs == "full" else 1)
-    total = placed(np.zeros((len(gates), rows, rows), jnp.zeros(0, float).dtype), images.sharding)
-    ones = placed(np.ones((len(images), 1, 1, 1), dtype), images.sharding)
+    total = placed(np.zeros((len(gates), rows, rows), jnp.zeros(0, float).dtype), where)
+    ones = placed(np.ones((len(images), 1, 1, 1), dtype), where)
     tape = _Tape(outputs, back, total, ones)
     by_outputs, g = g, tape.back(layout.head, params["head"], features, g[:, :, None, None])
     nngp = tape.total  # in which a head's weights do not stand
     if heads is not None:
-        g = _through(by_outputs, _own_heads(heads, len(gates), len(images), dtype, images.sharding))
+        g = _through(by_outputs, _own_heads(heads, len(gates), len(images), dtype, where))
     behind: list[Array | None] = [None] * (len(records) + 1)  # gradients by the stem's output and by each cell's
     behind[-1] = tape.back(layout.last, (), x, g)
     for number in reversed(range(len(records))):

@@ -104,13 +104,11 @@ def _fold(x: Array) -> Array:
 def sample_gradients(
     step: Conv, w: Float[ArrayLike, "..."], x: Float[ArrayLike, "N H W C"], g: Float[ArrayLike, "N _ _ _"]
 ) -> Float[Array, "N ..."]:
-    """The gradient by a convolution's weights of each sample, `[n, *w.shape]`, for g by the output."""
-    if current_lowering() == "lax":
+    """The gradient by a convolution's weights of each sample, `[n, *w.shape]`, for g by the output.
 
-        def one(x, g):
-            return jax.vjp(lambda w: conv(step, w, x[None]), w)[1](g[None])[0]
-
-        return jax.vmap(one)(x, g)
+    By taps whatever the lowering: `vmap` would make one convolution of it in as many groups as there are samples times
+    channels, tens of thousands, which no library is made for.
+    """
     if step.depthwise:
         return _depthwise_gradients(step, w, x, g)
     return jnp.stack(tap_gradients(step, x, g), axis=1).reshape(-1, *w.shape)

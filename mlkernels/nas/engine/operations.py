@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache, partial
 
 import jax
@@ -13,7 +15,7 @@ from jaxtyping import Array, ArrayLike, Float
 
 from mlkernels.kernels import gram
 from mlkernels.nas.engine.lowering import conv, current_lowering, lowering, norm, pool, sample_gradients, tap_gradients
-from mlkernels.nas.space.blocks import Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
+from mlkernels.nas.space.blocks import Bent, Block, Constant, Conv, Halves, Mean, Norm, Pool, Relu, Step
 from mlkernels.support.array_arguments import traced
 from mlkernels.support.typed import typed
 
@@ -23,6 +25,7 @@ ROUNDING = 64
 # Temporary memory beyond about 32 MB is given back to the system after each call, which then hands it out page by page
 # again: a third of the time. A block with larger arrays than WHOLE bytes takes its samples in chunks of at most CHUNK.
 WHOLE, CHUNK = 4e6, 2.5e6
+_ASKED: ContextVar[dict | None] = ContextVar("asked", default=None)
 
 
 @typed
@@ -56,6 +59,8 @@ def run_block(
 def run_step(step: Step, weights: Iterator[Array], x: Array) -> Array:
     """One step's output; it takes its weights from those that are left."""
     match step:
+        case Bent():
+            return _bent_relu(x, _width(x, WIDTH[0]))
         case Relu():
             return jax.nn.relu(x)
         case Conv():
@@ -76,13 +81,76 @@ def run_step(step: Step, weights: Iterator[Array], x: Array) -> Array:
     raise TypeError(f"no such step: {step}")
 
 
+WIDTH = [0.0]
+
+
+def _width(x: Array, width: float) -> Array:
+    """So many times a sample's root mean square."""
+    return width * jnp.sqrt((x * x).mean(tuple(range(1, x.ndim)), keepdims=True))
+
+
+@jax.custom_jvp
+def _bent_relu(x: Array, width: Array) -> Array:
+    return jax.nn.relu(x)
+
+
+@_bent_relu.defjvp
+def _(primals, tangents):
+    return _bent_relu(*primals), _state(*primals) * tangents[0]
+
+
+@jax.custom_jvp
+def _state(x: Array, width: Array) -> Array:
+    return (x > 0).astype(x.dtype)
+
+
+@_state.defjvp
+def _(primals, tangents):
+    x, width = primals
+    near = (jnp.abs(x) < width).astype(x.dtype)
+    return _state(x, width), near / jnp.where(width > 0, 2 * width, 1) * tangents[0]
+
+
 def jitted(function: Callable, *static) -> Callable:
     """`function(*static, *arrays)` as a function of the arrays, jitted as it suits this backend and `lowering`.
 
     Within another program, be it `jax.jit`'s or `jax.grad`'s, it is a part of that: options are for a program of its
     own.
     """
-    return partial(program(function, None if traced() else jax.default_backend()), current_lowering(), static)
+    how, asked = current_lowering(), _ASKED.get()
+    run = partial(program(function, None if traced() else jax.default_backend()), how, static)
+    if asked is None:
+        return run
+
+    def noted(*arrays):
+        leaves, form = jax.tree.flatten(arrays)
+        shapes = [_shape(leaf) for leaf in leaves]
+        key = function, how, static, form, tuple(map(repr, shapes))
+        asked[key] = function, (how, static, *jax.tree.unflatten(form, shapes))
+        return run(*arrays)
+
+    return noted
+
+
+@contextmanager
+def asked_for() -> Iterator[dict]:
+    """A context, of this thread alone, that notes what `jitted` functions are called with: the dict's values.
+
+    They are `(function, (lowering, static, *shapes))`, what `program` takes and its `lower`, one a program.
+    """
+    asked: dict = {}
+    before = _ASKED.set(asked)
+    try:
+        yield asked
+    finally:
+        _ASKED.reset(before)
+
+
+def _shape(leaf):
+    """An array's shape and type; a number, which has its own rules of type, as it is."""
+    if not hasattr(leaf, "shape"):
+        return leaf
+    return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, weak_type=getattr(leaf, "weak_type", False))
 
 
 @cache
@@ -183,7 +251,8 @@ def backward(block: Block, outputs: str, weights, x: Array, g: Array, scale, int
 def _chunks(x: Array, g: Array) -> int:
     """In how many chunks of equal size a block's samples are taken; 0 where they may not be taken one by one."""
     largest = max(x.nbytes, g.nbytes // len(g))
-    if current_lowering() != "shifts" or traced() or len(x.sharding.device_set) > 1:
+    here = jax.default_backend() == "cpu" and current_lowering() == "shifts"
+    if not here or traced() or len(x.sharding.device_set) > 1:
         return 0
     if largest <= WHOLE:
         return 1
@@ -194,19 +263,7 @@ def _chunks(x: Array, g: Array) -> int:
 def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
     def back(chunk):
         x, g = chunk
-        left, inputs = iter(weights), []  # per step: what went in and the weights
-        for step in block:
-            own = [next(left) for _ in step.weights]
-            inputs.append((x, own))
-            x = run_step(step, iter(own), x)
-
-        def one(g):
-            found = []
-            for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
-                found += [*_sample_gradients(step, own, x, g, loop=chunks > 0)]
-                g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x), x)[1](g)[0]
-            return found, g
-
+        one = pullback(block, weights, x, loop=chunks > 0)
         if g.shape[1] == 1:  # vmap would cost time
             found, by_input = one(g[:, 0])
             return [leaf[:, None] for leaf in found], by_input[:, None]
@@ -226,10 +283,29 @@ def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
     return into, total + kernel.astype(total.dtype)
 
 
+def pullback(block: Block, weights, x: Array, loop: bool = False) -> Callable:
+    """A block is run; from the gradient by its output a function gives those by its weights, leaves `[n, ...]`, sample
+    by sample, and that by its input; with `loop` as in `tap_gradients`.
+    """
+    left, inputs = iter(weights), []  # per step: what went in and the weights
+    for step in block:
+        own = [next(left) for _ in step.weights]
+        inputs.append((x, own))
+        x = run_step(step, iter(own), x)
+
+    def one(g):
+        found = []
+        for step, (x, own) in zip(reversed(block), reversed(inputs), strict=True):
+            found += [*_sample_gradients(step, own, x, g, loop)]
+            g = jax.vjp(lambda x, step=step, own=own: run_step(step, iter(own), x), x)[1](g)[0]
+        return found, g
+
+    return one
+
+
 def _sample_gradients(step, weights, x: Array, g: Array, loop: bool = False) -> list[Array]:
     if isinstance(step, Conv):
-        taps = current_lowering() == "shifts" and not step.depthwise
-        return tap_gradients(step, x, g, loop) if taps else [sample_gradients(step, *weights, x, g)]
+        return [sample_gradients(step, *weights, x, g)] if step.depthwise else tap_gradients(step, x, g, loop)
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
         pairs = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)

@@ -9,6 +9,7 @@ from itertools import combinations
 from pathlib import Path
 from typing import NamedTuple
 
+import jax
 import numpy as np
 from jaxtyping import ArrayLike, Float, Num
 from scipy.stats import bootstrap, kendalltau, rankdata
@@ -20,12 +21,13 @@ from mlkernels.nas.engine.network import Network
 from mlkernels.nas.evaluation.evaluate import evaluate
 from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
-from mlkernels.nas.training.train import TrainSettings, train
+from mlkernels.nas.training.train import TrainSettings, require_memory, train
 from mlkernels.support.arguments import whole
 from mlkernels.support.intervals import Interval
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress
 from mlkernels.support.typed import typed
+from mlkernels.tasks.image_episodes import episode_rows
 
 _WAY = 5  # of the episodes that trained architectures are tested on
 _AT_ONCE = 2**20  # pairs of architectures, all resamples of a batch together: about 50 bytes each
@@ -101,6 +103,16 @@ def trained_accuracies(
             if progress is not None:
                 progress(Progress(number * seeds + seed - settings.seed + 1, len(genotypes) * seeds, "trained"))
     return np.array([[kept.rows[f"{g} seed {settings.seed + seed}"] for seed in range(seeds)] for g in genotypes])
+
+
+def check_trainings(
+    genotypes: Sequence[Genotype], dataset: Dataset, layout: Layout, settings: TrainSettings, *, shot: int = 1,
+    queries: int = 15,
+) -> None:  # fmt: skip
+    """Refuse what `trained_accuracies` would refuse, or has no memory for, only once it has trained something."""
+    for genotype in genotypes:
+        require_memory(Network(layout, genotype), settings)
+    episode_rows(dataset, "test", _WAY, shot + queries, 1, jax.random.key(0))
 
 
 @typed
@@ -244,7 +256,7 @@ def score_spread(scores: Num[ArrayLike, "A R"]) -> Spread:
     Source: the one-way analysis of variance with random effects (Searle, Casella, McCulloch 1992);
     notebooks/04_metantk_nas.
     """
-    scores = _draws(scores)
+    scores = draws_of(scores)
     within = float(scores.var(1, ddof=1).mean())
     return Spread(within, max(float(scores.mean(1).var(ddof=1)) - within / scores.shape[1], 0.0))
 
@@ -269,7 +281,7 @@ def repeatability(scores: Num[ArrayLike, "A R"], size: int = 1) -> Float[np.ndar
 
     Source: notebooks/04_metantk_nas.
     """
-    scores = _draws(scores)
+    scores = draws_of(scores)
     size, draws = whole("size", size, 1, scores.shape[1] // 2), range(scores.shape[1])
     pairs = (
         (first, second)
@@ -279,7 +291,7 @@ def repeatability(scores: Num[ArrayLike, "A R"], size: int = 1) -> Float[np.ndar
     return np.array([kendalltau(*(scores[:, list(one)].mean(1) for one in pair)).statistic for pair in pairs])
 
 
-def _draws(scores) -> np.ndarray:
+def draws_of(scores) -> np.ndarray:
     scores = np.asarray(scores, float)
     if scores.ndim != 2 or min(scores.shape) < 2:
         got = f"shape {list(scores.shape)}"

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 from mlkernels.datasets import Dataset
 from mlkernels.errors import bad_input
 from mlkernels.metantk.operator import float64
+from mlkernels.nas.engine.memory import forward_bytes
 from mlkernels.nas.engine.network import features
 from mlkernels.nas.evaluation.classifiers import METHODS, centroid, logistic, metantk, seen_means
 from mlkernels.nas.evaluation.feature_episodes import Features, Look
@@ -24,6 +25,7 @@ from mlkernels.nas.training.trained import Trained
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.array_arguments import sizes
 from mlkernels.support.intervals import Interval, interval
+from mlkernels.support.memory import require
 from mlkernels.support.progress import Progress
 from mlkernels.support.typed import typed
 from mlkernels.tasks.image_episodes import episode_rows
@@ -126,6 +128,10 @@ def evaluate(
         raise bad_input("evaluation", "two episodes, a shot and a method at least", got, "ask for more")
     look, first = _look_of(model, dataset, pixels, augmentation, copies, unit, block), next(iter(dataset.splits))
     _check_images(dataset, split, way, shots, queries)
+    if isinstance(model, Trained):
+        computed = np.dtype(model.settings.dtype).itemsize
+        needed = forward_bytes(model.network, block, computed, computed)
+        require(needed, f"features of {block} images", "take a smaller block")
     if "metantk" in methods:
         float64(1.0, "precision")
         _check_images(dataset, first, way, shots, min(queries, TRAIN_QUERIES))

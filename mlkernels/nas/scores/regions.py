@@ -10,6 +10,7 @@ from mlkernels.nas.engine.operations import jitted, observe
 from mlkernels.nas.engine.supernet import check_images, run_cells
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import whole
+from mlkernels.support.array_arguments import traced
 from mlkernels.support.memory import require
 
 BLOCK_BYTES = 2**26
@@ -26,16 +27,19 @@ class Patterns:
         self.numbers = np.zeros(rows, np.uint32)
         self.block_bytes, self.held, self.distinct = block_bytes, [], 1
 
-    def add(self, bits: Array) -> None:
-        """More bits of every row, bool `[rows, units]`."""
+    def add(self, bits: Array, where: slice = slice(None)) -> None:
+        """More bits of every row, bool `[rows, units]`; of more rows those `where` they are.
+
+        They are cut out on the host: an array comes there once, whoever counts it, and a device is asked for no cuts.
+        """
         if self.distinct == len(self.numbers):
             return  # all rows differ already
-        self.held.append(bits)
-        if sum(each.size for each in self.held) > self.block_bytes:
+        self.held.append((bits, where))
+        if len(self.numbers) * sum(each.shape[1] for each, _ in self.held) > self.block_bytes:
             self._settle()
 
     def _settle(self) -> None:
-        packed = [np.packbits(np.concatenate([np.asarray(each) for each in self.held], axis=1), axis=1)]
+        packed = [np.packbits(np.concatenate([np.asarray(each)[where] for each, where in self.held], axis=1), axis=1)]
         self.held = []
         rows = np.concatenate([self.numbers.view(np.uint8).reshape(-1, 4), *packed], axis=1)
         as_one = np.ascontiguousarray(rows).view(np.dtype((np.void, rows.shape[1]))).ravel()
@@ -70,19 +74,19 @@ def linear_regions(layout: Layout, params: dict, gates, images, *, block_bytes: 
     widest = max(layout.space.nodes * cell.channels * cell.pixels**2 for cell in layout.stack)
     needed = len(gates) * (16 * images.dtype.itemsize * rows * widest + block_bytes)
     require(needed, f"{len(gates) * rows} images at once", "take fewer images")
-    patterns = [Patterns(rows, block_bytes) for _ in gates]
+    patterns = [] if traced() else [Patterns(rows, block_bytes) for _ in gates]  # traced, for what it runs, no counts
 
     def run(block, weights, x, operation=None):
         y, on = jitted(observe, block)(weights, x)
         for number, each in enumerate(patterns) if on.shape[1] else ():
             if operation is None or gates[(number, *operation)]:  # an architecture that has closed it does not count it
-                each.add(on if one else on[number * rows : (number + 1) * rows])
+                each.add(on, slice(number * rows, (number + 1) * rows))
         return y
 
     last, _ = run_cells(layout, params, gates, jnp.concatenate([images] * len(gates)), run)
     run(layout.last, (), last)
     counts = [each.count() for each in patterns]
-    return counts[0] if one else counts
+    return counts[0] if one and counts else counts
 
 
 def thin(layout: Layout) -> Layout:

@@ -13,6 +13,7 @@ from jax import Array
 
 from mlkernels.datasets import Dataset
 from mlkernels.datasets.fingerprint import described
+from mlkernels.nas.engine.gram import bytes_needed
 from mlkernels.nas.engine.weights import init
 from mlkernels.nas.pictures.search_images import LOOK, search_patches, search_tasks
 from mlkernels.nas.scores.kernel_scores import ALGORITHMS
@@ -22,6 +23,7 @@ from mlkernels.nas.space.genotype import Genotype
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import one_of, whole
 from mlkernels.support.kept_rows import Kept
+from mlkernels.support.memory import require
 from mlkernels.support.progress import Progress
 
 
@@ -107,6 +109,15 @@ def training_free_scores(
                 progress(Progress(repeat * len(gates) + number + 1, len(gates) * settings.repeats, "scored"))
     table = [[kept.rows[name] for name in row] for row in names]
     return {kind: np.array([[float(each[kind]) for each in row] for row in table]) for kind in SCORES}
+
+
+def check_scoring(dataset: Dataset, settings: ScoreSettings) -> None:
+    """Refuse what `training_free_scores` would refuse, or has no memory for, before hours of something else."""
+    layout, key = settings.layout, jax.random.key(0)
+    needed = bytes_needed(layout, settings.tasks * layout.ways * 2)
+    require(needed, "scoring a network", "take fewer channels, cells, pixels or tasks")
+    search_tasks(dataset, key=key, pixels=layout.pixels, way=layout.ways, tasks=settings.tasks)
+    search_patches(dataset, key=key, images=settings.region_images)
 
 
 def _about(settings: ScoreSettings, dataset: Dataset, key: Array) -> dict:

@@ -37,6 +37,16 @@ def relative_change(origin: float, without: float, *, larger: bool = False, blin
     return (origin - without) / (origin if blind else abs(origin))
 
 
+def log_change(origin: float, without: float) -> float:
+    r"""How much the logarithm of a condition number falls when a candidate is taken out; 0 where one is infinite.
+
+    .. math:: \delta = \log(s_{origin} / s_{without})
+
+    Source: this course, for the derivative design.
+    """
+    return 0.0 if math.isinf(origin) or math.isinf(without) else math.log(origin / without)
+
+
 def sort_key(mean: float, precision: int) -> float:
     """A number in so many significant digits, as the published code cuts it; infinities stay as they are.
 

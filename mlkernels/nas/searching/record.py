@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import astuple
 from pathlib import Path
 
@@ -11,16 +10,37 @@ import jax
 from mlkernels.errors import InputError, bad_input
 from mlkernels.nas.engine.devices import from_first_process
 from mlkernels.nas.searching.scorer import Scores
+from mlkernels.support import checked
+from mlkernels.support.checked import is_number
+from mlkernels.support.file_faults import damaged, in_words
 from mlkernels.support.files import write_atomically
-from mlkernels.support.strict_json import dumps, to_json
+from mlkernels.support.strict_json import to_json
 
-FORMAT = 3
+FORMAT = 4  # 3 had no checksum
 _OLD = {  # what the states of older versions were of
     1: "one of an older version, which did not look at its images' checksum and ranked all edges in one pool",
     2: "one of an older version, which ranked all edges in one pool",
 }
-_DO = "move it away to begin anew, or choose another folder"
 STATE, LOG, RESULT = "state.json", "log.jsonl", "result.json"
+_INFINITE = "inf", "-inf", "nan"  # as strict JSON says them
+
+
+def _check(saved: dict) -> None:
+    """The form of a state: who reads it relies on it, and old ones have no checksum."""
+    if not isinstance(saved["about"], dict):
+        raise ValueError("no settings and data")
+    if not is_number(saved["seconds"], 0):
+        raise ValueError(f"{saved['seconds']!r} seconds")
+    for row in [*(row for rows in saved["done"] for row in rows), *saved["partial"]]:
+        condition, regions, note = row
+        if not (condition is None or condition in _INFINITE or is_number(condition)):
+            raise ValueError(f"a condition number {condition!r}")
+        if not (regions is None or is_number(regions)) or not isinstance(note, str):
+            raise ValueError(f"scores {row}")
+
+
+_NOW = "that ranks edges node by node"
+_KIND = checked.Kind("state of a search", FORMAT, _check, before=(3,), refused=_OLD, now=_NOW)
 
 
 class Record:
@@ -49,20 +69,13 @@ class Record:
 
     def _read(self) -> dict | str | None:
         """What was saved; a text says what is wrong with it, so that all processes can be told."""
-        path = self.folder / STATE
         try:
-            saved = json.loads(path.read_text(encoding="utf-8"))
-            if saved["format"] in _OLD:
-                expected = "the state of a search that ranks edges node by node"
-                return str(bad_input(str(path), expected, _OLD[saved["format"]], _DO))
-            if saved["format"] != FORMAT or not {"about", "done", "partial", "seconds"} <= saved.keys():
-                raise ValueError
-        except FileNotFoundError:
+            saved = checked.read(self.folder / STATE, _KIND)
+        except InputError as error:
+            return str(error)
+        if saved is None:
             return None
-        except OSError as error:
-            return str(bad_input(str(path), "a file that can be read", error.strerror, "choose another folder"))
-        except (ValueError, KeyError, TypeError):
-            return str(bad_input(str(path), "the state of a search", "something else", _DO))
+        saved["about"].setdefault("design", "published")  # of states that are older than the choice
         differ = [name for name in self.about if saved["about"].get(name) != self.about[name]]
         if differ:
             got = ", ".join(f"{name} {saved['about'].get(name)}" for name in differ)
@@ -77,6 +90,18 @@ class Record:
         self.seconds = seconds
         self.save()
 
+    def round(self, number: int, count: int, has: tuple[bool, bool]) -> list[Scores]:
+        """The scores of a finished round, from 1: so many; `has` says whether condition numbers and regions are there.
+
+        Others come of a file that is damaged and has no checksum yet.
+        """
+        rows = self.done[number - 1]
+        if len(rows) == count and all((row.condition is not None, row.regions is not None) == has for row in rows):
+            return rows
+        if self.folder is None:
+            raise InputError("the first process has found a damaged file")
+        raise damaged(self.folder / STATE, in_words(f"not all scores of round {number}"), _KIND.again)
+
     def close_round(self) -> None:
         """The round at work is finished."""
         self.done.append(self.partial)
@@ -85,13 +110,13 @@ class Record:
 
     def save(self) -> None:
         content = {
-            "format": FORMAT,
             "about": self.about,
             "seconds": round(self.seconds, 3),
             "done": [list(map(astuple, rows)) for rows in self.done],
             "partial": list(map(astuple, self.partial)),
         }
-        self.write(STATE, dumps(content))
+        if self.folder is not None:
+            checked.write(self.folder / STATE, _KIND, content)
 
     def write(self, name: str, text: str) -> None:
         """A file of the folder, whole."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import jax
 import numpy as np
@@ -17,16 +18,21 @@ from jax.sharding import NamedSharding, PartitionSpec
 from mlkernels.datasets import Dataset
 from mlkernels.kernels import Kernels
 from mlkernels.metantk import all_points
+from mlkernels.nas.engine.ahead import compile_ahead
 from mlkernels.nas.engine.devices import gathered, mesh_of, placed
 from mlkernels.nas.engine.gram import bytes_needed, sample_kernels
+from mlkernels.nas.engine.memory import scoring_bytes
 from mlkernels.nas.engine.weights import head, init
 from mlkernels.nas.pictures.search_images import search_patches, search_tasks
+from mlkernels.nas.scores.first_order import change_without, first_order, mean_log_condition, role_orders
 from mlkernels.nas.scores.kernel_scores import score_of
 from mlkernels.nas.scores.regions import linear_regions, thin
 from mlkernels.nas.scores.registry import SCORES, Draw
+from mlkernels.nas.searching.ranking import Candidate, without
 from mlkernels.nas.searching.settings import CONDITION_NUMBERS, SearchSettings
 from mlkernels.support.memory import available_bytes, require
 
+ROLES = 64  # orders of a batch's images, of which designs of ours take the mean
 MOST_AT_ONCE = 8  # candidates a device; beyond it an accelerator is busy, and memory is better left free
 BLIND = 1e5  # the published code's score for NaN, and where there are no features
 
@@ -71,12 +77,24 @@ class Scorer:
         self.spread = None if self.mesh.size == 1 else NamedSharding(self.mesh, PartitionSpec("candidates"))
         self.batch = self.mesh.size * (at_once or self._at_once())
         self.where = None
+        alone = self.mesh.size == 1 and jax.process_count() == 1
+        self.ahead = {"kernels", "regions"} if alone and jax.default_backend() != "cpu" else set()
+
+    def _compile(self, what: str, function, *arrays) -> None:
+        """Before a first pass, where that is worth it, all that it runs."""
+        if what in self.ahead:
+            self.ahead = self.ahead - {what}
+            compile_ahead(function, *arrays)
 
     def _at_once(self) -> int:
-        if self.settings.condition not in CONDITION_NUMBERS:
+        s = self.settings
+        if s.condition == "none":
             return 1
-        needed = candidate_bytes(self.settings)
+        kernels, itemsize = s.condition in CONDITION_NUMBERS, np.dtype(s.dtype).itemsize
+        needed = candidate_bytes(s) if kernels else scoring_bytes(s.layout, images_of(s), itemsize)
         require(needed, "scoring a network", "take fewer channels, cells, pixels or tasks")
+        if not kernels:
+            return 1
         return 1 if jax.default_backend() == "cpu" else max(1, min(MOST_AT_ONCE, available_bytes() // (2 * needed)))
 
     def begin(self, round_: int, repeat: int) -> None:
@@ -132,6 +150,25 @@ class Scorer:
         counts = self._regions(items)
         return [Scores(*found) for found in zip(conditions, counts, notes, strict=True)]
 
+    def to_first_order(self, gates: np.ndarray, candidates: Sequence[Candidate]) -> list[Scores]:
+        """About the scores of the network as it is and without each of some operations, by one derivative.
+
+        The images change roles, as in `first_order.role_orders`. A draw whose spectrum has no condition number says
+        nothing of any candidate: all are infinite. Linear regions are counted as ever, network by network.
+        """
+        s, (tasks, _) = self.settings, self._images(0)
+        orders = self._orders(0)
+        algorithm = s.algorithm if s.condition == "metantk" else "none"
+        given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "orders": orders}
+        found = first_order(s.layout, self.params, gates, tasks, **given)
+        items = [Item(gates), *(Item(without(gates, each)) for each in candidates)]
+        changes = [0.0, *(change_without(found.slopes, gates, each) for each in candidates)]
+        parts = [items[i : i + self.batch] for i in range(0, len(items), self.batch)]
+        counts = [count for part in parts for count in self._regions(part)]
+        note = "" if math.isfinite(found.value) else "a smallest eigenvalue is not positive: the draw does not count"
+        conditions = (_power(found.value + change) for change in changes)
+        return [Scores(kappa, count, note) for kappa, count in zip(conditions, counts, strict=True)]
+
     def _conditions(self, items):
         s = self.settings
         if s.condition == "none":
@@ -146,7 +183,9 @@ class Scorer:
         if s.condition == "metantk" and items[0].head is not None:
             heads = np.stack([head(s.layout, jax.random.fold_in(self.heads, item.head), s.dtype) for item in full])
         given = {"outputs": s.outputs, "heads": heads, "sharding": self.spread}
-        found = sample_kernels(s.layout, self.params, gates, images, **given)
+        kernels_of = partial(_kernels, s.layout, gates, given)
+        self._compile("kernels", kernels_of, self.params, images)
+        found = kernels_of(self.params, images)
         nngp, ntk = gathered((found.nngp, found.ntk))
         algorithm = s.algorithm if s.condition == "metantk" else "none"
         given = {"algorithm": algorithm, "inner_time": s.inner_time, "ridge": s.ridge, "precision": s.dtype}
@@ -154,10 +193,17 @@ class Scorer:
         for number, tasks in enumerate(drawn[: len(items)]):
             kernels = Kernels(nngp[number], ntk[number])
             score = score_of(kernels, tasks, **given)
-            quirks = s.reference_quirks
-            conditions.append(blind(kernels, score.smallest, score.largest) if quirks else score.value)
+            kappa = blind(kernels, score.smallest, score.largest) if s.reference_quirks else score.value
+            if s.design != "published":
+                loop = {name: value for name, value in given.items() if name != "precision"}
+                kappa = _power(mean_log_condition(kernels, tasks, orders=self._orders(items[number].draw), **loop))
+            conditions.append(kappa)
             notes.append(score.note)
         return conditions, notes
+
+    def _orders(self, draw: int) -> np.ndarray:
+        """Ways to make support and queries of a draw's images."""
+        return role_orders(self._images(draw)[0], ROLES, key=jax.random.fold_in(self.heads, draw))
 
     def _draw(self, draw: int) -> Draw:
         """What a score of the registry looks at."""
@@ -178,15 +224,34 @@ class Scorer:
                 params = self.thin_params
                 if self.settings.reference_quirks:
                     params = self._thin_weights(jax.random.fold_in(self.thin_key, draw))
-                counts[mine] = linear_regions(self.thin, params, gates, self._images(draw)[1])[: len(mine)]
+                regions_of = partial(_counts, self.thin, gates)
+                self._compile("regions", regions_of, params, self._images(draw)[1])
+                counts[mine] = regions_of(params, self._images(draw)[1])[: len(mine)]
         return gathered(counts[None]).sum(0).tolist()
+
+
+def images_of(settings: SearchSettings) -> int:
+    """Images that a candidate is scored on."""
+    return settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
+
+
+def _kernels(layout, gates, given: dict, params, images) -> Kernels:
+    return sample_kernels(layout, params, gates, images, **given)
+
+
+def _counts(layout, gates, params, images) -> list[int]:
+    return linear_regions(layout, params, gates, images)
+
+
+def _power(logarithm: float) -> float:
+    """A condition number from its logarithm, which a slope may take anywhere."""
+    return math.inf if math.isinf(logarithm) else math.exp(min(max(logarithm, -700.0), 700.0))
 
 
 def candidate_bytes(settings: SearchSettings) -> int:
     """About how much memory scoring one candidate takes on a device."""
-    images = settings.tasks * settings.layout.ways * (settings.shot + settings.queries)
     ways = 1 if settings.outputs == "sum" else settings.layout.ways
-    return bytes_needed(settings.layout, images, ways, np.dtype(settings.dtype).itemsize)
+    return bytes_needed(settings.layout, images_of(settings), ways, np.dtype(settings.dtype).itemsize)
 
 
 def blind(kernels: Kernels, smallest: float, largest: float) -> float:

@@ -25,7 +25,7 @@ from mlkernels.nas.searching.record import LOG, RESULT, Record
 from mlkernels.nas.searching.scorer import Item, Scorer, Scores
 from mlkernels.nas.searching.settings import SearchSettings
 from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
-from mlkernels.nas.space.search_space import Space
+from mlkernels.nas.space.search_space import Space, check_space
 from mlkernels.support import results
 from mlkernels.support.progress import Progress
 from mlkernels.support.strict_json import dumps
@@ -61,7 +61,8 @@ def search(
 
     In each round every open operation is taken out by turns, and the condition number of the MetaNTK and the count of
     linear regions are compared with those of the network that has it; on each edge the operation goes that is missed
-    least. When one is left on every edge, a node a round loses edges by the same rule: those into it are compared with
+    least (with the derivative design the first of the two is had to first order, for all candidates at once, from many
+    draws). When one is left on every edge, a node a round loses edges by the same rule: those into it are compared with
     each other, all but the two that are missed most go, and the next node is scored on the network as it is then.
 
     Args:
@@ -137,20 +138,27 @@ def _items(settings: SearchSettings, history: list[np.ndarray], candidates: list
 def _score_round(settings, scorer, record, clock, history, candidates) -> list[list[Scores]]:
     """Scores `[repeat][item]` of the last round of those that began with such gates, those in the record included."""
     number, items = len(history), _items(settings, history, candidates)
+    at_once = settings.design == "derivative" and candidates[0][2] is not None
+    draws = settings.draws[number - 1]
     if len(record.done) < number:
-        for repeat in range(settings.repeats):
+        for repeat in range(draws):
             start = max(0, len(record.partial) - repeat * len(items))
             if start >= len(items):
                 continue
             scorer.begin(number, repeat)
+            if at_once:
+                record.add(scorer.to_first_order(history[-1], candidates), clock.seconds())
+                clock.tell(number, candidates, len(items))
+                continue
             while start < len(items):
                 batch = items[start : start + scorer.batch]
                 record.add(scorer(batch), clock.seconds())
                 start += len(batch)
                 clock.tell(number, candidates, len(items))
         record.close_round()
-    rows = record.done[number - 1]
-    return [rows[i * len(items) : (i + 1) * len(items)] for i in range(settings.repeats)]
+    has = settings.condition != "none", settings.regions
+    rows = record.round(number, draws * len(items), has)
+    return [rows[i * len(items) : (i + 1) * len(items)] for i in range(draws)]
 
 
 def _changes(settings, scores: list[list[Scores]], attribute: str) -> tuple[list, list, list]:
@@ -239,13 +247,16 @@ def replay(log, space: Space) -> list[np.ndarray]:
         log: the log's lines, as dicts.
         space: the search space.
 
+    Raises:
+        InputError: what is no `Space`.
+
     Example:
         >>> from mlkernels.nas.space.search_space import SPACES
         >>> line = {"round": 1, "cell": "normal", "node": 0, "input": 1, "pruned": "conv_3x3"}
         >>> [int(gates.sum()) for gates in replay([line], SPACES["darts_fewshot"])]
         [126, 125]
     """
-    states = [space.open_gates()]
+    states = [check_space(space).open_gates()]
     for number in range(1, 1 + max((line.get("round", 0) for line in log), default=0)):
         states.append(_pruned(states[-1], list(log), number, space))
     return states

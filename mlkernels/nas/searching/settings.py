@@ -15,11 +15,13 @@ from mlkernels.kernels import OUTPUTS
 from mlkernels.nas.engine.weights import INITIALISATIONS
 from mlkernels.nas.scores.kernel_scores import ALGORITHMS
 from mlkernels.nas.scores.registry import SCORES
-from mlkernels.nas.searching.ranking import relative_change
+from mlkernels.nas.searching.ranking import log_change, relative_change
 from mlkernels.nas.space.layout import Layout
 from mlkernels.support.arguments import number, one_of, whole
 
 CONDITION_NUMBERS = ("metantk", "ntk")
+DESIGNS = ("published", "roles", "derivative")
+PASSES = 6  # a derivative costs about as much as so many networks that are scored (benchmarks/nas_designs.py)
 CONDITIONS = (*CONDITION_NUMBERS, *(name for name in SCORES if name not in (*CONDITION_NUMBERS, "regions")), "none")
 
 
@@ -43,6 +45,11 @@ class SearchSettings:
         region_batches, region_images: of 3x3 patches for the regions.
         initialisation: as in `weights.init`.
         dtype: "float32", or "float64" in 64-bit JAX, of the networks; kernels are added up in float64 always.
+        design: how candidates are compared. "published" scores the network without each, in every repeat. The others
+            are this course's own. "roles" does so too, but takes the mean of the logarithm of the condition number over
+            many ways to make support and queries of the same images, which costs next to nothing. "derivative" has the
+            changes by all operations to first order from one derivative, but for how ReLUs change their states, so that
+            a repeat's time is spent on many draws of weights and images; edges are scored as with "roles".
         reference_quirks: do as the published code does where it is careless. The table says where.
 
     | quirk                                       | effect                                              | reproduced |
@@ -87,6 +94,7 @@ class SearchSettings:
     region_images: int = 1000
     initialisation: str = "uniform"
     dtype: str = "float32"
+    design: str = "published"
     reference_quirks: bool = False
 
     def __post_init__(self) -> None:
@@ -98,15 +106,26 @@ class SearchSettings:
             ("condition", CONDITIONS),
             ("initialisation", INITIALISATIONS),
             ("dtype", ("float32", "float64")),
+            ("design", DESIGNS),
         ):
             one_of(name, getattr(self, name), known)
         if self.condition == "none" and not self.regions:
             raise bad_input("condition", "a score to rank by", "none, and no regions", "rank by one of them at least")
+        if self.design != "published":
+            self._check_design()
         least = dict.fromkeys(("repeats", "precision", "shot", "queries", "tasks", "region_batches"), 1)
         for name, low in (least | {"seed": 0, "region_images": 2}).items():
             object.__setattr__(self, name, whole(name, getattr(self, name), low, do="correct it"))
         for name in ("inner_time", "ridge"):
             number(name, getattr(self, name), infinite=name == "inner_time", do="correct it")
+
+    def _check_design(self) -> None:
+        """It is of a condition number of the sum of outputs; the published code knows no such thing."""
+        for name, known in (("condition", CONDITION_NUMBERS), ("outputs", ("sum",)), ("reference_quirks", (False,))):
+            if getattr(self, name) not in known:
+                do = "leave it at its default, or take the published design"
+                expected = f"{' or '.join(map(str, known))} with the design {self.design}"
+                raise bad_input(name, expected, getattr(self, name), do)
 
     @property
     def larger(self) -> bool:
@@ -114,7 +133,12 @@ class SearchSettings:
         return self.condition not in CONDITION_NUMBERS
 
     def change(self, score: str) -> Callable[[float, float], float]:
-        """How the change of a score, "condition" or "regions", is counted: `relative_change` of it."""
+        """How the change of a score, "condition" or "regions", is counted: `relative_change` of it.
+
+        With another design than the published one it is the fall of the logarithm, of which the mean is taken.
+        """
+        if self.design != "published" and score == "condition":
+            return log_change
         larger = self.larger and score == "condition"
         return partial(relative_change, larger=larger, blind=self.reference_quirks)
 
@@ -136,11 +160,23 @@ class SearchSettings:
         """The first round in which edges go, counted from 1."""
         return len(self.layout.space.operations)
 
+    @cached_property
+    def draws(self) -> tuple[int, ...]:
+        """How often weights and images are drawn in each round: the repeats, or derivatives that cost as much."""
+        most = self.edge_round - 1 if self.design == "derivative" else 0
+        return tuple(
+            self.repeats * (max(1, (n + 1) // PASSES) if number < most else 1)
+            for number, n in enumerate(self.candidates)
+        )
+
     @property
     def evaluations(self) -> tuple[int, ...]:
-        """How many networks are scored in each round, the unpruned one and the repeats counted."""
+        """How many networks are scored in each round, the unpruned one and the repeats counted.
+
+        A derivative counts as all networks that it says something about.
+        """
         extra = (lambda n: 2 * n) if self.reference_quirks else (lambda n: n + 1)
-        return tuple(self.repeats * extra(n) for n in self.candidates)
+        return tuple(draws * extra(n) for draws, n in zip(self.draws, self.candidates, strict=True))
 
     def described(self) -> dict:
         """As plain values, for a file."""

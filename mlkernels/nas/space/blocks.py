@@ -38,6 +38,16 @@ class Relu(Step):
     """ReLU."""
 
 
+@dataclass(frozen=True)
+class Bent(Relu):
+    """A ReLU of which the state, on or off, is differentiated too: as if it changed evenly within `width` of zero.
+
+    The width is in units of a sample's root mean square.
+    """
+
+    width: float
+
+
 class Mean(Step):
     """The mean over all pixels."""
 

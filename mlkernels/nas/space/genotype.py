@@ -135,7 +135,13 @@ def _check_node(node: int, chosen: tuple) -> None:
 
 
 def _parse_short(text: str) -> list:
-    normal, reduce = text.removeprefix("N:").split("R:") if text.count("R:") == 1 else (text, None)
+    normal, *reduce = text.removeprefix("N:").split("R:")
+    if len(reduce) > 1:
+        raise SyntaxError("R: stands more than once")
+    cells = (normal, *reduce, "")[:2]
+    for kind, cell in zip(("N part is missing, the normal", "R part is missing, the reduction"), cells, strict=True):
+        if not cell.strip():
+            raise SyntaxError(f"its {kind} cell")
 
     def pair(word):
         short, source = word.split("<") if "<" in word else (word, "")
@@ -145,7 +151,7 @@ def _parse_short(text: str) -> list:
             raise bad_input("genotype", f"operations {', '.join(_LONG)}", repr(short), "name one of them, as s3<0")
         return _LONG[short], int(source)
 
-    return [tuple(tuple(map(pair, node.split())) for node in cell.split("|")) for cell in (normal, reduce)]
+    return [tuple(tuple(map(pair, node.split())) for node in cell.split("|")) for cell in cells]
 
 
 def _parse_published(text: str) -> list:
@@ -153,6 +159,8 @@ def _parse_published(text: str) -> list:
     named = {keyword.arg: keyword.value for keyword in statement.value.keywords}
     cells = []
     for kind in CELL_TYPES:
+        if kind not in named:
+            raise SyntaxError(f"{kind}=[...] is missing")
         cell = ast.literal_eval(named[kind])
         if cell and isinstance(cell[0][0], str):  # one list a cell, two pairs a node
             if len(cell) % 2:

@@ -19,6 +19,7 @@ from jaxtyping import Bool
 
 from mlkernels.errors import bad_input
 from mlkernels.nas.space.genotype import CELL_TYPES, Genotype
+from mlkernels.support.arguments import in_short
 from mlkernels.support.array_arguments import sizes
 from mlkernels.support.typed import typed
 
@@ -142,6 +143,21 @@ SPACES = {
 }
 
 
+def check_space(space: Space) -> Space:
+    """A search space, or an `InputError` that says where one is.
+
+    Example:
+        >>> check_space("darts")
+        Traceback (most recent call last):
+        mlkernels.errors.InputError: space: expected a Space, got 'darts'; give SPACES['darts']
+    """
+    if not isinstance(space, Space):
+        known = isinstance(space, str) and space in SPACES
+        do = f"give SPACES[{space!r}]" if known else f"give one of SPACES: {', '.join(SPACES)}"
+        raise bad_input("space", "a Space", in_short(space), do)
+    return space
+
+
 def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
     """Architectures drawn at random, all different: at each node two inputs, on each of their edges an operation.
 
@@ -151,7 +167,7 @@ def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
         key: a key.
 
     Raises:
-        InputError: more than half of all that there are.
+        InputError: more than half of all that there are; what is no `Space`.
 
     Example:
         >>> str(random_genotypes(SPACES["darts_fewshot"], 1, key=jax.random.key(0))[0])[:2]
@@ -160,7 +176,7 @@ def random_genotypes(space: Space, count: int, *, key: Array) -> list[Genotype]:
     Source: notebooks/04_metantk_nas.
     """
     (count,) = sizes(count=count)
-    if 2 * count > space.architectures:
+    if 2 * count > check_space(space).architectures:
         raise bad_input("count", f"at most half of the {space.architectures} there are", count, "ask for fewer")
     rng = np.random.default_rng(np.asarray(jax.random.key_data(key)))
     found: dict[Genotype, None] = {}

@@ -86,8 +86,7 @@ class TrainSettings:
             object.__setattr__(self, name, _number(name, getattr(self, name), *span))
         choices = {"initialisation": INITIALISATIONS, "dtype": DTYPES, "compute_dtype": (None, *COMPUTE)}
         for name, known in choices.items():
-            if getattr(self, name) is not None or None not in known:
-                one_of(name, getattr(self, name), known)
+            one_of(name, getattr(self, name), known)
         if self.compute_dtype == "float64" != self.dtype:
             do = "leave it out, or set dtype='float64' too"
             raise bad_input("compute_dtype", f"nothing wider than dtype {self.dtype}", "float64", do)

@@ -23,6 +23,7 @@ from mlkernels.nas.engine import batch_norm
 from mlkernels.nas.engine.devices import mesh_of, placed
 from mlkernels.nas.engine.graph import Plan, backward, forward
 from mlkernels.nas.engine.lowering import current_lowering, lowering
+from mlkernels.nas.engine.memory import training_bytes
 from mlkernels.nas.engine.network import Network, Variables, drop_masks, head, init
 from mlkernels.nas.pictures.augment import augment
 from mlkernels.nas.pictures.resized import Pictures
@@ -31,6 +32,7 @@ from mlkernels.nas.training.settings import TrainSettings
 from mlkernels.nas.training.trained import Trained, load_trained
 from mlkernels.support.arguments import whole
 from mlkernels.support.files import check_place
+from mlkernels.support.memory import require
 from mlkernels.support.progress import Progress
 
 __all__ = ["TrainSettings", "Trained", "load_trained", "train"]
@@ -98,8 +100,9 @@ def train(
         epochs = whole("epochs", epochs, 1, do="leave it out for all that are left")
     if out is not None:
         check_place(Path(out) / trained.STATE)
-    pictures = Pictures(dataset, next(iter(dataset.splits)), network.layout.pixels)
     mesh = mesh_of(devices, "batch")
+    require_memory(network, settings, mesh.size)
+    pictures = Pictures(dataset, next(iter(dataset.splits)), network.layout.pixels)
     _check(network, dataset, pictures, settings, mesh.size)
     data = f"{dataset.name}: {len(pictures)} images of {pictures.classes} classes"
     about = trained.about(network, settings, dataset.mean, dataset.std, data, fingerprint(dataset))
@@ -122,6 +125,15 @@ def train(
             trained.save(Path(out), state, history, about)
     numbers = (tuple(map(float, values)) for values in (dataset.mean, dataset.std))
     return Trained(network, state["variables"], tuple(history), settings, *numbers, data)
+
+
+def require_memory(network: Network, settings: TrainSettings, devices: int = 1) -> None:
+    """Refuse a training that cannot fit, before anything is made for it."""
+    itemsize, computed = (
+        jnp.dtype(name).itemsize for name in (settings.dtype, settings.compute_dtype or settings.dtype)
+    )
+    needed = training_bytes(network, -(-settings.batch // devices), itemsize, computed)
+    require(needed, "training a network", "take fewer channels, cells or pixels, or a smaller batch")
 
 
 def _check(network: Network, dataset: Dataset, pictures: Pictures, settings: TrainSettings, devices: int) -> None:

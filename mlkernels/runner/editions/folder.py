@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,7 +11,7 @@ from mlkernels.errors import bad_input
 from mlkernels.runner.editions.forms import EDITIONS, files_of
 from mlkernels.runner.notebooks import choose_notebooks, find_notebooks, read_notebook
 from mlkernels.support.files import check_place, not_written, scratch_folder
-from mlkernels.support.strict_json import dumps
+from mlkernels.support.strict_json import dumps, load
 
 RECORD = ".mlkernels-export.json"
 
@@ -63,9 +62,9 @@ def _refuse_loss(out: Path, edition: str, names: set[str]) -> None:
         if not found:
             return
         try:
-            record = json.loads((out / RECORD).read_text(encoding="utf-8"))
-            before, files = record["edition"], record["files"]
-        except (OSError, ValueError, KeyError, TypeError):
+            record = load(out / RECORD)
+            before, files = record["edition"], dict(record["files"].items())
+        except (OSError, ValueError, KeyError, TypeError, AttributeError):
             got = f"other files, such as {min(found)}"
             raise bad_input(str(out), "an empty or a missing folder", got, "choose another --out") from None
         if before != edition:
