@@ -10,6 +10,7 @@ import statistics
 import sys
 import time
 from importlib import import_module
+from pathlib import Path
 
 DEMOS = ("start_here", "derive_metantk", "maml_linear_rate", "anil_geometry", "cell_editor", "search_replay")
 RUNS = 7
@@ -137,6 +138,42 @@ def sliders(name: str) -> dict:
             times.append(1e3 * (time.perf_counter() - start))
         found[control.name] = statistics.median(times[len(path) :])  # the second time around
     return found
+
+
+def candidates(channels: str, runs: str) -> dict:
+    """By operations open on an edge: a candidate's kernel, and seconds of some calls after one that compiles.
+
+    The processor's seconds, of all threads, depend less than the wall's on who else is at work.
+    """
+    from mlkernels.support.memory import keep_freed
+
+    keep_freed()  # as `mlkernels nas search` does
+
+    import jax
+    import numpy as np
+
+    from mlkernels.nas import Layout, sample_kernels
+    from mlkernels.nas.engine.weights import init
+
+    layout, found = Layout(cells=5, channels=int(channels), pixels=32), {}
+    params = init(layout, key=jax.random.key(0))
+    images = np.random.default_rng(0).normal(size=(30, 32, 32, 3)).astype(np.float32)
+    for count in (7, 3, 1):
+        rng, gates = np.random.default_rng(0), layout.space.open_gates() & False
+        for kind, edge in np.ndindex(gates.shape[:2]):
+            gates[kind, edge, rng.permutation(gates.shape[2])[:count]] = True
+        times = []
+        for _ in range(1 + int(runs)):
+            wall, busy = time.perf_counter(), time.process_time()
+            kernel = np.asarray(sample_kernels(layout, params, gates, images).ntk)
+            times.append((time.perf_counter() - wall, time.process_time() - busy))
+        wall, busy = zip(*times[1:], strict=True)
+        first = {"first_wall_s": times[0][0], "first_processor_s": times[0][1]}
+        found[str(count)] = first | {"wall_s": wall, "processor_s": busy, "kernel": kernel.tolist()}
+    status = Path("/proc/self/status")
+    lines = status.read_text().splitlines() if status.exists() else []
+    peak = [1024 * int(line.split()[1]) for line in lines if line.startswith("VmHWM")]
+    return {"candidates": found, "peak_bytes": peak[0] if peak else None}
 
 
 if __name__ == "__main__":

@@ -19,6 +19,7 @@ NAMES = (
     "function_space",
     "methods",
     "nas",
+    "nas_before",
     "site",
 )
 ALONE = ("gpu",)  # those that run where they are named: this one wants a GPU, and says next to nothing without

@@ -29,11 +29,13 @@ from benchmarks import (
     metantk,
     methods,
     nas,
+    nas_before,
     run,
     sliders,
 )
 from mlkernels.errors import InputError
 from mlkernels.metantk import predict as metantk_predict
+from mlkernels.nas import Layout, SearchSettings
 from mlkernels.networks import MLP, Conv4
 from mlkernels.tasks import sinusoid
 
@@ -434,3 +436,20 @@ def test_presets_are_asked_for_by_name(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run.main(["maml", "--presets", "quick"])
     assert "no presets" in capsys.readouterr().err
+
+
+def test_builds_of_the_search_are_compared_by_their_quickest_calls():
+    """A build that needs half of the seconds is twice as fast, candidate by candidate and for a whole search."""
+
+    def process(factor):
+        one = {"first_wall_s": 9.0, "first_processor_s": 8.0, "kernel": (factor * np.diag([1.0, 4.0])).tolist()}
+        times = {"wall_s": [6 * factor, 4 * factor], "processor_s": [3 * factor, 5 * factor]}
+        return {"candidates": {str(count): one | times for count in (7, 3, 1)}, "peak_bytes": 10}
+
+    found = nas_before._compared({before.THEN: [process(2.0)] * 2, before.NOW: [process(1.0)] * 2})
+    assert found["candidates"][before.NOW]["7"]["processor_s"] == {"min": 3.0, "median": 4.0}
+    assert {tuple(each.items()) for each in found["times_faster"].values()} == {(("wall_s", 2.0), ("processor_s", 2.0))}
+    assert found["relative_difference"]["3"] == {"kernel": 0.5, "condition_number": 0.0}
+    networks = sum(SearchSettings(Layout()).evaluations)
+    assert found["search_s"][before.NOW]["wall_s"] == 4.0 * networks  # as all candidates take equally long
+    assert "a whole search" in nas_before.report({"by_channels": {"16": found}})

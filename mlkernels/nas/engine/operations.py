@@ -282,7 +282,7 @@ def _backward(block, outputs, chunks, weights, x, g, scale, into, total):
 
 def pullback(block: Block, weights, x: Array, loop: bool = False) -> Callable:
     """A block is run; from the gradient by its output a function gives those by its weights, leaves `[n, ...]`, sample
-    by sample, and that by its input. With `loop` those of dense convolutions may be taken one sample after the other.
+    by sample, and that by its input; with `loop` as in `tap_gradients`.
     """
     left, inputs = iter(weights), []  # per step: what went in and the weights
     for step in block:
@@ -302,8 +302,7 @@ def pullback(block: Block, weights, x: Array, loop: bool = False) -> Callable:
 
 def _sample_gradients(step, weights, x: Array, g: Array, loop: bool = False) -> list[Array]:
     if isinstance(step, Conv):
-        taps = current_lowering() == "shifts" and not step.depthwise
-        return tap_gradients(step, x, g, loop) if taps else [sample_gradients(step, *weights, x, g)]
+        return [sample_gradients(step, *weights, x, g)] if step.depthwise else tap_gradients(step, x, g, loop)
     if isinstance(step, Halves):
         ahead = jnp.pad(x, ((0, 0), (0, 1), (0, 1), (0, 0)))[:, 1::2, 1::2]
         pairs = (x[:, ::2, ::2], ahead), jnp.split(g, [step.outputs // 2], axis=-1)
