@@ -1,6 +1,7 @@
 """A candidate of the architecture search in this build and in an earlier one, in turns and fresh processes.
 
-What was tried and does not pay, at 48 channels, 32 pixels, 30 images and with all operations open (processor seconds):
+What was tried and did not pay, at 48 channels, 32 pixels, 30 images and with all operations open, in processor seconds
+of single runs on a busy machine (hints, not measurements to build on):
 
 - The Gram of a layer through Grams of pixels takes n^2 P^2 (C + D) products, gradients take (n P + n^2) T C D, T taps:
   with 8x8 pixels and 192 channels, the best case here, it is 14 times as many at 1x1 and 2.7 times at 5x1.
@@ -10,7 +11,7 @@ What was tried and does not pay, at 48 channels, 32 pixels, 30 images and with a
   steps, which XLA takes out before it fuses. Its first level of optimisation compiles in three quarters of the time;
   blocks ran up to a twelfth slower.
 - Two candidates at once, a thread each, and one candidate in two halves, a thread each: no second of the processor is
-  lost, and the peak is 2.4 and 2.2 GB. glibc 2.36 never gives a freed aligned block to a request of the same size.
+  lost, and the peak was 2.4 and 2.2 GB.
 """
 
 from __future__ import annotations
