@@ -38,7 +38,9 @@ def test_a_command_that_is_killed_again_and_again_makes_what_an_unbroken_one_mak
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
-def test_a_data_set_that_is_politely_killed_leaves_a_line_and_nothing_else(home, number):
+def test_a_data_set_that_is_politely_killed_leaves_a_line_and_nothing_else(home, number, request):
+    before = signal.signal(number, signal.SIG_DFL)  # under nohup a closed terminal is switched off
+    request.addfinalizer(lambda: signal.signal(number, before))
     with Commands(home, ["get"]) as commands:
         writes = json.loads(unbroken(commands, "get").with_suffix(".json").read_text())
         for at in (writes // 3, writes - 1):  # while it is read and written, and just before its folder has its name

@@ -25,6 +25,7 @@ from mlkernels.nas.scores.kernel_scores import metantk_score
 from mlkernels.nas.scores.registry import SCORES
 from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
 from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress
 
 SPACE = Space("tiny", ("skip_connect", "max_pool_3x3BN"), 1)
@@ -224,12 +225,12 @@ def test_scores_of_a_space_of_the_same_name_are_refused(key, tmp_path, monkeypat
 
 def test_rows_of_another_version_are_refused_and_kept(tmp_path):
     out = tmp_path / "kept.json"
-    compare.Kept(out, "accuracy", {}).add("one", 0.5)
+    Kept(out, "accuracy", {}).add("one", 0.5)
     found = json.loads(out.read_text())
-    assert compare.Kept(out, "accuracy", {}).rows == {"one": 0.5}
+    assert Kept(out, "accuracy", {}).rows == {"one": 0.5}
     out.write_text(json.dumps({name: found[name] for name in ("settings", "accuracy")}))
     with pytest.raises(InputError, match="got those of another version, which looked at fewer images; move it away"):
-        compare.Kept(out, "accuracy", {})
+        Kept(out, "accuracy", {})
     assert json.loads(out.read_text())["accuracy"] == {"one": 0.5}
 
 
