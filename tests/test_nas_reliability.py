@@ -35,9 +35,7 @@ def test_the_share_interval_covers_as_often_as_it_says():
 def test_the_share_follows_from_the_f_of_a_one_way_analysis_where_draws_have_no_effect():
     values = noisy(0.3, 5, 400)
     values -= values.mean(0)
-    F = (
-        f_oneway(*values).statistic * (400 * 5 - 5) ** -1 * (4 * 399)
-    )  # that analysis counts the draws' freedom as noise
+    F = f_oneway(*values).statistic * (4 * 399) / (400 * 5 - 5)  # it counts the draws' freedom as noise, too
     assert nas.share_between(values).mean == pytest.approx((F - 1) / (F + 399), rel=1e-9)
 
 
@@ -65,8 +63,8 @@ def test_halves_share_no_draw_and_take_another_mean():
 
 def test_chance_covers_unrelated_rankings():
     rng = np.random.default_rng(0)
-    taus = [kendalltau(*rng.normal(size=(2, 40))).statistic for _ in range(1500)]
-    assert np.mean(np.abs(taus) < nas.chance_tau(40)) == pytest.approx(0.95, abs=0.02)
+    taus = [kendalltau(*rng.normal(size=(2, 40))).statistic for _ in range(600)]
+    assert np.mean(np.abs(taus) < nas.chance_tau(40)) == pytest.approx(0.95, abs=0.03)
 
 
 def test_components_are_those_that_were_put_in():

@@ -122,7 +122,8 @@ def share_between(changes: Num[np.ndarray, "A R"], level: float = 0.95) -> Inter
 
     Args:
         changes: `[A, R]`, A candidates at R draws.
-        level: of the interval, from the distribution of F for normal scores.
+        level: of the interval, from the distribution of F for normal scores, independent from one to the next; it is
+            too narrow where what a draw adds to one has to do with what it adds to others.
 
     Returns:
         `Interval`; below 0 where candidates differ less than chance would have them.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import jax
@@ -87,20 +88,22 @@ def estimate(
     scorer.begin(0, 0)
     full = settings.layout.space.open_gates()
     single = full & (np.arange(full.shape[-1]) == full.shape[-1] - 1)
-    first, *times = [_timed(scorer, gates) for gates in (full, full, single)]
+    first, *times = [_timed(scorer, scorer, gates) for gates in (full, full, single)]
+    counting = _timed(scorer._regions, scorer, full) if settings.cost != settings.evaluations else 0.0
     whole, part = flops_of(settings, full), flops_of(settings, single)
     slope = max((times[0] - times[1]) / (whole - part), 0.0) if whole > part else 0.0
     passes, seconds, flops = settings.cost, 0.0, 0.0
-    for count, each in zip(passes, round_flops(settings), strict=True):
+    for count, networks, each in zip(passes, settings.evaluations, round_flops(settings), strict=True):
         seconds += -(-count // scorer.batch) * (times[1] + slope * (each - part))
+        seconds += max(networks - count, 0) / scorer.batch * counting  # regions, of which there is no derivative
         flops += count * each
     needed = candidate_bytes(settings) * (scorer.batch // scorer.mesh.size)
     compiling = max(first - times[0], 0.0)
     return Estimate(sum(passes), flops, needed, compiling, compiling + seconds, scorer.mesh.size)
 
 
-def _timed(scorer: Scorer, gates) -> float:
+def _timed(score: Callable, scorer: Scorer, gates) -> float:
     start = time.perf_counter()
-    scorer([Item(gates)] * scorer.batch)
+    score([Item(gates)] * scorer.batch)
     jax.effects_barrier()
     return time.perf_counter() - start

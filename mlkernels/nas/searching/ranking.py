@@ -42,7 +42,7 @@ def log_change(origin: float, without: float) -> float:
 
     .. math:: \delta = \log(s_{origin} / s_{without})
 
-    Source: this course, for the derivative design.
+    Source: this course, for its own designs.
     """
     return 0.0 if math.isinf(origin) or math.isinf(without) else math.log(origin / without)
 

@@ -113,7 +113,9 @@ def close_calls(log: Sequence[dict], space: Space, *, larger: bool = False) -> l
 
     The rule is applied again, to the changes of one repeat alone and to those of all others, which share no draw with
     it. Were changes nothing but noise, on an edge with k operations open both would close the same one with probability
-    1 / k; of n edges into a node, of which n - 2 go, they would have the share (n - 2) / n in common.
+    1 / k; of n edges into a node, of which n - 2 go, they would have the share (n - 2) / n in common. That is for noise
+    that treats candidates alike: where one only scatters more than others, repeats agree on it more often. The mean
+    over repeats scatters less than a single comparison, which a binomial interval is for.
 
     Args:
         log, space, larger: as in `compared`.

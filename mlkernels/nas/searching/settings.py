@@ -181,7 +181,10 @@ class SearchSettings:
 
     @property
     def cost(self) -> tuple[int, ...]:
-        """What each round costs, in networks that are scored: `evaluations`, but for derivatives."""
+        """What each round costs, in networks that are scored: `evaluations`, but for derivatives.
+
+        Linear regions are counted for every network all the same; that is left out here.
+        """
         first = self.edge_round - 1 if self.design == "derivative" else 0
         return tuple(
             self.draws[number] * PASSES if number < first else count for number, count in enumerate(self.evaluations)
