@@ -88,8 +88,8 @@ def estimate(
     scorer.begin(0, 0)
     full = settings.layout.space.open_gates()
     single = full & (np.arange(full.shape[-1]) == full.shape[-1] - 1)
-    first, *times = [_timed(scorer, scorer, gates) for gates in (full, full, single)]
-    counting = _timed(scorer._regions, scorer, full) if settings.cost != settings.evaluations else 0.0
+    first, *times = [_timed(scorer, gates) for gates in (full, full, single)]
+    counting = _timed(scorer, full, scorer._regions) if settings.cost != settings.evaluations else 0.0
     whole, part = flops_of(settings, full), flops_of(settings, single)
     slope = max((times[0] - times[1]) / (whole - part), 0.0) if whole > part else 0.0
     passes, seconds, flops = settings.cost, 0.0, 0.0
@@ -102,8 +102,8 @@ def estimate(
     return Estimate(sum(passes), flops, needed, compiling, compiling + seconds, scorer.mesh.size)
 
 
-def _timed(score: Callable, scorer: Scorer, gates) -> float:
+def _timed(scorer: Scorer, gates, score: Callable | None = None) -> float:
     start = time.perf_counter()
-    score([Item(gates)] * scorer.batch)
+    (score or scorer)([Item(gates)] * scorer.batch)
     jax.effects_barrier()
     return time.perf_counter() - start
