@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import random
 import re
 import tarfile
@@ -343,7 +344,11 @@ def test_a_state_of_before_checksums_is_read_and_its_form_is_looked_at(tmp_path)
     old = {name: value for name, value in saved.items() if name not in ("kind", "sha256")} | {"format": 3}
     case.path.write_text(json.dumps(old))
     assert case.door() == expected
-    for name, value in (("done", [[["abc", 3, ""]]]), ("done", [[[2.5, True, ""]]]), ("partial", [[1.0]])):
+    huge = 10**400  # JSON has it, floating point has not
+    for name, value in (
+        ("done", [[["abc", 3, ""]]]), ("done", [[[2.5, True, ""]]]), ("partial", [[1.0]]),
+        ("done", [[[huge, 3, ""]]]), ("partial", [[2.5, -huge, ""]]), ("seconds", huge), ("seconds", math.inf),
+    ):  # fmt: skip
         case.path.write_text(json.dumps(old | {name: value}))
         with pytest.raises(InputError, match="a whole file, got a damaged file"):
             case.door()
