@@ -503,6 +503,13 @@ def test_other_json_is_one_kind_of_error(reader, text, tmp_path):
     assert "\n" not in str(caught.value)
 
 
+def test_a_notebook_that_is_a_folder_or_a_link_to_nothing_is_one_kind_of_error(tmp_path):
+    (tmp_path / "01_a.ipynb").mkdir()
+    for path in (tmp_path / "01_a.ipynb", tmp_path / "02_nowhere.ipynb"):
+        with pytest.raises(InputError, match=r"expected a notebook .*; restore the file"):
+            notebooks.read_notebook(path)
+
+
 def test_a_damaged_log_draws_nothing(tmp_path):
     picture = SearchPicture(SPACES["darts_fewshot"], tmp_path)
     for text in ("{", "[" * 100_000, "[]", '{"round": 1}', '{"round": "x"}'):
