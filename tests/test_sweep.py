@@ -493,7 +493,8 @@ def test_a_worker_of_a_cluster_is_killed_in_the_middle_and_nothing_is_lost(folde
     script = folder / "cluster.py"
     script.write_text(CLUSTER)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
-    cluster = subprocess.Popen([sys.executable, str(script)], text=True, **pipes)
+    background = ["sh", "-c", "trap '' INT; exec \"$@\"", "sh"]  # without Ctrl-C, as a shell starts what has a &
+    cluster = subprocess.Popen([*background, sys.executable, str(script)], text=True, **pipes)
     try:
         address, *workers = json.loads(cluster.stdout.readline())
         (folder / "wait-2").touch()

@@ -217,7 +217,8 @@ def main() -> int:
     sys.modules.setdefault("rfc3987_syntax", None)  # jsonschema can do without; a grammar that takes 1.5 s to build
     events = os.fdopen(os.dup(1), "w", buffering=1, encoding="utf-8")
     os.dup2(2, 1)  # what libraries print must not look like an event
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):  # a background shell has switched the first off
+        signal.signal(number, signal.default_int_handler)
     threading.Thread(target=_stop_with_stdin, daemon=True).start()
 
     def emit(event: dict) -> None:
