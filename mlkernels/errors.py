@@ -6,6 +6,7 @@ import re
 
 _LONGEST = 300  # characters of an input that an error repeats
 _WORDS = 2000  # characters of what else it says, which may list what there is
+_NO_MEMORY = "RESOURCE_EXHAUSTED", "Out of memory", "bad_alloc"  # what XLA says on a GPU, on a CPU, of C++
 _BREAK = re.compile(r"\s*[\t\n\v\f\r\x1c-\x1e\x85\u2028\u2029]\s*")
 
 
@@ -48,3 +49,15 @@ def one_line(text: object, most: int = _LONGEST) -> str:
         return text
     text = _BREAK.sub(" ", text)
     return "".join(each if each.isprintable() else each.encode("unicode_escape").decode() for each in text)
+
+
+def is_of_memory(error: Exception) -> bool:
+    """Whether an error says that memory has run out: Python's and NumPy's, or XLA's, which has a kind for everything.
+
+    Example:
+        >>> is_of_memory(MemoryError()), is_of_memory(RuntimeError("INTERNAL: Out of memory allocating 8 bytes."))
+        (True, True)
+        >>> is_of_memory(RuntimeError("INTERNAL: no such kernel"))
+        False
+    """
+    return isinstance(error, MemoryError) or any(mark in str(error) for mark in _NO_MEMORY)

@@ -257,9 +257,14 @@ def _evaluate(folder: Path) -> None:
 def _compare(folder: Path) -> None:
     from mlkernels.nas.scores import training_free
 
-    scores = training_free.training_free_scores
+    scores, check = training_free.training_free_scores, training_free.check_scoring
+
+    def few_images(settings):
+        return replace(settings, region_images=40)
+
+    training_free.check_scoring = lambda dataset, settings: check(dataset, few_images(settings))
     training_free.training_free_scores = lambda genotypes, dataset, settings, **more: scores(
-        genotypes, dataset, replace(settings, region_images=40), **more
+        genotypes, dataset, few_images(settings), **more
     )
     few = ["--data", "glyphs", "--count", "3", "--cells", "2", "--channels", "4", "--pixels", "8", "--episodes", "5"]
     _mlkernels("nas", "compare", *few, "--out", folder / "found.json")

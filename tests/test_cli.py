@@ -278,6 +278,21 @@ def test_a_disk_that_is_full_at_the_end_gets_one_line_and_status_2(folder, tmp_p
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("said", ["INTERNAL: Error dispatching computation:\nOut of memory allocating 8 bytes.", ""])
+def test_memory_that_runs_out_in_the_middle_gets_one_line_and_status_2(said, folder, tmp_path, monkeypatch, capsys):
+    def take(*given, **options):
+        raise RuntimeError(said) if said else MemoryError
+
+    monkeypatch.setattr(pool, "run", take)
+    assert status_of("run", "02", "--notebooks", folder, "--out", tmp_path / "out") == 2
+    shown = capsys.readouterr().err
+    assert shown.startswith("mlkernels: memory: expected")
+    assert shown.count("\n") == 1
+    monkeypatch.setattr(pool, "run", lambda *given, **options: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        main.main(["run", "02", "--notebooks", str(folder), "--out", str(tmp_path / "out")])
+
+
 def test_no_notebooks_is_said_with_the_folder(tmp_path, capsys):
     assert status_of("run", "--notebooks", tmp_path) == 2
     assert str(tmp_path) in capsys.readouterr().err

@@ -6,6 +6,7 @@ import functools
 import hashlib
 import io
 import json
+import math
 import random
 import re
 import tarfile
@@ -343,7 +344,11 @@ def test_a_state_of_before_checksums_is_read_and_its_form_is_looked_at(tmp_path)
     old = {name: value for name, value in saved.items() if name not in ("kind", "sha256")} | {"format": 3}
     case.path.write_text(json.dumps(old))
     assert case.door() == expected
-    for name, value in (("done", [[["abc", 3, ""]]]), ("done", [[[2.5, True, ""]]]), ("partial", [[1.0]])):
+    huge = 10**400  # JSON has it, floating point has not
+    for name, value in (
+        ("done", [[["abc", 3, ""]]]), ("done", [[[2.5, True, ""]]]), ("partial", [[1.0]]),
+        ("done", [[[huge, 3, ""]]]), ("partial", [[2.5, -huge, ""]]), ("seconds", huge), ("seconds", math.inf),
+    ):  # fmt: skip
         case.path.write_text(json.dumps(old | {name: value}))
         with pytest.raises(InputError, match="a whole file, got a damaged file"):
             case.door()
@@ -496,6 +501,13 @@ def test_other_json_is_one_kind_of_error(reader, text, tmp_path):
     with pytest.raises(InputError) as caught:
         READERS[reader](path)
     assert "\n" not in str(caught.value)
+
+
+def test_a_notebook_that_is_a_folder_or_a_link_to_nothing_is_one_kind_of_error(tmp_path):
+    (tmp_path / "01_a.ipynb").mkdir()
+    for path in (tmp_path / "01_a.ipynb", tmp_path / "02_nowhere.ipynb"):
+        with pytest.raises(InputError, match=r"expected a notebook .*; restore the file"):
+            notebooks.read_notebook(path)
 
 
 def test_a_damaged_log_draws_nothing(tmp_path):

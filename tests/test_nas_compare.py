@@ -25,6 +25,7 @@ from mlkernels.nas.scores.kernel_scores import metantk_score
 from mlkernels.nas.scores.registry import SCORES
 from mlkernels.nas.scores.training_free import ScoreSettings, training_free_scores
 from mlkernels.nas.searching.settings import SearchSettings
+from mlkernels.support.checked import signed
 from mlkernels.support.kept_rows import Kept
 from mlkernels.support.progress import Progress
 
@@ -298,6 +299,11 @@ def test_scores_are_kept_and_not_computed_twice(key, tmp_path, monkeypatch):
         np.testing.assert_array_equal(found[name], fresh[name])
     scores(replace(settings, repeats=1))  # of which all is there
     assert len(seen) == 2 + 6
+    kept = json.loads(out.read_text())
+    del next(iter(kept["scores"].values()))["naswot"]  # as of a version without it
+    out.write_text(json.dumps(signed(kept)))
+    np.testing.assert_array_equal(scores(replace(settings, repeats=1))["naswot"], fresh["naswot"][:, :1])
+    assert len(seen) == 2 + 6 + 1
     with pytest.raises(InputError, match="scores of architectures under these settings, got others: algorithm differ"):
         scores(replace(settings, algorithm="anil"))
     with pytest.raises(InputError, match="got others: key differ"):

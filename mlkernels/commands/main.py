@@ -17,11 +17,12 @@ from mlkernels.commands.nas import nas as nas_group
 from mlkernels.commands.options import FOLDER, notebooks_option, say, shorter_path
 from mlkernels.commands.site import site
 from mlkernels.commands.sweep import sweep
-from mlkernels.errors import InputError, one_line
+from mlkernels.errors import InputError, is_of_memory, one_line
 from mlkernels.support import provenance
 from mlkernels.support.files import alone, is_of_a_place, not_written
 
 _LONGEST = 4000  # characters of a refusal
+_SMALLER = "choose a smaller network or batch, or a machine that has more; what was kept stays"
 _TREE = "\b\nThe package, from the ground up:\n" + mlkernels.__doc__.partition(":\n\n")[2]
 
 
@@ -201,6 +202,10 @@ def main(arguments: list[str] | None = None, command: click.Command = cli) -> No
         if not is_of_a_place(error):
             raise
         said = f"{name}: {not_written(Path(error.filename or 'a file'), error)}"
+    except (MemoryError, RuntimeError) as error:  # an estimate is of what is sure to be needed
+        if not is_of_memory(error):
+            raise
+        said = f"{name}: memory: expected enough of it, got {one_line(error) or 'no more'}; {_SMALLER}"
     if said is not None:
         say(one_line(said, _LONGEST), err=True)
     sys.exit(status or 0)

@@ -53,6 +53,8 @@ def read_notebook(path: Path) -> dict:
         notebook = load(Path(path))
         for cell in notebook["cells"]:
             cell["source"] = "".join(cell["source"])  # a list of lines or one string: both are allowed
+    except OSError as error:  # a folder of that name, a link to nothing
+        raise bad_input(str(path), "a notebook (nbformat 4)", error.strerror, "restore the file") from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         reason = f"{type(error).__name__}: {error}".splitlines()[0]
         raise bad_input(str(path), "a notebook (nbformat 4)", reason, "restore the file") from None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -98,8 +99,9 @@ def read(path: Path, kind: Kind, aside: bool = True) -> dict | None:
 
 
 def is_number(value: object, low: float = -math.inf, high: float = math.inf) -> bool:
-    """Whether a value of JSON is a number in a range, and no text, true or false."""
-    return isinstance(value, int | float) and not isinstance(value, bool) and low <= value <= high
+    """Whether a value of JSON is a number in a range that floating point can hold, and no text, true or false."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    return number and low <= value <= high and abs(value) <= sys.float_info.max
 
 
 def _check_kind(path: Path, kind: Kind, content) -> None:

@@ -102,7 +102,10 @@ def training_free_scores(
         for repeat in range(settings.repeats):
             score = None
             for number, each in enumerate(gates):
-                if (name := names[number][repeat]) not in kept.rows:
+                name = names[number][repeat]
+                if (
+                    not SCORES.keys() <= kept.rows.get(name, {}).keys()
+                ):  # none there, or one of before a score was added
                     score = score or _scorer(settings, dataset, key=jax.random.fold_in(key, repeat))
                     kept.add(name, {kind: float(value) for kind, value in score(each).items()})
                 if progress is not None:
