@@ -177,7 +177,7 @@ def _arrays(path: Path) -> dict:
     import numpy as np
 
     with np.load(path) as file:
-        found = {name: file[name].tolist() for name in file.files if not name.startswith("seen")}
+        found = {name: file[name].tolist() for name in file.files if not name.startswith(("seen", "sha256"))}
     if np.ndim(found["losses"]) == 2:
         found["losses"] = [row[:4] for row in found["losses"]]  # then times
     return found
