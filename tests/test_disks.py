@@ -39,7 +39,9 @@ def check(folder, ended, status=(1, 2), points=0):
     assert "Traceback" not in ended.said, ended.said
     if ended.status:
         lines = ended.said.splitlines()
-        said = [line for line in lines if line.startswith("mlkernels: ") or points and ": expected to write it" in line]
+        said = [
+            line for line in lines if line.startswith("mlkernels: ") or (points and ": expected to write it" in line)
+        ]
         assert len(said) == (points or 1), ended.said
         assert "make room" in said[0] or "raise the limit" in said[0], ended.said
     left = names(folder) if folder.exists() else []
