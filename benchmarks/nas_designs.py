@@ -23,7 +23,7 @@ from benchmarks._measure import ROOT
 from mlkernels import datasets
 from mlkernels.metantk import all_points
 from mlkernels.nas import Layout, init, init_head, sample_kernels, search_tasks
-from mlkernels.nas.evaluation.reliability import rounds_of
+from mlkernels.nas.evaluation.reliability import log_changes
 from mlkernels.nas.pictures.search_images import search_patches
 from mlkernels.nas.scores.first_order import change_without, first_order, mean_log_condition, role_orders
 from mlkernels.nas.scores.regions import linear_regions, thin
@@ -130,7 +130,7 @@ def packed(log: Path) -> dict:
     lines = [json.loads(line) for line in log.read_text(encoding="utf-8").splitlines()]
     rounds = {
         str(number): {name: np.round(changes, 5).tolist() for name, changes in each.items()}
-        for number, each in rounds_of(lines).items()
+        for number, each in log_changes(lines).items()
     }
     return {"log": log.name, "rule": rule_of(lines), "note": NOTE, "rounds": rounds}
 

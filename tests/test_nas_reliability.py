@@ -91,7 +91,7 @@ def test_rounds_of_a_log_are_those_of_operations():
     rows = {"a": {"condition": pair, "regions": {"with": [10, 10], "without": [11, 10]}}}
     log = [{"round": 1, "pruned": "a", "scores": rows | {"b": rows["a"]}},
            {"round": 2, "pruned": "edge", "scores": rows}, {"genotype": "..."}]  # fmt: skip
-    found = nas.rounds_of(log)
+    found = nas.log_changes(log)
     assert list(found) == [1]
     np.testing.assert_allclose(found[1]["condition"], [[-np.log(2), 0.0]] * 2)
     np.testing.assert_allclose(found[1]["regions"], [[np.log(1.1), 0.0]] * 2)

@@ -18,7 +18,7 @@ from mlkernels.support.intervals import Interval
 from mlkernels.support.typed import typed
 
 
-def rounds_of(log) -> dict[int, dict[str, np.ndarray]]:
+def log_changes(log) -> dict[int, dict[str, np.ndarray]]:
     r"""What each round of operations of a recorded search has measured, of whatever rule it was.
 
     Args:
@@ -32,7 +32,7 @@ def rounds_of(log) -> dict[int, dict[str, np.ndarray]]:
     Example:
         >>> pair = {"with": [2.0, 1.0], "without": [2.0, "inf"]}
         >>> line = {"round": 1, "pruned": "a", "scores": {"a": {"condition": pair}, "b": {"condition": pair}}}
-        >>> rounds_of([line])[1]["condition"].tolist()
+        >>> log_changes([line])[1]["condition"].tolist()
         [[0.0, 0.0], [0.0, 0.0]]
 
     Source: notebooks/04_metantk_nas.
