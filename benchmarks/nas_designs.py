@@ -2,7 +2,7 @@
 
     python -m benchmarks.nas_designs draws --kind exact --count 4          # each an hour of a slow core, or less
     python -m benchmarks.nas_designs draws --kind derivative --count 150
-    python -m benchmarks.nas_designs draws --kind crossed --count 8
+    python -m benchmarks.nas_designs draws --kind crossed --count 16       # as long as exact ones
     python -m benchmarks.nas_designs summary
     python -m benchmarks.nas_designs rounds --log FOLDER/log.jsonl         # the changes of a search's rounds
 
@@ -42,9 +42,17 @@ def keys_of(seed: int, number: int):
     return jax.random.split(jax.random.fold_in(jax.random.key(seed), number), 5)
 
 
-def exact(layout, data, keys, every: int = 1) -> dict:
-    """The mean of log kappa with and without candidates, or every fourth, say: of the batch's roles, and of many."""
+def drawn(layout, data, keys, head=None):
+    """Weights, of which the head may have its own key, and tasks of a draw."""
     params, tasks = init(layout, key=keys[0]), search_tasks(data, key=keys[1], pixels=layout.pixels)
+    if head is not None:
+        params = params | {"head": (init_head(layout, head),)}
+    return params, tasks
+
+
+def exact(layout, data, keys, every: int = 1, head=None) -> dict:
+    """The mean of log kappa with and without candidates, or every fourth, say: of the batch's roles, and of many."""
+    params, tasks = drawn(layout, data, keys, head)
     gates, images = layout.space.open_gates(), all_points(tasks)
     each = [gates, *(without(gates, candidate) for candidate in operations_left(gates)[::every])]
     orders = role_orders(tasks, ROLES, key=keys[4])
@@ -54,24 +62,27 @@ def exact(layout, data, keys, every: int = 1) -> dict:
     return {"own": np.array(own), "roles": np.array(roles), "every": every}
 
 
-def derivative(layout, data, keys, head=None) -> dict:
+def derivative(layout, data, keys) -> dict:
     """The value, and the first-order change without each candidate, the mean over many roles of the images."""
-    params, tasks = init(layout, key=keys[0]), search_tasks(data, key=keys[1], pixels=layout.pixels)
-    if head is not None:
-        params = params | {"head": (init_head(layout, head),)}
+    params, tasks = drawn(layout, data, keys)
     gates, orders = layout.space.open_gates(), role_orders(tasks, ROLES, key=keys[4])
     found = first_order(layout, params, gates, tasks, orders=orders, **LOOP)
     changes = [change_without(found.slopes, gates, each) for each in operations_left(gates)]
     return {"roles": found.value + np.array([0.0, *changes])}
 
 
-def crossed(layout, data, seed: int, number: int) -> dict:
-    """A derivative of one of two draws of weights, of heads and of tasks, in all combinations."""
+def levels(number: int) -> tuple[int, ...]:
+    """Which draw of weights, of head and of tasks a crossed one takes: eight after the other have two of each."""
+    return tuple(2 * (number // 8) + (number >> cause & 1) for cause in range(3))
+
+
+def crossed(layout, data, seed: int, number: int, every: int = 1) -> dict:
+    """As `exact`, of draws of weights, of heads and of tasks in all combinations; which roles there are is shared."""
     base = jax.random.fold_in(jax.random.key(seed), 10**6)
     weights, head, tasks = (
-        jax.random.fold_in(jax.random.fold_in(base, cause), number >> cause & 1) for cause in range(3)
+        jax.random.fold_in(jax.random.fold_in(base, cause), level) for cause, level in enumerate(levels(number))
     )
-    return derivative(layout, data, (weights, tasks, None, None, base), head)
+    return exact(layout, data, (weights, tasks, None, None, base), every, head)
 
 
 def regions(layout, data, keys) -> dict:
@@ -94,7 +105,7 @@ def draws(kind: str, first: int, count: int, *, every: int, channels: int, data:
         if path.exists():
             continue
         start = time.process_time()
-        more = {"every": every} if kind == "exact" else {}
+        more = {"every": every} if kind in ("exact", "crossed") else {}
         which = (seed, number) if kind == "crossed" else (keys_of(seed, number),)
         found = KINDS[kind](layout, dataset, *which, **more)
         np.savez(path.with_suffix(".part.npz"), **found, seconds=time.process_time() - start)
@@ -112,7 +123,10 @@ def summary(*, channels: int, data: str, seed: int, folder: Path) -> dict:
             if path.exists():
                 kept = dict(np.load(path))
                 seconds.append(float(kept.pop("seconds")))
-                rows.append({"number": number} | {name: _changes(name, values) for name, values in kept.items()})
+                about = {"levels": levels(number)} if kind == "crossed" else {}
+                rows.append(
+                    {"number": number} | about | {name: _changes(name, values) for name, values in kept.items()}
+                )
         found[kind] = {"draws": rows, "seconds": [round(each, 2) for each in seconds]}
     return found
 
