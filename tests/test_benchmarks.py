@@ -30,6 +30,8 @@ from benchmarks import (
     methods,
     nas,
     nas_before,
+    nas_designs,
+    nas_found,
     run,
     sliders,
 )
@@ -436,6 +438,51 @@ def test_presets_are_asked_for_by_name(tmp_path, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         run.main(["maml", "--presets", "quick"])
     assert "no presets" in capsys.readouterr().err
+
+
+def test_crossed_draws_take_all_combinations():
+    """Eight have two draws of each cause; the next eight share none with them."""
+    first, second = (np.array([nas_designs.levels(number) for number in range(at, at + 8)]) for at in (0, 8))
+    for eight in (first, second):
+        assert len({tuple(each) for each in eight}) == 8
+        assert all(len(np.unique(column)) == 2 for column in eight.T)
+    assert not set(first.ravel()) & set(second.ravel())
+
+
+def test_a_crossed_draw_shares_what_it_says(monkeypatch):
+    """Weights, head and tasks are the same in two draws just where their levels are."""
+    monkeypatch.setattr(nas_designs, "exact", lambda layout, data, keys, every, head: (keys, head))
+    drawn = [nas_designs.crossed(None, None, 3, number) for number in range(16)]
+    rows = [[jax.random.key_data(key).tolist() for key in (keys[0], head, keys[1])] for keys, head in drawn]
+    for a, one in enumerate(rows):
+        for b, other in enumerate(rows):
+            same = [x == y for x, y in zip(nas_designs.levels(a), nas_designs.levels(b), strict=True)]
+            assert [x == y for x, y in zip(one, other, strict=True)] == same
+    assert len({str(keys[4]) for keys, _ in drawn}) == 1  # which roles
+
+
+def test_what_designs_find_is_trained_alike(monkeypatch, tmp_path):
+    """Each seed's architecture has its accuracies, on one budget; edges are compared between seeds."""
+    texts = iter(nas_found.nas.random_genotypes(nas_found.nas.SPACES["darts_fewshot"], 4, key=jax.random.key(0)))
+    asked = []
+
+    def search(settings, dataset, *, out):
+        asked.append((settings.design, settings.seed, out.name))
+        return types.SimpleNamespace(genotype=next(texts))
+
+    def accuracies(found, dataset, layout, settings, *, seeds, episodes, out):
+        classes = len(dataset.classes(next(iter(dataset.splits))))
+        assert (layout.norm, layout.ways, layout.channels) == ("batch", classes, nas_found.SIZE["channels"])
+        return np.full((len(found), seeds), 0.5)
+
+    monkeypatch.setattr(nas_found.nas, "search", search)
+    monkeypatch.setattr(nas_found.nas, "trained_accuracies", accuracies)
+    found = nas_found.measure("glyphs", seeds=2, trainings=3, folder=tmp_path)
+    assert asked == [(each, seed, f"{each}_{seed}") for each in nas_found.DESIGNS for seed in (0, 1)]
+    for row in found["designs"].values():
+        assert np.shape(row["accuracy"]) == (2, 3)
+        assert len(row["in_common"]) == 1
+        assert len(row["genotypes"]) == 2
 
 
 def test_builds_of_the_search_are_compared_by_their_quickest_calls():
