@@ -10,8 +10,8 @@ of single runs on a busy machine (hints, not measurements to build on):
 - XLA's other ways to compile: AVX-512 vectors, LLVM's expensive passes, its newer fusions; a barrier between a block's
   steps, which XLA takes out before it fuses. Its first level of optimisation compiles in three quarters of the time;
   blocks ran up to a twelfth slower.
-- Dense 1x5 and 5x1 convolutions, with all that comes back, run at 80 to 100 GFLOP/s, separable ones at 45 to 65, where a
-  product of two matrices of 2048 rows reaches 205 on the same two cores. At that rate the dense ones, 45 % of a
+- Dense 1x5 and 5x1 convolutions, with all that comes back, run at 80 to 100 GFLOP/s, separable ones at 45 to 65, where
+  a product of two matrices of 2048 rows reaches 205 on the same two cores. At that rate the dense ones, 45 % of a
   candidate, would make it 1.3 times as quick, and cores that never wait 1.1 times: less than 1.7 in all.
 - Compiling the 81 programs of a first pass in two threads, and all of them before it: 21 to 23 s for that pass however
   it is done, 16 of them compilation, for XLA gives the parts of one program to all cores already.
