@@ -21,7 +21,7 @@ SMALL = ["--data", "glyphs", "--cells", "2", "--channels", "4", "--pixels", "8",
     [
         (["--data", "imagenet"], ["--data: expected omniglot or glyphs or", "got imagenet"]),
         (["--data", "miniimagenet"], ["mlkernels data get miniimagenet"]),
-        (["--cells", "1"], ["cells: expected a whole number of at least 2, got 1"]),
+        (["--cells", "1"], ["cells: expected a whole number from 2 to 1000, got 1"]),
         (["--channels", "20"], ["channels: expected widths of a multiple of 16, or below"]),
         (["--pixels", "0"], ["pixels: expected a whole number of at least 1"]),
         (["--space", "nasbench"], ["space: expected darts_fewshot or darts"]),

@@ -253,7 +253,8 @@ def test_channels_that_do_not_fit_are_refused_with_some_that_do(space, cells):
     ("sizes", "said"),
     [
         ({"space": "nasbench"}, "space: expected darts_fewshot or darts"),
-        ({"cells": 1}, "cells: expected a whole number of at least 2, got 1"),
+        ({"cells": 1}, "cells: expected a whole number from 2 to 1000, got 1"),
+        ({"cells": 100_000}, "cells: expected a whole number from 2 to 1000, got 100000"),
         ({"channels": 0}, "channels: expected"),
         ({"channels": 24}, "channels: expected widths of a multiple of 16"),
         ({"channels": 5}, "got 20 channels"),

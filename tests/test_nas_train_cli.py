@@ -154,7 +154,7 @@ def test_ctrl_c_says_how_to_go_on(few_glyphs, capsys, tmp_path, monkeypatch):
         ([TEXT, "--data", "imagenet"], "--data: expected omniglot or glyphs or"),
         (["N: sk<0"], "genotype: expected Genotype("),
         (["missing.json"], "missing.json: expected the result.json of a search, got No such file"),
-        ([TEXT, "--cells", "1"], "cells: expected a whole number of at least 2, got 1"),
+        ([TEXT, "--cells", "1"], "cells: expected a whole number from 2 to 1000, got 1"),
         ([TEXT, "--epochs", "0"], "epochs: expected a whole number of at least 1, got 0"),
         ([TEXT, "--compute-dtype", "int8"], "compute_dtype: expected None or float32"),
         ([TEXT, "--devices", "9"], "devices: expected a whole number from 1 to 1, got 9"),

@@ -34,6 +34,9 @@ class Cell:
     edges: tuple[tuple[Operation, ...], ...]
 
 
+MOST_CELLS = 1000  # more tiny ones would fit, and fill the memory while they are compiled
+
+
 @dataclass(frozen=True)
 class Layout:
     """A NASNet-style stack of cells, in which every edge has all operations of a search space.
@@ -43,7 +46,7 @@ class Layout:
 
     Args:
         space: a search space, or its name: "darts_fewshot" or "darts".
-        cells: cells of the network, at least 2.
+        cells: cells of the network, from 2 to 1000 (the largest in use have some twenty).
         channels: channels of the first cell, at least 1.
         pixels: height and width of the images; others are resized.
         ways: outputs of the head.
@@ -79,9 +82,9 @@ class Layout:
             object.__setattr__(self, "space", SPACES[one_of("space", self.space, SPACES)])
         least = {"cells": 2, "channels": 1, "pixels": 1, "ways": 1, "colours": 1, "depth": 1}
         for name, low in least.items():
-            value = getattr(self, name)
+            value, most = getattr(self, name), MOST_CELLS if name == "cells" else None
             if value is not None or name != "depth":
-                object.__setattr__(self, name, whole(name, value, low, do="give the network a size"))
+                object.__setattr__(self, name, whole(name, value, low, most, do="give the network a size"))
         if self.depth is not None and self.depth > self.cells:
             raise bad_input("depth", f"at most cells = {self.cells}", self.depth, "leave it out for all cells")
         one_of("norm", self.norm, NORMS)
