@@ -100,3 +100,16 @@ def test_beta_of_one_is_maml_and_a_setting_diverges():
     assert floor.excess(1, 1.0, 0.4, 1, 5.0)[1] == math.inf
     assert np.isfinite(n.curves).all()
     assert np.isfinite(n.by_points).all()
+
+
+@pytest.mark.parametrize("setting", [{}, {"rate": 0.05, "inner": 20, "points": 30}, {"inner": 20}])
+def test_a_floor_below_the_panel_is_marked(setting):
+    """Of each number of points either the floor or a triangle at the lower edge is seen, never neither."""
+    found, stage = floor.numbers(**floor.DEMO.settings(**setting)), floor._stage()
+    floor._move(stage, found)
+    lowest = floor._LIMITS[0]
+    for i, name in enumerate(floor.LEARNERS):
+        marked = stage[f"{name} by points, below"].get_xdata()
+        seen = stage[f"{name} by points"].get_ydata() >= lowest
+        assert len(marked) + seen.sum() == len(floor.POINTS)
+        assert (len(stage[f"{name} below"].get_xdata()) == 1) == (found.biases[i] < lowest)

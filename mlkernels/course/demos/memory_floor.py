@@ -211,6 +211,8 @@ def _stage() -> Stage:
         (moving[f"{name} by points"],) = right.plot([], [], **look | {"markersize": 4}, linewidth=1.2, label=name)
         (moving[f"{name} here"],) = right.plot([], [], color=look["color"], marker=look["marker"], linestyle="",
                                                markersize=10, markeredgecolor="black")  # fmt: skip
+        for ax, where in ((left, "below"), (right, "by points, below")):
+            (moving[f"{name} {where}"],) = ax.plot([], [], color=look["color"], marker="v", linestyle="", markersize=6)
     left.set(xscale="log", yscale="log", xlim=(1, LAST), ylim=_LIMITS, xlabel="outer step")
     left.set_ylabel("excess meta-loss / at the start")
     left.legend(loc="lower left", bbox_to_anchor=(0, 1.0), ncols=4, fontsize=9, borderpad=0.1, columnspacing=1.2)
@@ -228,6 +230,12 @@ def _move(stage: Stage, n: Numbers) -> None:
         stage[f"{name} bias"].set_data([1, LAST], [max(n.biases[i], _NOTHING)] * 2)
         stage[f"{name} by points"].set_data(POINTS, np.maximum(n.by_points[i], _NOTHING))
         stage[f"{name} here"].set_data([n.points], [max(n.biases[i], _NOTHING)])
+        edge = 1.5 * _LIMITS[0]
+        shift = (0.93, 1.07)[i]  # else one hides the other
+        low = [K * shift for K, floor in zip(POINTS, n.by_points[i], strict=True) if floor < _LIMITS[0]]
+        stage[f"{name} by points, below"].set_data(low, [edge] * len(low))
+        lost = [0.6 * LAST / shift**4] if n.biases[i] < _LIMITS[0] else []
+        stage[f"{name} below"].set_data(lost, [edge] * len(lost))
 
 
 def _ends(n: Numbers, i: int) -> str:
